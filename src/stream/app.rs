@@ -1,0 +1,272 @@
+//! A running stream application: its threads and what they share.
+//!
+//! Owns: [`Runtime`] (start, stop, status) and [`App`] (topology, log, memory, settings shared by threads).
+//! Invariant: a thread that ends with a fault stops all others; the fault is returned by [`Runtime::join`].
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::fault::Fault;
+use super::log::{Log, LogErrorKind};
+use super::metrics::Metrics;
+use super::record::{Outgoing, Partition, Topic, TopicPartition};
+use super::store::StoreMemory;
+use super::task::TaskId;
+use super::thread::StreamThread;
+use super::topology::{DeadLetter, Topology};
+
+/// Settings of the runtime.
+#[derive(Clone, Debug)]
+pub struct RuntimeConfig {
+    pub threads: usize,
+    pub state_dir: PathBuf,
+    /// All stores of the process together.
+    pub memory_budget_bytes: usize,
+    pub commit_interval: Duration,
+    pub max_records_per_commit: usize,
+    /// Uncommitted store writes of one task at which it commits early.
+    pub overlay_max_bytes: usize,
+    /// How long a task with an empty input waits for it before it goes on with the others (Kafka Streams'
+    /// `max.task.idle.ms`).
+    pub max_task_idle: Duration,
+    /// `group.instance.id` prefix for static membership.
+    pub instance: Option<String>,
+}
+
+/// What threads share.
+pub struct App {
+    pub topology: Topology,
+    pub log: Arc<dyn Log>,
+    pub config: RuntimeConfig,
+    pub metrics: Metrics,
+    pub memory: StoreMemory,
+    /// Partition counts of every topic that is written.
+    pub partitions: BTreeMap<Topic, u32>,
+    process_id: String,
+    stop: AtomicBool,
+    reports: Mutex<BTreeMap<usize, Vec<TaskReport>>>,
+}
+
+/// What a task is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskReport {
+    pub task: TaskId,
+    pub running: bool,
+}
+
+impl App {
+    pub fn transactional_id(&self, thread: usize) -> String {
+        format!("{}-{}-{thread}", self.topology.application_id, self.process_id)
+    }
+
+    pub fn task_dir(&self, task: &TaskId) -> PathBuf {
+        self.config.state_dir.join(task.to_string())
+    }
+
+    pub fn stopping(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
+    }
+
+    /// A dead letter, for its partition: the one its original came from, as far as there are so many.
+    pub fn dead_letter(&self, letter: &DeadLetter<'_>) -> Outgoing {
+        let topic = &self.topology.dead_letters.topic;
+        let count = self.partitions.get(topic).copied().unwrap_or(1).max(1);
+        let (key, value, headers) = (self.topology.dead_letters.encode)(letter);
+        Outgoing {
+            to: TopicPartition::new(topic, Partition(letter.record.at.partition.0 % count)),
+            timestamp: letter.record.timestamp,
+            key,
+            value: Some(value),
+            headers,
+        }
+    }
+
+    pub fn report(&self, thread: usize, tasks: Vec<TaskReport>) {
+        let mut reports = self.reports.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        reports.insert(thread, tasks);
+        let all = || reports.values().flatten();
+        let running = all().filter(|task| task.running).count();
+        let restoring = all().count() - running;
+        self.metrics.tasks.with_label_values(&["running"]).set(running as i64);
+        self.metrics.tasks.with_label_values(&["restoring"]).set(restoring as i64);
+    }
+}
+
+/// A running application.
+pub struct Runtime {
+    app: Arc<App>,
+    threads: Vec<JoinHandle<Result<(), Fault>>>,
+}
+
+impl Runtime {
+    /// Checks the topics, then starts the threads.
+    pub fn start(
+        topology: Topology,
+        log: Arc<dyn Log>,
+        config: RuntimeConfig,
+        metrics: Metrics,
+    ) -> Result<Runtime, Fault> {
+        let partitions = check_topics(&topology, log.as_ref())?;
+        let process_id = process_id(&config.state_dir)?;
+        let app = Arc::new(App {
+            memory: StoreMemory::new(config.memory_budget_bytes),
+            topology,
+            log,
+            metrics,
+            partitions,
+            process_id,
+            stop: AtomicBool::new(false),
+            reports: Mutex::new(BTreeMap::new()),
+            config,
+        });
+        let mut threads = Vec::new();
+        for index in 0..app.config.threads.max(1) {
+            let app = app.clone();
+            let thread = std::thread::Builder::new()
+                .name(format!("stream-{index}"))
+                .spawn(move || {
+                    let ended = StreamThread::new(app.clone(), index).run(&app.stop);
+                    if let Err(fault) = &ended {
+                        tracing::error!(%fault, thread = index, "stream thread ended");
+                        app.stop.store(true, Ordering::SeqCst);
+                    }
+                    ended
+                })
+                .map_err(|error| Fault::Fatal(format!("no stream thread: {error}")))?;
+            threads.push(thread);
+        }
+        Ok(Runtime { app, threads })
+    }
+
+    /// Asks all threads to commit and leave.
+    pub fn stop(&self) {
+        self.app.stop.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether a thread has ended, by request or by a fault.
+    pub fn is_finished(&self) -> bool {
+        self.threads.iter().any(JoinHandle::is_finished)
+    }
+
+    /// Waits for all threads.
+    pub fn join(self) -> Result<(), Fault> {
+        let mut ended = Ok(());
+        for thread in self.threads {
+            let one = thread
+                .join()
+                .unwrap_or_else(|_| Err(Fault::Fatal("a stream thread panicked".to_owned())));
+            if ended.is_ok() {
+                ended = one;
+            }
+        }
+        ended
+    }
+
+    pub fn tasks(&self) -> Vec<TaskReport> {
+        let reports = self.app.reports.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        reports.values().flatten().cloned().collect()
+    }
+
+    /// Whether each task of this process is restored and running, and there is at least one.
+    pub fn is_ready(&self) -> bool {
+        let tasks = self.tasks();
+        !tasks.is_empty() && tasks.iter().all(|task| task.running)
+    }
+
+    /// Records between the group's committed offsets and the ends of all source topics.
+    pub fn lag(&self) -> Result<u64, Fault> {
+        lag(&self.app.topology, self.app.log.as_ref())
+    }
+}
+
+/// Records that the application has still to process, over all its source topics.
+pub fn lag(topology: &Topology, log: &dyn Log) -> Result<u64, Fault> {
+    let mut all = Vec::new();
+    for topic in topology.sources() {
+        for n in 0..log.partitions(&topic)?.unwrap_or(0) {
+            all.push(TopicPartition::new(&topic, Partition(n)));
+        }
+    }
+    let committed = log.committed(&topology.application_id, &all)?;
+    let mut lag = 0;
+    for at in &all {
+        let done = match committed.get(at) {
+            Some(done) => *done,
+            None => log.start(at)?,
+        };
+        lag += log.end(at)?.0.saturating_sub(done.0);
+    }
+    Ok(lag)
+}
+
+/// Every topic must exist, and a changelog must have as many partitions as the source of its store.
+fn check_topics(topology: &Topology, log: &dyn Log) -> Result<BTreeMap<Topic, u32>, Fault> {
+    let count = |topic: &Topic| -> Result<Option<u32>, Fault> {
+        loop {
+            match log.partitions(topic) {
+                Ok(count) => return Ok(count),
+                Err(error) if error.kind == LogErrorKind::Retry => {
+                    tracing::warn!(%error, "the log is away; waiting");
+                    std::thread::sleep(Duration::from_millis(500));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    };
+    let mut missing = Vec::new();
+    let mut counts = BTreeMap::new();
+    for topic in topology.written().into_iter().chain(topology.sources()) {
+        match count(&topic)? {
+            Some(partitions) => {
+                counts.insert(topic, partitions);
+            }
+            None => missing.push(topic.to_string()),
+        }
+    }
+    if !missing.is_empty() {
+        return Err(Fault::Fatal(format!(
+            "topics are missing: {}. Run `accrue apply` to create them; source topics appear with their first record, or when their connector starts",
+            missing.join(", ")
+        )));
+    }
+    for sub in &topology.subs {
+        for store in &sub.stores {
+            let (source, changelog) = (&sub.sources[0], &store.changelog);
+            if counts.get(source) != counts.get(changelog) {
+                return Err(Fault::Fatal(format!(
+                    "{source} has {} partitions, but the changelog {changelog} has {}: keys would find the wrong state. Give the application a new id, or move it to topics with equal counts",
+                    counts.get(source).copied().unwrap_or(0),
+                    counts.get(changelog).copied().unwrap_or(0),
+                )));
+            }
+        }
+    }
+    Ok(counts)
+}
+
+/// A name for this process's producers that survives its restart, so that the restarted process fences what its
+/// predecessor left open. Kept in the state folder, as Kafka Streams keeps its process id.
+fn process_id(state_dir: &Path) -> Result<String, Fault> {
+    let refused = |error: std::io::Error| {
+        Fault::Fatal(format!("the state folder {} cannot be used: {error}", state_dir.display()))
+    };
+    std::fs::create_dir_all(state_dir).map_err(refused)?;
+    let file = state_dir.join("process-id");
+    match std::fs::read_to_string(&file) {
+        Ok(id) if !id.trim().is_empty() => Ok(id.trim().to_owned()),
+        Ok(_) | Err(_) => {
+            use std::hash::{BuildHasher, Hasher, RandomState};
+            let random = RandomState::new().build_hasher().finish();
+            let id = format!("{random:016x}");
+            let temporary = state_dir.join("process-id.new");
+            std::fs::write(&temporary, &id)
+                .and_then(|()| std::fs::rename(&temporary, &file))
+                .map_err(refused)?;
+            Ok(id)
+        }
+    }
+}

@@ -1,0 +1,897 @@
+//! The log in one process, durable, on RocksDB: the quick start and small installations.
+//!
+//! Owns: the layout of topics, records, group offsets and producer epochs in one database; group membership among
+//! the consumers of this process.
+//! Invariants: a transaction is one write batch (records, ends, group offsets), so it is whole or absent after a crash;
+//! nothing uncommitted is ever stored, so every reader is read_committed; a second process is refused by RocksDB's lock.
+//! Absent: a network, replication, idle-member timeouts (a member leaves when it is dropped).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rocksdb::{ColumnFamilyDescriptor, DB, Direction, IteratorMode, Options, WriteBatch, WriteOptions};
+
+use super::{
+    Cleanup, Consumer, Event, GroupSpec, Log, LogError, LogErrorKind, Membership, Positions,
+    Producer, Reader, TopicFound, TopicSpec,
+};
+use crate::stream::record::{
+    Header, Offset, Outgoing, Partition, Record, Timestamp, Topic, TopicPartition,
+};
+
+/// Records of one partition that one poll or read hands out at most.
+const MAX_FETCH_RECORDS: usize = 1_000;
+/// Commits between two looks for what compaction and retention may drop.
+const COMMITS_PER_UPKEEP: u64 = 1_000;
+
+/// `t` + topic: number, partitions, cleanup. `o` + group + topic + partition: committed offset. `p` + transactional id:
+/// epoch. `e` + topic number + partition: start and end offset.
+const META: &str = "meta";
+/// Topic number, partition, offset, all big-endian: one record each.
+const RECORDS: &str = "records";
+
+/// A handle; clones share one database.
+#[derive(Clone)]
+pub struct EmbeddedLog(Arc<Shared>);
+
+struct Shared {
+    db: DB,
+    /// Whether a commit waits until the disk has it (survives power loss, not only a crash of the process).
+    sync: bool,
+    state: Mutex<State>,
+    /// Rung at every commit and every change of a group.
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    topics: BTreeMap<Topic, TopicState>,
+    epochs: HashMap<String, u64>,
+    groups: HashMap<String, Group>,
+    commits: u64,
+    next_member: u64,
+}
+
+#[derive(Clone)]
+struct TopicState {
+    number: u32,
+    cleanup: Cleanup,
+    /// Start and end of each partition.
+    bounds: Vec<(Offset, Offset)>,
+}
+
+#[derive(Default)]
+struct Group {
+    members: BTreeMap<u64, BTreeSet<Topic>>,
+    owned: BTreeMap<TopicPartition, u64>,
+}
+
+impl Group {
+    /// Who should own what: each partition goes to one of the members subscribed to its topic, in turn; one that is
+    /// owned stays where it is as long as no member has two more than another.
+    fn target(&self, topics: &BTreeMap<Topic, TopicState>) -> BTreeMap<TopicPartition, u64> {
+        let mut target: BTreeMap<TopicPartition, u64> = BTreeMap::new();
+        let mut load: BTreeMap<u64, usize> = self.members.keys().map(|m| (*m, 0)).collect();
+        for (topic, state) in topics {
+            let subscribed: Vec<u64> = self
+                .members
+                .iter()
+                .filter(|(_, wanted)| wanted.contains(topic))
+                .map(|(member, _)| *member)
+                .collect();
+            if subscribed.is_empty() {
+                continue;
+            }
+            let ceiling = state.bounds.len().div_ceil(subscribed.len());
+            let mut here: BTreeMap<u64, usize> = BTreeMap::new();
+            let all = (0..state.bounds.len() as u32)
+                .map(|n| TopicPartition::new(topic, Partition(n)));
+            let mut open = Vec::new();
+            for at in all {
+                match self.owned.get(&at) {
+                    Some(owner)
+                        if subscribed.contains(owner)
+                            && here.get(owner).copied().unwrap_or(0) < ceiling =>
+                    {
+                        *here.entry(*owner).or_default() += 1;
+                        *load.entry(*owner).or_default() += 1;
+                        target.insert(at, *owner);
+                    }
+                    Some(_) | None => open.push(at),
+                }
+            }
+            for at in open {
+                let least = subscribed
+                    .iter()
+                    .min_by_key(|m| (here.get(m).copied().unwrap_or(0), load.get(m).copied().unwrap_or(0), **m));
+                if let Some(member) = least {
+                    *here.entry(*member).or_default() += 1;
+                    *load.entry(*member).or_default() += 1;
+                    target.insert(at, *member);
+                }
+            }
+        }
+        target
+    }
+}
+
+impl EmbeddedLog {
+    /// Opens the log in `dir`, creating it when it is missing.
+    pub fn open(dir: &Path, sync: bool) -> Result<EmbeddedLog, LogError> {
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        options.set_max_total_wal_size(64 << 20);
+        options.set_compression_type(rocksdb::DBCompressionType::Lz4);
+        let families = [META, RECORDS]
+            .map(|name| ColumnFamilyDescriptor::new(name, options.clone()));
+        let db = DB::open_cf_descriptors(&options, dir, families).map_err(|error| {
+            let hint = if error.to_string().contains("lock") {
+                "; another process has it open: stop that one first"
+            } else {
+                ""
+            };
+            LogError::fatal(format!(
+                "the embedded log in {} cannot be opened: {error}{hint}",
+                dir.display()
+            ))
+        })?;
+        let log = EmbeddedLog(Arc::new(Shared {
+            db,
+            sync,
+            state: Mutex::new(State::default()),
+            changed: Condvar::new(),
+        }));
+        log.0.load()?;
+        let mut state = log.0.lock();
+        log.0.upkeep(&mut state)?;
+        drop(state);
+        Ok(log)
+    }
+
+    /// Every topic with its partitions' start and end.
+    pub fn topics(&self) -> Vec<(Topic, Vec<(Offset, Offset)>)> {
+        self.0
+            .lock()
+            .topics
+            .iter()
+            .map(|(topic, state)| (topic.clone(), state.bounds.clone()))
+            .collect()
+    }
+
+    /// Drops what compaction and retention allow, now. Runs by itself when opened and every
+    /// thousand commits.
+    pub fn upkeep(&self) -> Result<(), LogError> {
+        let mut state = self.0.lock();
+        self.0.upkeep(&mut state)
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn family(&self, name: &str) -> Result<&rocksdb::ColumnFamily, LogError> {
+        self.db
+            .cf_handle(name)
+            .ok_or_else(|| LogError::fatal(format!("the embedded log has no family {name}")))
+    }
+
+    fn load(&self) -> Result<(), LogError> {
+        let mut state = self.lock();
+        let meta = self.family(META)?;
+        for item in self.db.iterator_cf(meta, IteratorMode::From(b"t", Direction::Forward)) {
+            let (key, value) = item.map_err(storage)?;
+            let Some(name) = key.strip_prefix(b"t") else {
+                break;
+            };
+            let name = std::str::from_utf8(name).map_err(|_| corrupt("topic name"))?;
+            let mut at = Cut(&value);
+            let number = at.u32()?;
+            let partitions = at.u32()?;
+            let cleanup = match at.u64()? {
+                u64::MAX => Cleanup::Compact,
+                0 => Cleanup::Delete { retention: None },
+                ms => Cleanup::Delete {
+                    retention: Some(Duration::from_millis(ms)),
+                },
+            };
+            let mut bounds = Vec::with_capacity(partitions as usize);
+            for n in 0..partitions {
+                let stored = self.db.get_cf(meta, bounds_key(number, n)).map_err(storage)?;
+                bounds.push(match stored {
+                    None => (Offset(0), Offset(0)),
+                    Some(bytes) => {
+                        let mut at = Cut(&bytes);
+                        (Offset(at.u64()?), Offset(at.u64()?))
+                    }
+                });
+            }
+            state.topics.insert(
+                Topic::new(name),
+                TopicState {
+                    number,
+                    cleanup,
+                    bounds,
+                },
+            );
+        }
+        Ok(())
+    }
+
+    fn write(&self, batch: WriteBatch) -> Result<(), LogError> {
+        let mut options = WriteOptions::default();
+        options.set_sync(self.sync);
+        self.db.write_opt(batch, &options).map_err(storage)
+    }
+
+    /// Up to `limit` records from `from` on, and the offset up to which the partition was looked at.
+    fn fetch(
+        &self,
+        number: u32,
+        at: &TopicPartition,
+        from: Offset,
+        end: Offset,
+        limit: usize,
+    ) -> Result<(Vec<Record>, Offset), LogError> {
+        let mut records = Vec::new();
+        if from >= end {
+            return Ok((records, from));
+        }
+        let first = record_key(number, at.partition.0, from.0);
+        let family = self.family(RECORDS)?;
+        for item in self.db.iterator_cf(family, IteratorMode::From(&first, Direction::Forward)) {
+            let (key, value) = item.map_err(storage)?;
+            if key.len() != 16 || key[..8] != first[..8] {
+                break;
+            }
+            let offset = Cut(&key[8..]).u64()?;
+            if offset >= end.0 {
+                break;
+            }
+            if records.len() == limit {
+                return Ok((records, Offset(offset)));
+            }
+            records.push(decode(at, Offset(offset), &value)?);
+        }
+        Ok((records, end))
+    }
+
+    fn offset_of(&self, group: &str, at: &TopicPartition) -> Result<Option<Offset>, LogError> {
+        let stored = self
+            .db
+            .get_cf(self.family(META)?, offset_key(group, at))
+            .map_err(storage)?;
+        stored.map(|bytes| Cut(&bytes).u64().map(Offset)).transpose()
+    }
+
+    fn upkeep(&self, state: &mut State) -> Result<(), LogError> {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_millis() as i64);
+        for (topic, kept) in &mut state.topics {
+            for n in 0..kept.bounds.len() {
+                let at = TopicPartition::new(topic, Partition(n as u32));
+                match kept.cleanup {
+                    Cleanup::Compact => self.compact(kept, &at)?,
+                    Cleanup::Delete { retention: None } => {}
+                    Cleanup::Delete {
+                        retention: Some(keep),
+                    } => self.expire(kept, &at, now - keep.as_millis() as i64)?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes each record that a later one of the same key replaces. Offsets stay as they are; gaps are normal.
+    fn compact(&self, kept: &TopicState, at: &TopicPartition) -> Result<(), LogError> {
+        let (start, end) = kept.bounds[at.partition.0 as usize];
+        let mut latest: HashMap<Vec<u8>, Offset> = HashMap::new();
+        let mut batch = WriteBatch::default();
+        let family = self.family(RECORDS)?;
+        let mut from = start;
+        while from < end {
+            let (records, next) = self.fetch(kept.number, at, from, end, MAX_FETCH_RECORDS)?;
+            for record in records {
+                let Some(key) = record.key else { continue };
+                if let Some(old) = latest.insert(key, record.offset) {
+                    batch.delete_cf(family, record_key(kept.number, at.partition.0, old.0));
+                }
+            }
+            from = next;
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.write(batch)
+    }
+
+    /// Deletes from the front what is older than `before` (milliseconds since 1970).
+    fn expire(&self, kept: &mut TopicState, at: &TopicPartition, before: i64) -> Result<(), LogError> {
+        let (start, end) = kept.bounds[at.partition.0 as usize];
+        let mut from = start;
+        let mut fresh = None;
+        while from < end && fresh.is_none() {
+            let (records, next) = self.fetch(kept.number, at, from, end, MAX_FETCH_RECORDS)?;
+            fresh = records.iter().find(|r| r.timestamp.0 >= before).map(|r| r.offset);
+            from = next;
+        }
+        let first_kept = fresh.unwrap_or(end);
+        if first_kept == start {
+            return Ok(());
+        }
+        let mut batch = WriteBatch::default();
+        let n = at.partition.0;
+        batch.delete_range_cf(
+            self.family(RECORDS)?,
+            record_key(kept.number, n, start.0),
+            record_key(kept.number, n, first_kept.0),
+        );
+        batch.put_cf(
+            self.family(META)?,
+            bounds_key(kept.number, n),
+            bounds_value(first_kept, end),
+        );
+        self.write(batch)?;
+        kept.bounds[n as usize] = (first_kept, end);
+        Ok(())
+    }
+}
+
+impl Log for EmbeddedLog {
+    fn create_topics(&self, specs: &[TopicSpec]) -> Result<Vec<TopicFound>, LogError> {
+        let mut state = self.0.lock();
+        let mut batch = WriteBatch::default();
+        let mut found = Vec::with_capacity(specs.len());
+        for spec in specs {
+            if let Some(known) = state.topics.get(&spec.topic) {
+                found.push(TopicFound {
+                    topic: spec.topic.clone(),
+                    partitions: known.bounds.len() as u32,
+                    created: false,
+                });
+                continue;
+            }
+            let number = state.topics.values().map(|t| t.number + 1).max().unwrap_or(0);
+            let cleanup = match spec.cleanup {
+                Cleanup::Compact => u64::MAX,
+                Cleanup::Delete { retention: None } => 0,
+                Cleanup::Delete {
+                    retention: Some(keep),
+                } => (keep.as_millis() as u64).max(1),
+            };
+            let mut value = Vec::with_capacity(16);
+            value.extend_from_slice(&number.to_be_bytes());
+            value.extend_from_slice(&spec.partitions.to_be_bytes());
+            value.extend_from_slice(&cleanup.to_be_bytes());
+            let mut key = b"t".to_vec();
+            key.extend_from_slice(spec.topic.as_str().as_bytes());
+            batch.put_cf(self.0.family(META)?, key, value);
+            state.topics.insert(
+                spec.topic.clone(),
+                TopicState {
+                    number,
+                    cleanup: spec.cleanup,
+                    bounds: vec![(Offset(0), Offset(0)); spec.partitions as usize],
+                },
+            );
+            found.push(TopicFound {
+                topic: spec.topic.clone(),
+                partitions: spec.partitions,
+                created: true,
+            });
+        }
+        self.0.write(batch)?;
+        self.0.changed.notify_all();
+        Ok(found)
+    }
+
+    fn partitions(&self, topic: &Topic) -> Result<Option<u32>, LogError> {
+        Ok(self.0.lock().topics.get(topic).map(|t| t.bounds.len() as u32))
+    }
+
+    fn consumer(&self, group: &GroupSpec) -> Result<Box<dyn Consumer>, LogError> {
+        let mut state = self.0.lock();
+        state.next_member += 1;
+        let member = state.next_member;
+        let joined = state.groups.entry(group.group.clone()).or_default();
+        joined
+            .members
+            .insert(member, group.topics.iter().cloned().collect());
+        self.0.changed.notify_all();
+        Ok(Box::new(EmbeddedConsumer {
+            log: self.clone(),
+            group: group.group.clone(),
+            member,
+            positions: BTreeMap::new(),
+            paused: BTreeSet::new(),
+            announced: BTreeSet::new(),
+        }))
+    }
+
+    fn producer(&self, transactional_id: &str) -> Result<Box<dyn Producer>, LogError> {
+        let mut state = self.0.lock();
+        let mut key = b"p".to_vec();
+        key.extend_from_slice(transactional_id.as_bytes());
+        let meta = self.0.family(META)?;
+        let last = match state.epochs.get(transactional_id) {
+            Some(epoch) => *epoch,
+            None => match self.0.db.get_cf(meta, &key).map_err(storage)? {
+                Some(bytes) => Cut(&bytes).u64()?,
+                None => 0,
+            },
+        };
+        let epoch = last + 1;
+        let mut batch = WriteBatch::default();
+        batch.put_cf(meta, key, epoch.to_be_bytes());
+        self.0.write(batch)?;
+        state.epochs.insert(transactional_id.to_owned(), epoch);
+        Ok(Box::new(EmbeddedProducer {
+            log: self.clone(),
+            id: transactional_id.to_owned(),
+            epoch,
+            open: None,
+        }))
+    }
+
+    fn reader(&self, at: &TopicPartition, from: Offset) -> Result<Box<dyn Reader>, LogError> {
+        Ok(Box::new(EmbeddedReader {
+            log: self.clone(),
+            at: at.clone(),
+            next: from,
+        }))
+    }
+
+    fn end(&self, at: &TopicPartition) -> Result<Offset, LogError> {
+        bounds(&self.0.lock(), at).map(|(_, _, end)| end)
+    }
+
+    fn start(&self, at: &TopicPartition) -> Result<Offset, LogError> {
+        bounds(&self.0.lock(), at).map(|(_, start, _)| start)
+    }
+
+    fn committed(&self, group: &str, of: &[TopicPartition]) -> Result<Positions, LogError> {
+        let mut found = Positions::new();
+        for at in of {
+            if let Some(offset) = self.0.offset_of(group, at)? {
+                found.insert(at.clone(), offset);
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The number, start and end of a partition.
+fn bounds(state: &State, at: &TopicPartition) -> Result<(u32, Offset, Offset), LogError> {
+    state
+        .topics
+        .get(&at.topic)
+        .and_then(|topic| {
+            topic
+                .bounds
+                .get(at.partition.0 as usize)
+                .map(|(start, end)| (topic.number, *start, *end))
+        })
+        .ok_or_else(|| LogError::fatal(format!("there is no partition {at} in the embedded log")))
+}
+
+struct EmbeddedConsumer {
+    log: EmbeddedLog,
+    group: String,
+    member: u64,
+    /// Where each accepted partition is read next.
+    positions: Positions,
+    paused: BTreeSet<TopicPartition>,
+    /// Revocations announced and not yet answered.
+    announced: BTreeSet<TopicPartition>,
+}
+
+/// What a member shows with its offsets: it must still own every partition it commits for.
+struct EmbeddedMember {
+    group: String,
+    member: u64,
+}
+
+impl EmbeddedConsumer {
+    /// Partitions to give up, or to take, before anything is read.
+    fn rebalance(&mut self, state: &mut State) -> Option<Event> {
+        let group = state.groups.get(&self.group)?;
+        let target = group.target(&state.topics);
+        let revoked: Vec<TopicPartition> = group
+            .owned
+            .iter()
+            .filter(|(at, owner)| {
+                **owner == self.member
+                    && target.get(at) != Some(&self.member)
+                    && !self.announced.contains(at)
+            })
+            .map(|(at, _)| at.clone())
+            .collect();
+        if !revoked.is_empty() {
+            self.announced.extend(revoked.iter().cloned());
+            return Some(Event::Revoked(revoked));
+        }
+        let assigned: Vec<TopicPartition> = target
+            .iter()
+            .filter(|(at, member)| **member == self.member && !group.owned.contains_key(at))
+            .map(|(at, _)| at.clone())
+            .collect();
+        if assigned.is_empty() {
+            return None;
+        }
+        let group = state.groups.get_mut(&self.group)?;
+        for at in &assigned {
+            group.owned.insert(at.clone(), self.member);
+        }
+        Some(Event::Assigned(assigned))
+    }
+
+    fn fetch(&mut self, state: &State) -> Result<Vec<Record>, LogError> {
+        let mut all = Vec::new();
+        for (at, position) in &mut self.positions {
+            if self.paused.contains(at) {
+                continue;
+            }
+            let (number, start, end) = bounds(state, at)?;
+            let from = (*position).max(start);
+            let (records, next) = self.log.0.fetch(number, at, from, end, MAX_FETCH_RECORDS)?;
+            *position = next;
+            all.extend(records);
+        }
+        Ok(all)
+    }
+
+    fn start_of(&self, at: &TopicPartition) -> Result<Offset, LogError> {
+        match self.log.0.offset_of(&self.group, at)? {
+            Some(offset) => Ok(offset),
+            None => self.log.start(at),
+        }
+    }
+}
+
+impl Consumer for EmbeddedConsumer {
+    fn poll(&mut self, timeout: Duration) -> Result<Event, LogError> {
+        let log = self.log.clone();
+        let mut state = log.0.lock();
+        let mut waited = false;
+        loop {
+            if let Some(event) = self.rebalance(&mut state) {
+                return Ok(event);
+            }
+            let records = self.fetch(&state)?;
+            if !records.is_empty() {
+                return Ok(Event::Records(records));
+            }
+            if waited {
+                return Ok(Event::Idle);
+            }
+            state = log
+                .0
+                .changed
+                .wait_timeout(state, timeout)
+                .unwrap_or_else(|poisoned| poisoned.into_inner())
+                .0;
+            waited = true;
+        }
+    }
+
+    fn assign(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
+        for at in partitions {
+            let from = self.start_of(at)?;
+            self.positions.insert(at.clone(), from);
+            self.paused.insert(at.clone());
+        }
+        Ok(())
+    }
+
+    fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
+        let mut state = self.log.0.lock();
+        for at in partitions {
+            self.positions.remove(at);
+            self.paused.remove(at);
+            self.announced.remove(at);
+            if let Some(group) = state.groups.get_mut(&self.group)
+                && group.owned.get(at) == Some(&self.member)
+            {
+                group.owned.remove(at);
+            }
+        }
+        self.log.0.changed.notify_all();
+        Ok(())
+    }
+
+    fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
+        self.paused.extend(partitions.iter().cloned());
+        Ok(())
+    }
+
+    fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
+        for at in partitions {
+            self.paused.remove(at);
+        }
+        Ok(())
+    }
+
+    fn rewind(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
+        for at in partitions {
+            let from = self.start_of(at)?;
+            self.positions.insert(at.clone(), from);
+        }
+        Ok(())
+    }
+
+    fn caught_up(&self, partition: &TopicPartition) -> bool {
+        let end = self.log.end(partition).unwrap_or_default();
+        self.positions.get(partition).is_none_or(|next| *next >= end)
+    }
+
+    fn membership(&self) -> Result<Membership, LogError> {
+        Ok(Membership::new(EmbeddedMember {
+            group: self.group.clone(),
+            member: self.member,
+        }))
+    }
+}
+
+impl Drop for EmbeddedConsumer {
+    fn drop(&mut self) {
+        let mut state = self.log.0.lock();
+        if let Some(group) = state.groups.get_mut(&self.group) {
+            group.members.remove(&self.member);
+            group.owned.retain(|_, owner| *owner != self.member);
+        }
+        self.log.0.changed.notify_all();
+    }
+}
+
+struct EmbeddedProducer {
+    log: EmbeddedLog,
+    id: String,
+    epoch: u64,
+    /// The records of the open transaction.
+    open: Option<Vec<Outgoing>>,
+}
+
+impl Producer for EmbeddedProducer {
+    fn begin(&mut self) -> Result<(), LogError> {
+        match self.open {
+            None => {
+                self.open = Some(Vec::new());
+                Ok(())
+            }
+            Some(_) => Err(LogError::fatal("a transaction is already open")),
+        }
+    }
+
+    fn send(&mut self, record: Outgoing) -> Result<(), LogError> {
+        match &mut self.open {
+            Some(records) => {
+                records.push(record);
+                Ok(())
+            }
+            None => Err(LogError::fatal("no transaction is open")),
+        }
+    }
+
+    fn commit(
+        &mut self,
+        offsets: &Positions,
+        membership: Option<&Membership>,
+    ) -> Result<Positions, LogError> {
+        let Some(records) = self.open.take() else {
+            return Err(LogError::fatal("no transaction is open"));
+        };
+        let shared = &self.log.0;
+        let mut state = shared.lock();
+        if state.epochs.get(&self.id) != Some(&self.epoch) {
+            return Err(LogError::new(
+                LogErrorKind::Fenced,
+                format!("a newer producer uses the transactional id {}", self.id),
+            ));
+        }
+        let (records_cf, meta_cf) = (shared.family(RECORDS)?, shared.family(META)?);
+        let mut batch = WriteBatch::default();
+        let mut ends = Positions::new();
+        let mut value = Vec::new();
+        for record in records {
+            let (number, _, end) = bounds(&state, &record.to)?;
+            let offset = ends.get(&record.to).copied().unwrap_or(end);
+            encode(&record, &mut value);
+            batch.put_cf(records_cf, record_key(number, record.to.partition.0, offset.0), &value);
+            ends.insert(record.to, offset.next());
+        }
+        for (at, end) in &ends {
+            let (number, start, _) = bounds(&state, at)?;
+            batch.put_cf(meta_cf, bounds_key(number, at.partition.0), bounds_value(start, *end));
+        }
+        if let Some(membership) = membership {
+            let proof = membership.get::<EmbeddedMember>()?;
+            let group = state.groups.get(&proof.group);
+            for (at, offset) in offsets {
+                if group.and_then(|g| g.owned.get(at)) != Some(&proof.member) {
+                    return Err(LogError::new(
+                        LogErrorKind::Fenced,
+                        format!("{at} belongs to another member of group {}", proof.group),
+                    ));
+                }
+                batch.put_cf(meta_cf, offset_key(&proof.group, at), offset.0.to_be_bytes());
+            }
+        }
+        shared.write(batch)?;
+        for (at, end) in &ends {
+            if let Some(topic) = state.topics.get_mut(&at.topic) {
+                topic.bounds[at.partition.0 as usize].1 = *end;
+            }
+        }
+        state.commits += 1;
+        if state.commits.is_multiple_of(COMMITS_PER_UPKEEP) {
+            shared.upkeep(&mut state)?;
+        }
+        shared.changed.notify_all();
+        Ok(ends)
+    }
+
+    fn abort(&mut self) -> Result<(), LogError> {
+        self.open = None;
+        Ok(())
+    }
+}
+
+struct EmbeddedReader {
+    log: EmbeddedLog,
+    at: TopicPartition,
+    next: Offset,
+}
+
+impl Reader for EmbeddedReader {
+    fn read(&mut self, timeout: Duration) -> Result<Vec<Record>, LogError> {
+        let shared = &self.log.0;
+        let mut state = shared.lock();
+        let mut waited = timeout.is_zero();
+        loop {
+            let (number, start, end) = bounds(&state, &self.at)?;
+            let from = self.next.max(start);
+            let (records, next) = shared.fetch(number, &self.at, from, end, MAX_FETCH_RECORDS)?;
+            self.next = next;
+            if waited || !records.is_empty() {
+                return Ok(records);
+            }
+            state = shared
+                .changed
+                .wait_timeout(state, timeout)
+                .unwrap_or_else(|poisoned| poisoned.into_inner())
+                .0;
+            waited = true;
+        }
+    }
+
+    fn position(&self) -> Result<Offset, LogError> {
+        Ok(self.next)
+    }
+}
+
+fn storage(error: rocksdb::Error) -> LogError {
+    LogError::fatal(format!("the embedded log's storage failed: {error}"))
+}
+
+fn corrupt(what: &str) -> LogError {
+    LogError::fatal(format!("the embedded log is damaged: {what} cannot be read"))
+}
+
+fn record_key(topic: u32, partition: u32, offset: u64) -> [u8; 16] {
+    let mut key = [0; 16];
+    key[..4].copy_from_slice(&topic.to_be_bytes());
+    key[4..8].copy_from_slice(&partition.to_be_bytes());
+    key[8..].copy_from_slice(&offset.to_be_bytes());
+    key
+}
+
+fn bounds_key(topic: u32, partition: u32) -> [u8; 9] {
+    let mut key = [b'e'; 9];
+    key[1..5].copy_from_slice(&topic.to_be_bytes());
+    key[5..].copy_from_slice(&partition.to_be_bytes());
+    key
+}
+
+fn bounds_value(start: Offset, end: Offset) -> [u8; 16] {
+    let mut value = [0; 16];
+    value[..8].copy_from_slice(&start.0.to_be_bytes());
+    value[8..].copy_from_slice(&end.0.to_be_bytes());
+    value
+}
+
+fn offset_key(group: &str, at: &TopicPartition) -> Vec<u8> {
+    let mut key = b"o".to_vec();
+    for part in [group, at.topic.as_str()] {
+        key.extend_from_slice(part.as_bytes());
+        key.push(0);
+    }
+    key.extend_from_slice(&at.partition.0.to_be_bytes());
+    key
+}
+
+/// Timestamp, key, value, headers; a length of `u32::MAX` stands for absent.
+fn encode(record: &Outgoing, out: &mut Vec<u8>) {
+    fn field(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
+        match bytes {
+            None => out.extend_from_slice(&u32::MAX.to_be_bytes()),
+            Some(bytes) => {
+                out.extend_from_slice(&(bytes.len() as u32).to_be_bytes());
+                out.extend_from_slice(bytes);
+            }
+        }
+    }
+    out.clear();
+    out.extend_from_slice(&record.timestamp.0.to_be_bytes());
+    field(out, record.key.as_deref());
+    field(out, record.value.as_deref());
+    out.extend_from_slice(&(record.headers.len() as u32).to_be_bytes());
+    for header in &record.headers {
+        field(out, Some(header.name.as_bytes()));
+        field(out, Some(&header.value));
+    }
+}
+
+fn decode(at: &TopicPartition, offset: Offset, bytes: &[u8]) -> Result<Record, LogError> {
+    let mut cut = Cut(bytes);
+    let timestamp = Timestamp(cut.u64()? as i64);
+    let key = cut.field()?;
+    let value = cut.field()?;
+    let count = cut.u32()?;
+    let mut headers = Vec::new();
+    for _ in 0..count {
+        let name = cut.field()?.ok_or_else(|| corrupt("a header"))?;
+        let name = String::from_utf8(name).map_err(|_| corrupt("a header"))?;
+        headers.push(Header {
+            name,
+            value: cut.field()?.unwrap_or_default(),
+        });
+    }
+    Ok(Record {
+        at: at.clone(),
+        offset,
+        timestamp,
+        key,
+        value,
+        headers,
+    })
+}
+
+/// The bytes not read yet.
+struct Cut<'a>(&'a [u8]);
+
+impl Cut<'_> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], LogError> {
+        let (head, tail) = self
+            .0
+            .split_first_chunk::<N>()
+            .ok_or_else(|| corrupt("a number"))?;
+        self.0 = tail;
+        Ok(*head)
+    }
+
+    fn u32(&mut self) -> Result<u32, LogError> {
+        self.take().map(u32::from_be_bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64, LogError> {
+        self.take().map(u64::from_be_bytes)
+    }
+
+    fn field(&mut self) -> Result<Option<Vec<u8>>, LogError> {
+        let length = self.u32()?;
+        if length == u32::MAX {
+            return Ok(None);
+        }
+        if length as usize > self.0.len() {
+            return Err(corrupt("a field"));
+        }
+        let (head, tail) = self.0.split_at(length as usize);
+        self.0 = tail;
+        Ok(Some(head.to_vec()))
+    }
+}

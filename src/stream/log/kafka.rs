@@ -1,0 +1,938 @@
+//! The log on a real Kafka cluster, through librdkafka.
+//!
+//! Owns: which librdkafka settings the runtime needs, and what its errors mean.
+//! Invariants: a rebalance waits until the thread has answered (no work happens inside librdkafka's callback); a
+//! producer is never used again after an error; the end of a partition is asked for *read_uncommitted*, replay is
+//! *read_committed* (a read_committed watermark stops at the last stable offset: too early).
+//! Absent: TLS and SASL knowledge; those settings pass through as librdkafka names them.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::{ClientContext, DefaultClientContext};
+use rdkafka::config::{ClientConfig, FromClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::consumer::{
+    BaseConsumer, Consumer as _, ConsumerContext, ConsumerGroupMetadata, RebalanceProtocol,
+};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Header as KafkaHeader, Headers as _, Message as _, OwnedHeaders};
+use rdkafka::producer::{
+    BaseRecord, NoCustomPartitioner, Producer as _, ProducerContext, ThreadedProducer,
+};
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
+
+use super::{
+    Cleanup, Consumer, Event, GroupSpec, Log, LogError, LogErrorKind, Membership, Positions,
+    Producer, Reader, TopicFound, TopicSpec,
+};
+use crate::stream::record::{
+    Header, Offset, Outgoing, Partition, Record, Timestamp, Topic, TopicPartition,
+};
+
+/// Records handed out by one poll at most.
+const MAX_POLL_RECORDS: usize = 2_000;
+/// How long metadata and offset questions may take before they are an error the caller may retry.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Timeouts of the transaction protocol. The transaction timeout must stay below the session timeout, so that a
+/// lost member's transaction ends before its partitions have new work in them.
+#[derive(Clone, Debug)]
+pub struct KafkaTimeouts {
+    pub transaction: Duration,
+    pub session: Duration,
+}
+
+/// A Kafka cluster.
+pub struct KafkaLog {
+    properties: BTreeMap<String, String>,
+    timeouts: KafkaTimeouts,
+    admin: AdminClient<DefaultClientContext>,
+    /// For ends and starts: its own isolation level is read_uncommitted.
+    uncommitted: BaseConsumer<Quiet>,
+}
+
+impl KafkaLog {
+    /// Connects with librdkafka `properties` (`bootstrap.servers` and whatever security needs), waiting up to `wait`
+    /// for the first answer. `progress` is told about each failed try.
+    pub fn connect(
+        properties: BTreeMap<String, String>,
+        timeouts: KafkaTimeouts,
+        wait: Duration,
+        progress: &dyn Fn(&str),
+    ) -> Result<KafkaLog, LogError> {
+        let base = base_config(&properties);
+        let admin = AdminClient::from_config(&base).map_err(setup)?;
+        let mut config = base.clone();
+        config.set("isolation.level", "read_uncommitted");
+        let uncommitted =
+            BaseConsumer::from_config_and_context(&config, Quiet).map_err(setup)?;
+        let deadline = Instant::now() + wait;
+        loop {
+            match uncommitted.fetch_metadata(None, Duration::from_secs(5).min(wait)) {
+                Ok(_) => break,
+                Err(error) if Instant::now() >= deadline => {
+                    return Err(LogError::fatal(format!(
+                        "no Kafka broker answered at {} within {} s: {error}. Check kafka.bootstrap_servers, that the broker is up, and the security settings",
+                        properties.get("bootstrap.servers").map_or("?", String::as_str),
+                        wait.as_secs(),
+                    )));
+                }
+                Err(error) => {
+                    progress(&format!("waiting for Kafka: {error}"));
+                    std::thread::sleep(Duration::from_secs(1));
+                }
+            }
+        }
+        Ok(KafkaLog {
+            properties,
+            timeouts,
+            admin,
+            uncommitted,
+        })
+    }
+
+    fn base(&self) -> ClientConfig {
+        base_config(&self.properties)
+    }
+
+    fn watermarks(&self, at: &TopicPartition) -> Result<(i64, i64), LogError> {
+        self.uncommitted
+            .fetch_watermarks(at.topic.as_str(), at.partition.0 as i32, REQUEST_TIMEOUT)
+            .map_err(|error| classify(&format!("asking for the offsets of {at}"), &error))
+    }
+}
+
+fn base_config(properties: &BTreeMap<String, String>) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("client.id", "accrue")
+        // Idle connections that a broker closes are normal, not worth a log line.
+        .set("log.connection.close", "false")
+        .set_log_level(RDKafkaLogLevel::Warning);
+    for (key, value) in properties {
+        config.set(key, value);
+    }
+    config
+}
+
+fn setup(error: KafkaError) -> LogError {
+    LogError::fatal(format!("Kafka client settings refused: {error}"))
+}
+
+impl Log for KafkaLog {
+    fn create_topics(&self, specs: &[TopicSpec]) -> Result<Vec<TopicFound>, LogError> {
+        let mut found = Vec::with_capacity(specs.len());
+        let mut missing = Vec::new();
+        for spec in specs {
+            match self.partitions(&spec.topic)? {
+                Some(partitions) => found.push(TopicFound {
+                    topic: spec.topic.clone(),
+                    partitions,
+                    created: false,
+                }),
+                None => missing.push(spec),
+            }
+        }
+        if missing.is_empty() {
+            return Ok(found);
+        }
+        let retentions: Vec<String> = missing.iter().map(|spec| retention_ms(spec.cleanup)).collect();
+        let topics: Vec<NewTopic<'_>> = missing
+            .iter()
+            .zip(&retentions)
+            .map(|(spec, retention)| {
+                let topic = NewTopic::new(
+                    spec.topic.as_str(),
+                    spec.partitions as i32,
+                    TopicReplication::Fixed(spec.replication_factor),
+                );
+                match spec.cleanup {
+                    Cleanup::Compact => topic.set("cleanup.policy", "compact"),
+                    Cleanup::Delete { .. } => topic
+                        .set("cleanup.policy", "delete")
+                        .set("retention.ms", retention),
+                }
+            })
+            .collect();
+        let options = AdminOptions::new()
+            .request_timeout(Some(REQUEST_TIMEOUT))
+            .operation_timeout(Some(REQUEST_TIMEOUT));
+        let results = block_on(self.admin.create_topics(&topics, &options))?
+            .map_err(|error| classify("creating topics", &error))?;
+        for (spec, result) in missing.iter().zip(results) {
+            match result {
+                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((name, code)) => {
+                    return Err(LogError::fatal(format!("topic {name} cannot be created: {code}")));
+                }
+            }
+            // Metadata follows the creation by a moment.
+            let deadline = Instant::now() + REQUEST_TIMEOUT;
+            let partitions = loop {
+                match self.partitions(&spec.topic)? {
+                    Some(partitions) => break partitions,
+                    None if Instant::now() < deadline => {
+                        std::thread::sleep(Duration::from_millis(50));
+                    }
+                    None => {
+                        return Err(LogError::retry(format!(
+                            "topic {} was created but the brokers do not show it yet",
+                            spec.topic
+                        )));
+                    }
+                }
+            };
+            found.push(TopicFound {
+                topic: spec.topic.clone(),
+                partitions,
+                created: true,
+            });
+        }
+        Ok(found)
+    }
+
+    fn partitions(&self, topic: &Topic) -> Result<Option<u32>, LogError> {
+        // All topics, since asking for one by name may create it on a broker with auto-creation.
+        let metadata = self
+            .uncommitted
+            .fetch_metadata(None, REQUEST_TIMEOUT)
+            .map_err(|error| classify(&format!("asking for topic {topic}"), &error))?;
+        Ok(metadata
+            .topics()
+            .iter()
+            .find(|found| found.name() == topic.as_str() && !found.partitions().is_empty())
+            .map(|found| found.partitions().len() as u32))
+    }
+
+    fn consumer(&self, group: &GroupSpec) -> Result<Box<dyn Consumer>, LogError> {
+        let mut config = self.base();
+        config
+            .set("group.id", &group.group)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "earliest")
+            .set("isolation.level", "read_committed")
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("session.timeout.ms", self.timeouts.session.as_millis().to_string())
+            // A fetch that waits longer than a commit interval only adds latency.
+            .set("fetch.wait.max.ms", "50")
+            .set("queued.max.messages.kbytes", "65536");
+        if let Some(instance) = &group.instance {
+            config.set("group.instance.id", instance);
+        }
+        for (key, value) in &self.properties {
+            config.set(key, value);
+        }
+        let context = Rebalances::default();
+        let shared = context.0.clone();
+        let consumer: BaseConsumer<Rebalances> =
+            BaseConsumer::from_config_and_context(&config, context).map_err(setup)?;
+        let topics: Vec<&str> = group.topics.iter().map(Topic::as_str).collect();
+        consumer
+            .subscribe(&topics)
+            .map_err(|error| classify("subscribing", &error))?;
+        Ok(Box::new(KafkaConsumer {
+            consumer,
+            shared,
+            topics: group.topics.iter().cloned().map(|t| (t.as_str().to_owned(), t)).collect(),
+            next: HashMap::new(),
+        }))
+    }
+
+    fn producer(&self, transactional_id: &str) -> Result<Box<dyn Producer>, LogError> {
+        let mut config = self.base();
+        config
+            .set("transactional.id", transactional_id)
+            .set("enable.idempotence", "true")
+            .set("transaction.timeout.ms", self.timeouts.transaction.as_millis().to_string())
+            .set("compression.type", "lz4")
+            .set("linger.ms", "5")
+            .set("batch.num.messages", "10000")
+            .set("queue.buffering.max.kbytes", "131072");
+        for (key, value) in &self.properties {
+            config.set(key, value);
+        }
+        let deliveries = Deliveries::default();
+        let producer: ThreadedProducer<Deliveries> =
+            ThreadedProducer::from_config_and_context(&config, deliveries.clone()).map_err(setup)?;
+        producer
+            .init_transactions(self.timeouts.session)
+            .map_err(|error| classify("initialising the transactional producer", &error))?;
+        Ok(Box::new(KafkaProducer {
+            producer,
+            deliveries,
+            timeout: self.timeouts.transaction,
+        }))
+    }
+
+    fn reader(&self, at: &TopicPartition, from: Offset) -> Result<Box<dyn Reader>, LogError> {
+        let mut config = self.base();
+        config
+            .set("isolation.level", "read_committed")
+            .set("auto.offset.reset", "earliest")
+            .set("enable.auto.commit", "false")
+            .set("fetch.wait.max.ms", "50");
+        let consumer: BaseConsumer<Quiet> =
+            BaseConsumer::from_config_and_context(&config, Quiet).map_err(setup)?;
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(
+            at.topic.as_str(),
+            at.partition.0 as i32,
+            KafkaOffset::Offset(from.0 as i64),
+        )
+        .and_then(|()| consumer.assign(&list))
+        .map_err(|error| classify(&format!("reading {at}"), &error))?;
+        Ok(Box::new(KafkaReader {
+            consumer,
+            at: at.clone(),
+            from,
+        }))
+    }
+
+    fn end(&self, at: &TopicPartition) -> Result<Offset, LogError> {
+        Ok(Offset(self.watermarks(at)?.1.max(0) as u64))
+    }
+
+    fn start(&self, at: &TopicPartition) -> Result<Offset, LogError> {
+        Ok(Offset(self.watermarks(at)?.0.max(0) as u64))
+    }
+
+    fn committed(&self, group: &str, of: &[TopicPartition]) -> Result<Positions, LogError> {
+        let mut config = self.base();
+        config.set("group.id", group).set("enable.auto.commit", "false");
+        let consumer: BaseConsumer<Quiet> =
+            BaseConsumer::from_config_and_context(&config, Quiet).map_err(setup)?;
+        let found = consumer
+            .committed_offsets(list_of(of), REQUEST_TIMEOUT)
+            .map_err(|error| classify(&format!("asking for the offsets of group {group}"), &error))?;
+        Ok(positions(&found))
+    }
+}
+
+fn retention_ms(cleanup: Cleanup) -> String {
+    match cleanup {
+        Cleanup::Compact | Cleanup::Delete { retention: None } => "-1".to_owned(),
+        Cleanup::Delete { retention: Some(keep) } => keep.as_millis().to_string(),
+    }
+}
+
+/// Waits for an admin call; the future is driven by librdkafka's own threads.
+fn block_on<F: Future>(future: F) -> Result<F::Output, LogError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| LogError::fatal(format!("no runtime for Kafka administration: {error}")))?;
+    Ok(runtime.block_on(future))
+}
+
+fn list_of(partitions: &[TopicPartition]) -> TopicPartitionList {
+    let mut list = TopicPartitionList::with_capacity(partitions.len());
+    for at in partitions {
+        list.add_partition(at.topic.as_str(), at.partition.0 as i32);
+    }
+    list
+}
+
+fn positions(list: &TopicPartitionList) -> Positions {
+    list.elements()
+        .iter()
+        .filter_map(|element| match element.offset() {
+            KafkaOffset::Offset(offset) if offset >= 0 => Some((
+                TopicPartition::new(
+                    &Topic::new(element.topic()),
+                    Partition(element.partition() as u32),
+                ),
+                Offset(offset as u64),
+            )),
+            _ => None,
+        })
+        .collect()
+}
+
+/// A client whose messages reach nobody but the logs.
+struct Quiet;
+
+impl ClientContext for Quiet {}
+impl ConsumerContext for Quiet {}
+
+/// Rebalances seen by librdkafka and not yet answered.
+#[derive(Default, Clone)]
+struct Rebalances(Arc<RebalanceQueue>);
+
+#[derive(Default)]
+struct RebalanceQueue {
+    events: Mutex<VecDeque<Event>>,
+    /// Set while the consumer closes: nobody will answer any more.
+    closing: AtomicBool,
+}
+
+impl RebalanceQueue {
+    fn events(&self) -> MutexGuard<'_, VecDeque<Event>> {
+        self.events.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl ClientContext for Rebalances {}
+
+impl ConsumerContext for Rebalances {
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        err: RDKafkaRespErr,
+        list: &mut TopicPartitionList,
+    ) {
+        let partitions: Vec<TopicPartition> = list
+            .elements()
+            .iter()
+            .map(|e| TopicPartition::new(&Topic::new(e.topic()), Partition(e.partition() as u32)))
+            .collect();
+        let assign = err == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+        if self.0.closing.load(Ordering::SeqCst) {
+            if !assign {
+                let done = match consumer.rebalance_protocol() {
+                    RebalanceProtocol::Cooperative => consumer.incremental_unassign(list),
+                    RebalanceProtocol::Eager | RebalanceProtocol::None => consumer.unassign(),
+                };
+                if let Err(error) = done {
+                    tracing::warn!(%error, "unassigning while closing the consumer");
+                }
+            }
+            return;
+        }
+        let event = if assign {
+            Event::Assigned(partitions)
+        } else if consumer.assignment_lost() {
+            Event::Lost(partitions)
+        } else {
+            Event::Revoked(partitions)
+        };
+        self.0.events().push_back(event);
+    }
+}
+
+struct KafkaConsumer {
+    consumer: BaseConsumer<Rebalances>,
+    shared: Arc<RebalanceQueue>,
+    topics: HashMap<String, Topic>,
+    /// The offset after the last record handed out, by partition.
+    next: HashMap<TopicPartition, Offset>,
+}
+
+impl KafkaConsumer {
+    fn topic(&mut self, name: &str) -> Topic {
+        match self.topics.get(name) {
+            Some(topic) => topic.clone(),
+            None => {
+                let topic = Topic::new(name);
+                self.topics.insert(name.to_owned(), topic.clone());
+                topic
+            }
+        }
+    }
+
+    fn cooperative(&self) -> bool {
+        match self.consumer.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => true,
+            RebalanceProtocol::Eager | RebalanceProtocol::None => false,
+        }
+    }
+}
+
+impl Consumer for KafkaConsumer {
+    fn poll(&mut self, timeout: Duration) -> Result<Event, LogError> {
+        if let Some(event) = self.shared.events().pop_front() {
+            return Ok(event);
+        }
+        let mut records = Vec::new();
+        let mut wait = timeout;
+        while records.len() < MAX_POLL_RECORDS {
+            let record = match self.consumer.poll(wait) {
+                None => break,
+                Some(Err(error)) => {
+                    if is_transient(&error) {
+                        tracing::warn!(%error, "Kafka is away; waiting");
+                        break;
+                    }
+                    return Err(classify("consuming", &error));
+                }
+                Some(Ok(message)) => {
+                    let name = message.topic().to_owned();
+                    let offset = Offset(message.offset() as u64);
+                    let partition = Partition(message.partition() as u32);
+                    let record = (
+                        name,
+                        partition,
+                        offset,
+                        Timestamp(message.timestamp().to_millis().unwrap_or(0)),
+                        message.key().map(<[u8]>::to_vec),
+                        message.payload().map(<[u8]>::to_vec),
+                        message.headers().map(headers_in).unwrap_or_default(),
+                    );
+                    record
+                }
+            };
+            let (name, partition, offset, timestamp, key, value, headers) = record;
+            let at = TopicPartition {
+                topic: self.topic(&name),
+                partition,
+            };
+            self.next.insert(at.clone(), offset.next());
+            records.push(Record {
+                at,
+                offset,
+                timestamp,
+                key,
+                value,
+                headers,
+            });
+            wait = Duration::ZERO;
+            if !self.shared.events().is_empty() {
+                break;
+            }
+        }
+        if !records.is_empty() {
+            return Ok(Event::Records(records));
+        }
+        Ok(self.shared.events().pop_front().unwrap_or(Event::Idle))
+    }
+
+    fn assign(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
+        let list = list_of(partitions);
+        let done = if self.cooperative() {
+            self.consumer.incremental_assign(&list)
+        } else {
+            self.consumer.assign(&list)
+        };
+        done.and_then(|()| self.consumer.pause(&list))
+            .map_err(|error| classify("assigning partitions", &error))
+    }
+
+    fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
+        for at in partitions {
+            self.next.remove(at);
+        }
+        let done = if self.cooperative() {
+            self.consumer.incremental_unassign(&list_of(partitions))
+        } else {
+            self.consumer.unassign()
+        };
+        done.map_err(|error| classify("letting partitions go", &error))
+    }
+
+    fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
+        self.consumer
+            .pause(&list_of(partitions))
+            .map_err(|error| classify("pausing", &error))
+    }
+
+    fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
+        self.consumer
+            .resume(&list_of(partitions))
+            .map_err(|error| classify("resuming", &error))
+    }
+
+    fn rewind(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
+        if partitions.is_empty() {
+            return Ok(());
+        }
+        let committed = self
+            .consumer
+            .committed_offsets(list_of(partitions), REQUEST_TIMEOUT)
+            .map_err(|error| classify("asking for committed offsets", &error))?;
+        let committed = positions(&committed);
+        let mut list = TopicPartitionList::new();
+        for at in partitions {
+            self.next.remove(at);
+            let offset = committed
+                .get(at)
+                .map_or(KafkaOffset::Beginning, |o| KafkaOffset::Offset(o.0 as i64));
+            list.add_partition_offset(at.topic.as_str(), at.partition.0 as i32, offset)
+                .map_err(|error| classify("rewinding", &error))?;
+        }
+        let done = self
+            .consumer
+            .seek_partitions(list, REQUEST_TIMEOUT)
+            .map_err(|error| classify("rewinding", &error))?;
+        for element in done.elements() {
+            element
+                .error()
+                .map_err(|error| classify("rewinding", &error))?;
+        }
+        Ok(())
+    }
+
+    fn caught_up(&self, partition: &TopicPartition) -> bool {
+        // The high watermark as the last fetch reported it, without asking the broker.
+        let mut low = -1i64;
+        let mut high = -1i64;
+        let Ok(topic) = std::ffi::CString::new(partition.topic.as_str()) else {
+            return true;
+        };
+        // SAFETY: the client outlives the call, the topic is a valid C string, both out-parameters are valid.
+        let code = unsafe {
+            rdkafka::bindings::rd_kafka_get_watermark_offsets(
+                self.consumer.client().native_ptr(),
+                topic.as_ptr(),
+                partition.partition.0 as i32,
+                &mut low,
+                &mut high,
+            )
+        };
+        if code != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR || high < 0 {
+            return false;
+        }
+        let position = self.next.get(partition).map_or(low.max(0) as u64, |next| next.0);
+        position >= high as u64
+    }
+
+    fn membership(&self) -> Result<Membership, LogError> {
+        self.consumer.group_metadata().map(Membership::new).ok_or_else(|| {
+            LogError::new(LogErrorKind::Fenced, "the consumer is no member of its group")
+        })
+    }
+}
+
+impl Drop for KafkaConsumer {
+    fn drop(&mut self) {
+        self.shared.closing.store(true, Ordering::SeqCst);
+        // An announced but unanswered revocation would make the close wait for ever.
+        let pending: Vec<Event> = self.shared.events().drain(..).collect();
+        for event in pending {
+            match event {
+                Event::Revoked(partitions) | Event::Lost(partitions) => {
+                    if let Err(error) = self.unassign(&partitions) {
+                        tracing::warn!(%error, "letting partitions go while closing");
+                    }
+                }
+                Event::Assigned(_) => {
+                    let none = TopicPartitionList::new();
+                    let done = if self.cooperative() {
+                        self.consumer.incremental_assign(&none)
+                    } else {
+                        self.consumer.assign(&none)
+                    };
+                    if let Err(error) = done {
+                        tracing::warn!(%error, "declining partitions while closing");
+                    }
+                }
+                Event::Idle | Event::Records(_) => {}
+            }
+        }
+    }
+}
+
+/// What became of the records of the open transaction, gathered from delivery reports.
+#[derive(Default, Clone)]
+struct Deliveries(Arc<Mutex<Delivered>>);
+
+#[derive(Default)]
+struct Delivered {
+    /// By topic, then partition: the offset after the last record.
+    ends: HashMap<String, BTreeMap<i32, i64>>,
+    failed: Option<KafkaError>,
+}
+
+impl Deliveries {
+    fn lock(&self) -> MutexGuard<'_, Delivered> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl ClientContext for Deliveries {}
+
+impl ProducerContext<NoCustomPartitioner> for Deliveries {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        let mut delivered = self.lock();
+        match result {
+            Ok(message) => {
+                let end = message.offset() + 1;
+                if !delivered.ends.contains_key(message.topic()) {
+                    delivered.ends.insert(message.topic().to_owned(), BTreeMap::new());
+                }
+                if let Some(ends) = delivered.ends.get_mut(message.topic()) {
+                    let known = ends.entry(message.partition()).or_insert(end);
+                    *known = (*known).max(end);
+                }
+            }
+            Err((error, _)) => {
+                if delivered.failed.is_none() {
+                    delivered.failed = Some(error.clone());
+                }
+            }
+        }
+    }
+}
+
+struct KafkaProducer {
+    producer: ThreadedProducer<Deliveries>,
+    deliveries: Deliveries,
+    timeout: Duration,
+}
+
+impl KafkaProducer {
+    /// Waits until every record has its delivery report. `flush` would do, but adds about 100 ms to each commit.
+    fn drain(&self) -> Result<(), LogError> {
+        let deadline = Instant::now() + self.timeout;
+        while self.producer.in_flight_count() > 0 {
+            if Instant::now() > deadline {
+                return Err(LogError::new(
+                    LogErrorKind::Abort,
+                    format!(
+                        "{} records were not acknowledged within {} s",
+                        self.producer.in_flight_count(),
+                        self.timeout.as_secs()
+                    ),
+                ));
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        match self.deliveries.lock().failed.take() {
+            None => Ok(()),
+            Some(error) => Err(classify("delivering", &error).but_not_retry()),
+        }
+    }
+}
+
+impl Producer for KafkaProducer {
+    fn begin(&mut self) -> Result<(), LogError> {
+        *self.deliveries.lock() = Delivered::default();
+        self.producer
+            .begin_transaction()
+            .map_err(|error| classify("beginning a transaction", &error).but_not_retry())
+    }
+
+    fn send(&mut self, record: Outgoing) -> Result<(), LogError> {
+        let mut base: BaseRecord<'_, Vec<u8>, Vec<u8>> = BaseRecord::to(record.to.topic.as_str())
+            .partition(record.to.partition.0 as i32)
+            .timestamp(record.timestamp.0);
+        if let Some(key) = &record.key {
+            base = base.key(key);
+        }
+        if let Some(value) = &record.value {
+            base = base.payload(value);
+        }
+        if !record.headers.is_empty() {
+            base = base.headers(headers_out(&record.headers));
+        }
+        let deadline = Instant::now() + self.timeout;
+        loop {
+            match self.producer.send(base) {
+                Ok(()) => return Ok(()),
+                // Local back-pressure: the queue drains as brokers acknowledge.
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back))
+                    if Instant::now() < deadline =>
+                {
+                    base = back;
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err((error, _)) => {
+                    return Err(classify(&format!("writing to {}", record.to), &error).but_not_retry());
+                }
+            }
+        }
+    }
+
+    fn commit(
+        &mut self,
+        offsets: &Positions,
+        membership: Option<&Membership>,
+    ) -> Result<Positions, LogError> {
+        self.drain()?;
+        if let (Some(membership), false) = (membership, offsets.is_empty()) {
+            let metadata = membership.get::<ConsumerGroupMetadata>()?;
+            let mut list = TopicPartitionList::with_capacity(offsets.len());
+            for (at, offset) in offsets {
+                list.add_partition_offset(
+                    at.topic.as_str(),
+                    at.partition.0 as i32,
+                    KafkaOffset::Offset(offset.0 as i64),
+                )
+                .map_err(|error| classify("listing offsets", &error))?;
+            }
+            retrying(self.timeout, || {
+                self.producer
+                    .send_offsets_to_transaction(&list, metadata, self.timeout)
+            })
+            .map_err(|error| classify("adding offsets to the transaction", &error).but_not_retry())?;
+        }
+        // A retriable error of EndTxn may be asked again; anything less than a clear refusal leaves the outcome open.
+        retrying(self.timeout, || self.producer.commit_transaction(self.timeout)).map_err(
+            |error| {
+                let known = classify("committing", &error);
+                match known.kind {
+                    LogErrorKind::Retry | LogErrorKind::Fatal => {
+                        LogError::new(LogErrorKind::Unknown, known.message)
+                    }
+                    LogErrorKind::Abort | LogErrorKind::Unknown | LogErrorKind::Fenced => known,
+                }
+            },
+        )?;
+        let delivered = std::mem::take(&mut *self.deliveries.lock());
+        let mut ends = Positions::new();
+        for (topic, partitions) in delivered.ends {
+            let topic = Topic::new(topic);
+            for (partition, end) in partitions {
+                ends.insert(
+                    TopicPartition::new(&topic, Partition(partition as u32)),
+                    Offset(end as u64),
+                );
+            }
+        }
+        Ok(ends)
+    }
+
+    fn abort(&mut self) -> Result<(), LogError> {
+        // An abort that overtakes AddPartitions leaves the transaction hanging; wait for the reports first.
+        let _ = self.drain();
+        self.producer
+            .abort_transaction(self.timeout)
+            .map_err(|error| classify("aborting", &error))
+    }
+}
+
+/// Calls again while librdkafka says that the very same call may be repeated.
+fn retrying(
+    within: Duration,
+    mut call: impl FnMut() -> Result<(), KafkaError>,
+) -> Result<(), KafkaError> {
+    let deadline = Instant::now() + within;
+    loop {
+        match call() {
+            Err(KafkaError::Transaction(error))
+                if error.is_retriable() && Instant::now() < deadline =>
+            {
+                tracing::warn!(%error, "transaction call will be repeated");
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            done => return done,
+        }
+    }
+}
+
+struct KafkaReader {
+    consumer: BaseConsumer<Quiet>,
+    at: TopicPartition,
+    from: Offset,
+}
+
+impl Reader for KafkaReader {
+    fn read(&mut self, timeout: Duration) -> Result<Vec<Record>, LogError> {
+        let mut records = Vec::new();
+        let mut wait = timeout;
+        while records.len() < MAX_POLL_RECORDS {
+            match self.consumer.poll(wait) {
+                None => break,
+                Some(Err(error)) if is_transient(&error) => break,
+                Some(Err(error)) => return Err(classify(&format!("reading {}", self.at), &error)),
+                Some(Ok(message)) => records.push(Record {
+                    at: self.at.clone(),
+                    offset: Offset(message.offset() as u64),
+                    timestamp: Timestamp(message.timestamp().to_millis().unwrap_or(0)),
+                    key: message.key().map(<[u8]>::to_vec),
+                    value: message.payload().map(<[u8]>::to_vec),
+                    headers: message.headers().map(headers_in).unwrap_or_default(),
+                }),
+            }
+            wait = Duration::ZERO;
+        }
+        Ok(records)
+    }
+
+    fn position(&self) -> Result<Offset, LogError> {
+        let list = self
+            .consumer
+            .position()
+            .map_err(|error| classify(&format!("reading {}", self.at), &error))?;
+        Ok(positions(&list).get(&self.at).copied().unwrap_or(self.from))
+    }
+}
+
+fn headers_in(headers: &rdkafka::message::BorrowedHeaders) -> Vec<Header> {
+    headers
+        .iter()
+        .map(|header| Header::new(header.key, header.value.unwrap_or_default()))
+        .collect()
+}
+
+fn headers_out(headers: &[Header]) -> OwnedHeaders {
+    let mut out = OwnedHeaders::new_with_capacity(headers.len());
+    for header in headers {
+        out = out.insert(KafkaHeader {
+            key: &header.name,
+            value: Some(&header.value),
+        });
+    }
+    out
+}
+
+fn is_transient(error: &KafkaError) -> bool {
+    error.rdkafka_error_code().is_some_and(|code| TRANSIENT.contains(&code))
+}
+
+/// Errors that pass when brokers, leaders or coordinators are back.
+const TRANSIENT: [RDKafkaErrorCode; 13] = [
+    RDKafkaErrorCode::AllBrokersDown,
+    RDKafkaErrorCode::BrokerTransportFailure,
+    RDKafkaErrorCode::OperationTimedOut,
+    RDKafkaErrorCode::Resolve,
+    RDKafkaErrorCode::CoordinatorNotAvailable,
+    RDKafkaErrorCode::CoordinatorLoadInProgress,
+    RDKafkaErrorCode::NotCoordinator,
+    RDKafkaErrorCode::LeaderNotAvailable,
+    RDKafkaErrorCode::NotLeaderForPartition,
+    RDKafkaErrorCode::UnknownTopicOrPartition,
+    RDKafkaErrorCode::UnknownTopic,
+    RDKafkaErrorCode::UnknownPartition,
+    RDKafkaErrorCode::PartitionEOF,
+];
+
+/// What a librdkafka error means to the caller. The one place where its retriable, abortable and fatal flags are read.
+fn classify(doing: &str, error: &KafkaError) -> LogError {
+    let message = format!("{doing}: {error}");
+    let fenced = |code: RDKafkaErrorCode| {
+        matches!(
+            code,
+            RDKafkaErrorCode::Fenced
+                | RDKafkaErrorCode::InvalidProducerEpoch
+                | RDKafkaErrorCode::ProducerFenced
+                | RDKafkaErrorCode::UnknownMemberId
+                | RDKafkaErrorCode::IllegalGeneration
+                | RDKafkaErrorCode::FencedInstanceId
+                | RDKafkaErrorCode::InvalidProducerIdMapping
+        )
+    };
+    let kind = match error {
+        KafkaError::Transaction(inner) if fenced(inner.code()) => LogErrorKind::Fenced,
+        KafkaError::Transaction(inner) if inner.txn_requires_abort() => LogErrorKind::Abort,
+        KafkaError::Transaction(inner) if inner.is_retriable() => LogErrorKind::Retry,
+        KafkaError::Transaction(_) => LogErrorKind::Fatal,
+        other => match other.rdkafka_error_code() {
+            Some(code) if fenced(code) => LogErrorKind::Fenced,
+            Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight) => {
+                LogErrorKind::Abort
+            }
+            Some(code) if TRANSIENT.contains(&code) => LogErrorKind::Retry,
+            _ => LogErrorKind::Fatal,
+        },
+    };
+    LogError::new(kind, message)
+}
+
+impl LogError {
+    /// Within a transaction there is nothing to call again: the transaction is aborted and run again as a whole.
+    fn but_not_retry(self) -> LogError {
+        match self.kind {
+            LogErrorKind::Retry => LogError::new(LogErrorKind::Abort, self.message),
+            LogErrorKind::Abort
+            | LogErrorKind::Unknown
+            | LogErrorKind::Fenced
+            | LogErrorKind::Fatal => self,
+        }
+    }
+}

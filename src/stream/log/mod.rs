@@ -1,0 +1,211 @@
+//! The port to the log.
+//!
+//! Owns: what the runtime asks of a partitioned, transactional log.
+//! Invariant: records become visible, and group offsets move, only by [`Producer::commit`], all together.
+//! Absent: serialization, stores, threads.
+//!
+//! Implementations: [`kafka`] (a real cluster) and [`embedded`] (one process, durable, on RocksDB). Both pass the
+//! contract in `tests/log_contract.rs`. No method calls back: rebalances arrive as [`Event`]s from
+//! [`Consumer::poll`], and the group waits until the thread answers with [`Consumer::assign`] or
+//! [`Consumer::unassign`], so a commit can be finished first.
+
+pub mod embedded;
+pub mod kafka;
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::record::{Offset, Outgoing, Record, Topic, TopicPartition};
+
+/// Positions by partition: the offset of the next record.
+pub type Positions = BTreeMap<TopicPartition, Offset>;
+
+/// A log: topics of partitions of records, consumer groups, transactions.
+pub trait Log: Send + Sync {
+    /// Creates the topics that are missing and says what was found for each. A topic that exists is left as it is.
+    fn create_topics(&self, specs: &[TopicSpec]) -> Result<Vec<TopicFound>, LogError>;
+
+    /// How many partitions a topic has; `None` when there is no such topic.
+    fn partitions(&self, topic: &Topic) -> Result<Option<u32>, LogError>;
+
+    /// Joins a consumer group; partitions come by [`Event::Assigned`].
+    fn consumer(&self, group: &GroupSpec) -> Result<Box<dyn Consumer>, LogError>;
+
+    /// A transactional producer. When this returns, an older producer of the same id is fenced and its open
+    /// transaction ended (`InitProducerId`).
+    fn producer(&self, transactional_id: &str) -> Result<Box<dyn Producer>, LogError>;
+
+    /// Reads committed records of one partition from an offset on, outside any group.
+    fn reader(&self, at: &TopicPartition, from: Offset) -> Result<Box<dyn Reader>, LogError>;
+
+    /// The end of the partition including records of transactions still open (*read_uncommitted*): a restore that
+    /// has passed it has seen everything that any predecessor committed.
+    fn end(&self, at: &TopicPartition) -> Result<Offset, LogError>;
+
+    /// The first offset still kept.
+    fn start(&self, at: &TopicPartition) -> Result<Offset, LogError>;
+
+    /// What a group has committed for these partitions; those without a commit are absent.
+    fn committed(&self, group: &str, of: &[TopicPartition]) -> Result<Positions, LogError>;
+}
+
+/// What a topic should be when it has to be created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicSpec {
+    pub topic: Topic,
+    pub partitions: u32,
+    pub replication_factor: i32,
+    pub cleanup: Cleanup,
+}
+
+/// How a topic sheds old records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cleanup {
+    /// The latest record of each key is kept, for ever.
+    Compact,
+    /// Records older than this are dropped; `None` keeps all.
+    Delete { retention: Option<Duration> },
+}
+
+/// The answer for one topic of [`Log::create_topics`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicFound {
+    pub topic: Topic,
+    pub partitions: u32,
+    pub created: bool,
+}
+
+/// Which group to join, for which topics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupSpec {
+    pub group: String,
+    /// `group.instance.id` (KIP-345): a member that returns under the same name keeps its partitions.
+    pub instance: Option<String>,
+    pub topics: Vec<Topic>,
+}
+
+/// A member of a consumer group.
+pub trait Consumer: Send {
+    /// What happened next; returns within about `timeout`.
+    fn poll(&mut self, timeout: Duration) -> Result<Event, LogError>;
+
+    /// Accepts partitions announced by [`Event::Assigned`]. They start paused, at the group's committed offset, or
+    /// at the start of the partition where there is none.
+    fn assign(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError>;
+
+    /// Lets partitions go that [`Event::Revoked`] or [`Event::Lost`] named.
+    fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError>;
+
+    fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError>;
+
+    fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError>;
+
+    /// Goes back to the committed offsets: what was read since is read again.
+    fn rewind(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError>;
+
+    /// Whether nothing is left to fetch, as far as is known here, after what [`Consumer::poll`] has handed out.
+    fn caught_up(&self, partition: &TopicPartition) -> bool;
+
+    /// Proof of membership for [`Producer::commit`] (KIP-447).
+    fn membership(&self) -> Result<Membership, LogError>;
+}
+
+/// What a consumer's poll found.
+#[derive(Debug)]
+pub enum Event {
+    Idle,
+    Records(Vec<Record>),
+    /// These partitions come: answer with [`Consumer::assign`].
+    Assigned(Vec<TopicPartition>),
+    /// These partitions go: commit, then answer with [`Consumer::unassign`].
+    Revoked(Vec<TopicPartition>),
+    /// These partitions are gone, another member may already own them: drop uncommitted work, then
+    /// [`Consumer::unassign`].
+    Lost(Vec<TopicPartition>),
+}
+
+/// An opaque proof that a consumer belongs to its group in a certain generation.
+pub struct Membership(Box<dyn Any + Send>);
+
+impl Membership {
+    pub fn new(proof: impl Any + Send) -> Self {
+        Membership(Box::new(proof))
+    }
+
+    pub fn get<T: Any>(&self) -> Result<&T, LogError> {
+        self.0.downcast_ref::<T>().ok_or_else(|| {
+            LogError::fatal("a membership of one log was handed to the producer of another")
+        })
+    }
+}
+
+/// A transactional producer. After an error from any method it must be dropped and a new one made.
+pub trait Producer: Send {
+    /// Starts a transaction.
+    fn begin(&mut self) -> Result<(), LogError>;
+
+    /// Adds a record to the open transaction.
+    fn send(&mut self, record: Outgoing) -> Result<(), LogError>;
+
+    /// Ends the transaction: waits for every delivery, adds the group's offsets, commits. Returns, for each partition
+    /// written to, the position after the last record. [`LogErrorKind::Unknown`] means that the commit may or may not
+    /// have happened.
+    fn commit(
+        &mut self,
+        offsets: &Positions,
+        membership: Option<&Membership>,
+    ) -> Result<Positions, LogError>;
+
+    /// Ends the transaction without effect.
+    fn abort(&mut self) -> Result<(), LogError>;
+}
+
+/// Committed records of one partition, in order.
+pub trait Reader: Send {
+    /// The next records, at most some thousands; empty when none came within `timeout`.
+    fn read(&mut self, timeout: Duration) -> Result<Vec<Record>, LogError>;
+
+    /// The offset up to which this reader has seen everything, transaction markers and aborted records included.
+    fn position(&self) -> Result<Offset, LogError>;
+}
+
+/// A failed log operation, named for what the caller does next.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub struct LogError {
+    pub kind: LogErrorKind,
+    pub message: String,
+}
+
+/// What a caller does after a [`LogError`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogErrorKind {
+    /// Away for now: call again.
+    Retry,
+    /// The transaction failed for certain: abort it and run again from the last commit.
+    Abort,
+    /// The end of the transaction was asked for and no answer came: it may have committed.
+    Unknown,
+    /// Another producer or a newer group generation took over.
+    Fenced,
+    /// Calling again cannot help.
+    Fatal,
+}
+
+impl LogError {
+    pub fn new(kind: LogErrorKind, message: impl Into<String>) -> Self {
+        LogError {
+            kind,
+            message: message.into(),
+        }
+    }
+
+    pub fn fatal(message: impl Into<String>) -> Self {
+        LogError::new(LogErrorKind::Fatal, message)
+    }
+
+    pub fn retry(message: impl Into<String>) -> Self {
+        LogError::new(LogErrorKind::Retry, message)
+    }
+}

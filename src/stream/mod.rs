@@ -1,0 +1,28 @@
+//! The runtime: bytes, partitions, offsets, transactions, stores.
+//!
+//! In reading order:
+//!
+//! * [`record`]: records and their coordinates; [`partitioner`]: which partition a key belongs to.
+//! * [`log`]: the port to the log, with [`log::kafka`] and [`log::embedded`] behind it.
+//! * [`topology`]: what reads and writes what; [`processor`]: what a stage implements.
+//! * [`overlay`], [`store`], [`restore`]: uncommitted state, committed state, and how it comes back.
+//! * [`task`], [`commit`], [`fault`], [`thread`], [`app`]: the work of a partition, the commit protocol, failures by
+//!   what follows from them, the loop, the process.
+//!
+//! Invariant: outputs, changelog, input offsets and dead letters move together or not at all.
+//! Absent: revenue, CRM, Avro. This room imports nothing of ours.
+
+pub mod app;
+pub mod commit;
+pub mod fault;
+pub mod log;
+pub mod metrics;
+pub mod overlay;
+pub mod partitioner;
+pub mod processor;
+pub mod record;
+pub mod restore;
+pub mod store;
+pub mod task;
+pub mod thread;
+pub mod topology;

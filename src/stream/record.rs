@@ -1,0 +1,142 @@
+//! Records and the coordinates that name them.
+//!
+//! Owns: topics, partitions, offsets, headers, records in and out.
+//! Invariant: an offset never travels without its topic and partition.
+//! Absent: meaning. A record is bytes here; `codec` gives them sense.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// A topic's name; cheap to clone.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Topic(Arc<str>);
+
+impl Topic {
+    pub fn new(name: impl AsRef<str>) -> Self {
+        Topic(Arc::from(name.as_ref()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The number of a partition within its topic, from 0.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Partition(pub u32);
+
+impl fmt::Display for Partition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// A position in a partition. As an end or a position it names the *next* record.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+pub struct Offset(pub u64);
+
+impl Offset {
+    /// The position after this one.
+    pub fn next(self) -> Offset {
+        Offset(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Offset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// One partition of one topic.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TopicPartition {
+    pub topic: Topic,
+    pub partition: Partition,
+}
+
+impl TopicPartition {
+    pub fn new(topic: &Topic, partition: Partition) -> Self {
+        TopicPartition {
+            topic: topic.clone(),
+            partition,
+        }
+    }
+}
+
+impl fmt::Display for TopicPartition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.topic, self.partition)
+    }
+}
+
+impl fmt::Debug for TopicPartition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Milliseconds since 1970-01-01T00:00:00Z, as Kafka stamps records.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+pub struct Timestamp(pub i64);
+
+/// A record header: a name and bytes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Header {
+    pub name: String,
+    pub value: Vec<u8>,
+}
+
+impl Header {
+    pub fn new(name: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
+        Header {
+            name: name.into(),
+            value: value.into(),
+        }
+    }
+}
+
+/// A record as it was read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Record {
+    pub at: TopicPartition,
+    pub offset: Offset,
+    pub timestamp: Timestamp,
+    pub key: Option<Vec<u8>>,
+    /// `None` is a tombstone.
+    pub value: Option<Vec<u8>>,
+    pub headers: Vec<Header>,
+}
+
+impl Record {
+    /// The first header of that name.
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        self.headers
+            .iter()
+            .find(|header| header.name == name)
+            .map(|header| header.value.as_slice())
+    }
+}
+
+/// A record to be written to a known partition.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Outgoing {
+    pub to: TopicPartition,
+    pub timestamp: Timestamp,
+    pub key: Option<Vec<u8>>,
+    /// `None` is a tombstone.
+    pub value: Option<Vec<u8>>,
+    pub headers: Vec<Header>,
+}

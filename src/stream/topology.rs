@@ -1,0 +1,171 @@
+//! The shape of a stream application: sources, processors, stores, sinks.
+//!
+//! Owns: [`Topology`] and the rules it must keep.
+//! Invariant: a built topology names every topic it reads or writes, and a sub-topology with stores has exactly one
+//! source, so that a partition of state has one ordered input.
+//! Absent: what the processors mean; connections.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::processor::{Processor, Rejected};
+use super::record::{Header, Record, Topic};
+
+/// Makes a processor for each task.
+pub type ProcessorFactory = Arc<dyn Fn() -> Box<dyn Processor> + Send + Sync>;
+
+/// A processor with its sources, stores and sinks. Its tasks are numbered by the sources' partitions.
+#[derive(Clone)]
+pub struct SubTopology {
+    pub name: String,
+    pub sources: Vec<Topic>,
+    pub stores: Vec<StoreSpec>,
+    pub sinks: Vec<Topic>,
+    pub processor: ProcessorFactory,
+}
+
+/// A key-value store and the compacted topic that is its truth.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreSpec {
+    pub name: String,
+    pub changelog: Topic,
+}
+
+/// A record that could not be processed, and why.
+pub struct DeadLetter<'a> {
+    pub stage: &'a str,
+    pub rejected: &'a Rejected,
+    pub record: &'a Record,
+}
+
+/// The topic for records that cannot be processed, and how one is written.
+#[derive(Clone)]
+pub struct DeadLetters {
+    pub topic: Topic,
+    pub encode: DeadLetterEncoder,
+}
+
+/// Turns a dead letter into a record's key, value and headers.
+pub type DeadLetterEncoder =
+    Arc<dyn Fn(&DeadLetter<'_>) -> (Option<Vec<u8>>, Vec<u8>, Vec<Header>) + Send + Sync>;
+
+/// A stream application, checked.
+#[derive(Clone)]
+pub struct Topology {
+    pub application_id: String,
+    pub subs: Vec<SubTopology>,
+    pub dead_letters: DeadLetters,
+}
+
+/// A topology that breaks a rule; a programming error, not a user's.
+#[derive(Debug, thiserror::Error)]
+#[error("topology: {0}")]
+pub struct TopologyError(String);
+
+impl Topology {
+    pub fn new(
+        application_id: impl Into<String>,
+        subs: Vec<SubTopology>,
+        dead_letters: DeadLetters,
+    ) -> Result<Topology, TopologyError> {
+        let mut read = BTreeSet::new();
+        let mut names = BTreeSet::new();
+        for sub in &subs {
+            if !names.insert(&sub.name) {
+                return Err(TopologyError(format!("two sub-topologies are named {}", sub.name)));
+            }
+            if sub.sources.is_empty() {
+                return Err(TopologyError(format!("{} has no source", sub.name)));
+            }
+            if !sub.stores.is_empty() && sub.sources.len() != 1 {
+                return Err(TopologyError(format!(
+                    "{} has stores and {} sources; state needs one ordered input",
+                    sub.name,
+                    sub.sources.len()
+                )));
+            }
+            for source in &sub.sources {
+                if !read.insert(source) {
+                    return Err(TopologyError(format!("topic {source} is read twice")));
+                }
+            }
+        }
+        Ok(Topology {
+            application_id: application_id.into(),
+            subs,
+            dead_letters,
+        })
+    }
+
+    /// All topics that are read.
+    pub fn sources(&self) -> Vec<Topic> {
+        self.subs.iter().flat_map(|sub| sub.sources.iter().cloned()).collect()
+    }
+
+    /// All topics that are written, changelogs included.
+    pub fn written(&self) -> BTreeSet<Topic> {
+        self.subs
+            .iter()
+            .flat_map(|sub| {
+                let changelogs = sub.stores.iter().map(|store| &store.changelog);
+                sub.sinks.iter().chain(changelogs).cloned()
+            })
+            .chain([self.dead_letters.topic.clone()])
+            .collect()
+    }
+
+    /// The sub-topology that reads a topic.
+    pub fn reader_of(&self, topic: &Topic) -> Option<usize> {
+        self.subs.iter().position(|sub| sub.sources.contains(topic))
+    }
+
+    /// One line per part, for people.
+    pub fn describe(&self) -> String {
+        let mut text = format!("application {}\n", self.application_id);
+        for sub in &self.subs {
+            text.push_str(&format!("\nsub-topology {}\n", sub.name));
+            for source in &sub.sources {
+                text.push_str(&format!("  source     {source}\n"));
+            }
+            text.push_str(&format!("  processor  {}\n", sub.name));
+            for store in &sub.stores {
+                text.push_str(&format!("  store      {}  (changelog {})\n", store.name, store.changelog));
+            }
+            for sink in &sub.sinks {
+                text.push_str(&format!("  sink       {sink}\n"));
+            }
+        }
+        text.push_str(&format!("\ndead letters {}\n", self.dead_letters.topic));
+        text
+    }
+
+    /// The same as a Mermaid flow chart.
+    pub fn mermaid(&self) -> String {
+        let id = |name: &str| name.replace(['.', '-'], "_");
+        let mut text = String::from("flowchart LR\n");
+        for sub in &self.subs {
+            text.push_str(&format!("  {}[\"{}\"]\n", id(&sub.name), sub.name));
+            for source in &sub.sources {
+                text.push_str(&format!("  t_{}([{source}]) --> {}\n", id(source.as_str()), id(&sub.name)));
+            }
+            for store in &sub.stores {
+                text.push_str(&format!(
+                    "  {} <--> s_{}[(\"{}\")]\n",
+                    id(&sub.name),
+                    id(&store.name),
+                    store.name
+                ));
+            }
+            for sink in &sub.sinks {
+                text.push_str(&format!("  {} --> t_{}([{sink}])\n", id(&sub.name), id(sink.as_str())));
+            }
+            text.push_str(&format!(
+                "  {} -.-> t_{}([{}])\n",
+                id(&sub.name),
+                id(self.dead_letters.topic.as_str()),
+                self.dead_letters.topic
+            ));
+        }
+        text
+    }
+}

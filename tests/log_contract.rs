@@ -1,0 +1,447 @@
+//! The contract of the log port, the same for each implementation.
+//!
+//! The Kafka half needs a broker at `ACCRUE_TEST_KAFKA`; `make test` starts one and runs it.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use accrue::stream::log::embedded::EmbeddedLog;
+use accrue::stream::log::kafka::{KafkaLog, KafkaTimeouts};
+use accrue::stream::log::{
+    Cleanup, Consumer, Event, GroupSpec, Log, LogErrorKind, Positions, Producer, TopicSpec,
+};
+use accrue::stream::record::{
+    Header, Offset, Outgoing, Partition, Record, Timestamp, Topic, TopicPartition,
+};
+
+/// One log under test and a prefix that keeps its topics and groups apart from other tests'.
+struct Subject {
+    log: Box<dyn Log>,
+    prefix: String,
+    _dir: Option<tempfile::TempDir>,
+}
+
+impl Subject {
+    fn topic(&self, name: &str, partitions: u32) -> Topic {
+        let topic = Topic::new(format!("{}.{name}", self.prefix));
+        let found = self
+            .log
+            .create_topics(&[TopicSpec {
+                topic: topic.clone(),
+                partitions,
+                replication_factor: 1,
+                cleanup: Cleanup::Delete { retention: None },
+            }])
+            .expect("topic");
+        assert_eq!(found[0].partitions, partitions);
+        topic
+    }
+
+    fn group(&self, name: &str, topic: &Topic) -> GroupSpec {
+        GroupSpec {
+            group: format!("{}.{name}", self.prefix),
+            instance: None,
+            topics: vec![topic.clone()],
+        }
+    }
+
+    fn producer(&self, name: &str) -> Box<dyn Producer> {
+        self.log
+            .producer(&format!("{}.{name}", self.prefix))
+            .expect("producer")
+    }
+
+    /// Everything committed in a partition, up to its end.
+    fn all(&self, at: &TopicPartition) -> Vec<Record> {
+        let end = self.log.end(at).expect("end");
+        let mut reader = self.log.reader(at, Offset(0)).expect("reader");
+        let mut records = Vec::new();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while reader.position().expect("position") < end {
+            assert!(Instant::now() < deadline, "the reader does not reach the end of {at}");
+            records.extend(reader.read(Duration::from_millis(100)).expect("read"));
+        }
+        records
+    }
+}
+
+fn embedded() -> Subject {
+    let dir = tempfile::tempdir().expect("folder");
+    Subject {
+        log: Box::new(EmbeddedLog::open(dir.path(), false).expect("log")),
+        prefix: "t".to_owned(),
+        _dir: Some(dir),
+    }
+}
+
+fn kafka() -> Subject {
+    let servers = std::env::var("ACCRUE_TEST_KAFKA")
+        .expect("ACCRUE_TEST_KAFKA must name a broker; `make test` starts one");
+    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).expect("clock").as_nanos();
+    Subject {
+        log: Box::new(
+            KafkaLog::connect(
+                BTreeMap::from([("bootstrap.servers".to_owned(), servers)]),
+                KafkaTimeouts {
+                    transaction: Duration::from_secs(10),
+                    session: Duration::from_secs(15),
+                },
+                Duration::from_secs(30),
+                &|message| eprintln!("{message}"),
+            )
+            .expect("broker"),
+        ),
+        prefix: format!("contract-{nanos}"),
+        _dir: None,
+    }
+}
+
+fn outgoing(topic: &Topic, partition: u32, key: &str, value: Option<&str>) -> Outgoing {
+    Outgoing {
+        to: TopicPartition::new(topic, Partition(partition)),
+        timestamp: Timestamp(1_700_000_000_000),
+        key: Some(key.as_bytes().to_vec()),
+        value: value.map(|v| v.as_bytes().to_vec()),
+        headers: vec![Header::new("h", key.as_bytes().to_vec())],
+    }
+}
+
+fn at(topic: &Topic, partition: u32) -> TopicPartition {
+    TopicPartition::new(topic, Partition(partition))
+}
+
+fn values(records: &[Record]) -> Vec<String> {
+    records
+        .iter()
+        .map(|r| String::from_utf8_lossy(r.value.as_deref().unwrap_or(b"-")).into_owned())
+        .collect()
+}
+
+/// Commits `values` to partition 0 in one transaction.
+fn put(producer: &mut dyn Producer, topic: &Topic, values: &[&str]) -> Positions {
+    producer.begin().expect("begin");
+    for value in values {
+        producer.send(outgoing(topic, 0, value, Some(value))).expect("send");
+    }
+    producer.commit(&Positions::new(), None).expect("commit")
+}
+
+/// A consumer with what it owns, answering rebalances as a stream thread would.
+struct Member {
+    consumer: Box<dyn Consumer>,
+    owned: Vec<TopicPartition>,
+    records: Vec<Record>,
+}
+
+impl Member {
+    fn join(subject: &Subject, group: &GroupSpec) -> Member {
+        Member {
+            consumer: subject.log.consumer(group).expect("consumer"),
+            owned: Vec::new(),
+            records: Vec::new(),
+        }
+    }
+
+    fn poll(&mut self) {
+        match self.consumer.poll(Duration::from_millis(50)).expect("poll") {
+            Event::Idle => {}
+            Event::Records(records) => self.records.extend(records),
+            Event::Assigned(partitions) => {
+                self.consumer.assign(&partitions).expect("assign");
+                self.consumer.resume(&partitions).expect("resume");
+                self.owned.extend(partitions);
+            }
+            Event::Revoked(partitions) | Event::Lost(partitions) => {
+                self.consumer.unassign(&partitions).expect("unassign");
+                self.owned.retain(|at| !partitions.contains(at));
+            }
+        }
+    }
+}
+
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !done() {
+        assert!(Instant::now() < deadline, "timed out: {what}");
+    }
+}
+
+fn topics_are_created_once(subject: &Subject) {
+    let topic = subject.topic("once", 3);
+    let again = subject
+        .log
+        .create_topics(&[TopicSpec {
+            topic: topic.clone(),
+            partitions: 5,
+            replication_factor: 1,
+            cleanup: Cleanup::Compact,
+        }])
+        .expect("again");
+    assert!(!again[0].created);
+    assert_eq!(again[0].partitions, 3, "an existing topic is left as it is");
+    assert_eq!(subject.log.partitions(&Topic::new("there.is.no.such")).expect("count"), None);
+}
+
+fn records_come_back_as_they_were(subject: &Subject) {
+    let topic = subject.topic("whole", 2);
+    let mut producer = subject.producer("whole");
+    producer.begin().expect("begin");
+    producer.send(outgoing(&topic, 1, "k", Some("v"))).expect("send");
+    producer.send(outgoing(&topic, 1, "k", None)).expect("send");
+    let ends = producer.commit(&Positions::new(), None).expect("commit");
+    assert_eq!(ends.get(&at(&topic, 1)), Some(&Offset(2)), "the position after the last record");
+
+    let records = subject.all(&at(&topic, 1));
+    assert_eq!(records.len(), 2);
+    assert_eq!(records[0].key.as_deref(), Some(b"k".as_slice()));
+    assert_eq!(records[0].value.as_deref(), Some(b"v".as_slice()));
+    assert_eq!(records[0].timestamp, Timestamp(1_700_000_000_000));
+    assert_eq!(records[0].header("h"), Some(b"k".as_slice()));
+    assert_eq!(records[1].value, None, "a tombstone stays one");
+    assert_eq!(subject.all(&at(&topic, 0)), vec![]);
+}
+
+fn aborted_records_are_never_read(subject: &Subject) {
+    let topic = subject.topic("aborted", 1);
+    let mut producer = subject.producer("aborted");
+    put(producer.as_mut(), &topic, &["a"]);
+    producer.begin().expect("begin");
+    producer.send(outgoing(&topic, 0, "x", Some("x"))).expect("send");
+    producer.abort().expect("abort");
+    drop(producer);
+    // The partition now ends in an aborted record and a marker; the reader must still reach its end.
+    assert_eq!(values(&subject.all(&at(&topic, 0))), ["a"]);
+    let mut producer = subject.producer("aborted");
+    put(producer.as_mut(), &topic, &["b"]);
+    assert_eq!(values(&subject.all(&at(&topic, 0))), ["a", "b"]);
+}
+
+fn offsets_move_with_the_transaction(subject: &Subject) {
+    let topic = subject.topic("in", 1);
+    let out = subject.topic("out", 1);
+    let input = at(&topic, 0);
+    let mut producer = subject.producer("in");
+    put(producer.as_mut(), &topic, &["1", "2", "3"]);
+    let group = subject.group("reader", &topic);
+    let mut member = Member::join(subject, &group);
+    until("three records", || {
+        member.poll();
+        member.records.len() == 3
+    });
+
+    // An aborted transaction moves nothing: after a rewind all three come again.
+    let mut worker = subject.producer("worker");
+    worker.begin().expect("begin");
+    worker.send(outgoing(&out, 0, "o", Some("never"))).expect("send");
+    worker.abort().expect("abort");
+    drop(worker);
+    member.records.clear();
+    member.consumer.rewind(std::slice::from_ref(&input)).expect("rewind");
+    until("three records again", || {
+        member.poll();
+        member.records.len() == 3
+    });
+
+    // A committed one moves the offset, and a new member starts there.
+    let mut worker = subject.producer("worker");
+    worker.begin().expect("begin");
+    worker.send(outgoing(&out, 0, "o", Some("once"))).expect("send");
+    let offsets = Positions::from([(input.clone(), member.records[1].offset.next())]);
+    let membership = member.consumer.membership().expect("membership");
+    worker.commit(&offsets, Some(&membership)).expect("commit");
+    assert_eq!(
+        subject.log.committed(&group.group, std::slice::from_ref(&input)).expect("committed"),
+        offsets
+    );
+    drop(member);
+    let mut next = Member::join(subject, &group);
+    until("the record after the commit", || {
+        next.poll();
+        !next.records.is_empty()
+    });
+    assert_eq!(values(&next.records), ["3"]);
+    assert_eq!(values(&subject.all(&at(&out, 0))), ["once"]);
+}
+
+fn a_newer_producer_fences_the_older(subject: &Subject) {
+    let topic = subject.topic("fence", 1);
+    let mut old = subject.producer("same");
+    old.begin().expect("begin");
+    old.send(outgoing(&topic, 0, "z", Some("zombie"))).expect("send");
+    let mut new = subject.producer("same");
+    let refused = old.commit(&Positions::new(), None).expect_err("the older is fenced");
+    assert_eq!(refused.kind, LogErrorKind::Fenced, "{refused}");
+    put(new.as_mut(), &topic, &["n"]);
+    assert_eq!(values(&subject.all(&at(&topic, 0))), ["n"]);
+}
+
+fn a_group_shares_partitions(subject: &Subject) {
+    let topic = subject.topic("shared", 4);
+    let group = subject.group("shared", &topic);
+    let mut first = Member::join(subject, &group);
+    until("the first owns all", || {
+        first.poll();
+        first.owned.len() == 4
+    });
+    let mut second = Member::join(subject, &group);
+    until("two each", || {
+        first.poll();
+        second.poll();
+        first.owned.len() == 2 && second.owned.len() == 2
+    });
+    assert!(first.owned.iter().all(|at| !second.owned.contains(at)));
+    drop(first);
+    until("the second owns all", || {
+        second.poll();
+        second.owned.len() == 4
+    });
+}
+
+fn a_member_that_lost_its_partition_cannot_commit_for_it(subject: &Subject) {
+    let topic = subject.topic("stale", 1);
+    let mut producer = subject.producer("stale");
+    put(producer.as_mut(), &topic, &["1"]);
+    let group = subject.group("stale", &topic);
+    let mut member = Member::join(subject, &group);
+    until("one record", || {
+        member.poll();
+        !member.records.is_empty()
+    });
+    let stale = member.consumer.membership().expect("membership");
+    drop(member);
+    let mut next = Member::join(subject, &group);
+    until("the next owns it", || {
+        next.poll();
+        !next.owned.is_empty()
+    });
+    let mut worker = subject.producer("stale-worker");
+    worker.begin().expect("begin");
+    worker.send(outgoing(&topic, 0, "s", Some("stale"))).expect("send");
+    let offsets = Positions::from([(at(&topic, 0), Offset(1))]);
+    let refused = worker.commit(&offsets, Some(&stale)).expect_err("refused");
+    assert!(
+        matches!(refused.kind, LogErrorKind::Fenced | LogErrorKind::Abort),
+        "{:?}: {refused}",
+        refused.kind
+    );
+    worker.abort().expect("abort");
+    assert_eq!(values(&subject.all(&at(&topic, 0))), ["1"]);
+}
+
+macro_rules! contract {
+    ($($case:ident)*) => {
+        mod embedded_log {
+            $(#[test] fn $case() { super::$case(&super::embedded()); })*
+        }
+        mod kafka_log {
+            $(#[test] #[ignore = "needs a broker: make test"] fn $case() { super::$case(&super::kafka()); })*
+        }
+    };
+}
+
+contract! {
+    topics_are_created_once
+    records_come_back_as_they_were
+    aborted_records_are_never_read
+    offsets_move_with_the_transaction
+    a_newer_producer_fences_the_older
+    a_group_shares_partitions
+    a_member_that_lost_its_partition_cannot_commit_for_it
+}
+
+/// What only the embedded log has to show: durability, compaction, retention, the lock.
+mod embedded_only {
+    use super::*;
+
+    #[test]
+    fn everything_survives_a_restart() {
+        let dir = tempfile::tempdir().expect("folder");
+        let topic = Topic::new("kept");
+        let spec = TopicSpec {
+            topic: topic.clone(),
+            partitions: 2,
+            replication_factor: 1,
+            cleanup: Cleanup::Delete { retention: None },
+        };
+        let input = at(&topic, 0);
+        {
+            let log = EmbeddedLog::open(dir.path(), true).expect("log");
+            log.create_topics(std::slice::from_ref(&spec)).expect("topic");
+            let mut producer = log.producer("p").expect("producer");
+            put(producer.as_mut(), &topic, &["1", "2"]);
+            let group = GroupSpec { group: "g".into(), instance: None, topics: vec![topic.clone()] };
+            let mut consumer = log.consumer(&group).expect("consumer");
+            let Event::Assigned(partitions) = consumer.poll(Duration::ZERO).expect("poll") else {
+                panic!("assignment comes first");
+            };
+            consumer.assign(&partitions).expect("assign");
+            producer.begin().expect("begin");
+            let membership = consumer.membership().expect("membership");
+            let offsets = Positions::from([(input.clone(), Offset(1))]);
+            producer.commit(&offsets, Some(&membership)).expect("commit");
+            assert!(EmbeddedLog::open(dir.path(), true).is_err(), "one process at a time");
+        }
+        let log = EmbeddedLog::open(dir.path(), true).expect("log again");
+        assert_eq!(log.partitions(&topic).expect("count"), Some(2));
+        assert_eq!(log.end(&input).expect("end"), Offset(2));
+        assert_eq!(
+            log.committed("g", std::slice::from_ref(&input)).expect("committed"),
+            Positions::from([(input.clone(), Offset(1))])
+        );
+        let mut reader = log.reader(&input, Offset(0)).expect("reader");
+        assert_eq!(values(&reader.read(Duration::ZERO).expect("read")), ["1", "2"]);
+    }
+
+    #[test]
+    fn compaction_keeps_the_latest_of_each_key_and_every_offset() {
+        let dir = tempfile::tempdir().expect("folder");
+        let log = EmbeddedLog::open(dir.path(), false).expect("log");
+        let topic = Topic::new("compacted");
+        log.create_topics(&[TopicSpec {
+            topic: topic.clone(),
+            partitions: 1,
+            replication_factor: 1,
+            cleanup: Cleanup::Compact,
+        }])
+        .expect("topic");
+        let mut producer = log.producer("p").expect("producer");
+        producer.begin().expect("begin");
+        for (key, value) in [("a", "1"), ("b", "2"), ("a", "3"), ("c", "4"), ("b", "5")] {
+            producer.send(outgoing(&topic, 0, key, Some(value))).expect("send");
+        }
+        producer.commit(&Positions::new(), None).expect("commit");
+        log.upkeep().expect("upkeep");
+        let mut reader = log.reader(&at(&topic, 0), Offset(0)).expect("reader");
+        let records = reader.read(Duration::ZERO).expect("read");
+        assert_eq!(values(&records), ["3", "4", "5"]);
+        assert_eq!(records[0].offset, Offset(2));
+        assert_eq!(log.end(&at(&topic, 0)).expect("end"), Offset(5));
+    }
+
+    #[test]
+    fn retention_drops_old_records_from_the_front() {
+        let dir = tempfile::tempdir().expect("folder");
+        let log = EmbeddedLog::open(dir.path(), false).expect("log");
+        let topic = Topic::new("short");
+        log.create_topics(&[TopicSpec {
+            topic: topic.clone(),
+            partitions: 1,
+            replication_factor: 1,
+            cleanup: Cleanup::Delete { retention: Some(Duration::from_secs(3600)) },
+        }])
+        .expect("topic");
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("clock").as_millis() as i64;
+        let mut producer = log.producer("p").expect("producer");
+        producer.begin().expect("begin");
+        for (key, age_s) in [("old", 7200), ("older", 9000), ("fresh", 10)] {
+            let mut record = outgoing(&topic, 0, key, Some(key));
+            record.timestamp = Timestamp(now - age_s * 1000);
+            producer.send(record).expect("send");
+        }
+        producer.commit(&Positions::new(), None).expect("commit");
+        log.upkeep().expect("upkeep");
+        assert_eq!(log.start(&at(&topic, 0)).expect("start"), Offset(2));
+        let mut reader = log.reader(&at(&topic, 0), Offset(0)).expect("reader");
+        assert_eq!(values(&reader.read(Duration::ZERO).expect("read")), ["fresh"]);
+    }
+}

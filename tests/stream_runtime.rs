@@ -1,0 +1,350 @@
+//! The runtime on the embedded log: a word count whose books are easy to check, undisturbed and under faults.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use accrue::stream::app::{self, Runtime, RuntimeConfig};
+use accrue::stream::log::embedded::EmbeddedLog;
+use accrue::stream::log::{
+    Cleanup, Consumer, Event, GroupSpec, Log, LogError, LogErrorKind, Membership, Positions,
+    Producer, Reader, TopicFound, TopicSpec,
+};
+use accrue::stream::metrics::Metrics;
+use accrue::stream::partitioner::partition_for;
+use accrue::stream::processor::{Context, Emission, Failure, Processor, Progress, Rejected, Route};
+use accrue::stream::record::{
+    Offset, Outgoing, Partition, Record, Timestamp, Topic, TopicPartition,
+};
+use accrue::stream::topology::{DeadLetters, StoreSpec, SubTopology, Topology};
+
+const PARTITIONS: u32 = 3;
+
+/// Counts each word and emits `word` -> `count`. `bad` words stage a write and then fail; `echo:n` asks for `n` turns.
+struct Count;
+
+impl Processor for Count {
+    fn process(&mut self, record: &Record, cx: &mut Context<'_>) -> Result<Progress, Failure> {
+        let word = record.value.clone().unwrap_or_default();
+        let old = cx.get("counts", &word)?.map_or(0, |bytes| {
+            u64::from_be_bytes(bytes.try_into().expect("eight bytes"))
+        });
+        cx.put("counts", word.clone(), (old + 1).to_be_bytes().to_vec())?;
+        if word.starts_with(b"bad") {
+            return Err(Rejected { code: "bad_word".into(), message: "a bad word".into() }.into());
+        }
+        cx.emit(Emission {
+            topic: Topic::new("counted"),
+            route: Route::ByKey,
+            timestamp: record.timestamp,
+            key: Some(word.clone()),
+            value: Some((old + 1).to_string().into_bytes()),
+            headers: Vec::new(),
+        })?;
+        let turns = word
+            .strip_prefix(b"echo:")
+            .and_then(|n| std::str::from_utf8(n).ok()?.parse::<u64>().ok());
+        Ok(if turns.is_some_and(|turns| old + 1 < turns) { Progress::More } else { Progress::Done })
+    }
+}
+
+fn topology() -> Topology {
+    Topology::new(
+        "words",
+        vec![SubTopology {
+            name: "count".into(),
+            sources: vec![Topic::new("words")],
+            stores: vec![StoreSpec { name: "counts".into(), changelog: Topic::new("words-counts-changelog") }],
+            sinks: vec![Topic::new("counted")],
+            processor: Arc::new(|| Box::new(Count)),
+        }],
+        DeadLetters {
+            topic: Topic::new("dead"),
+            encode: Arc::new(|letter| {
+                (letter.record.key.clone(), letter.rejected.code.clone().into_bytes(), Vec::new())
+            }),
+        },
+    )
+    .expect("topology")
+}
+
+fn config(dir: &Path, threads: usize) -> RuntimeConfig {
+    RuntimeConfig {
+        threads,
+        state_dir: dir.join("state"),
+        memory_budget_bytes: 16 << 20,
+        commit_interval: Duration::from_millis(5),
+        max_records_per_commit: 20,
+        overlay_max_bytes: 1 << 20,
+        max_task_idle: Duration::from_millis(20),
+        instance: None,
+    }
+}
+
+fn open(dir: &Path) -> EmbeddedLog {
+    let log = EmbeddedLog::open(&dir.join("log"), false).expect("log");
+    let spec = |name: &str, cleanup| TopicSpec {
+        topic: Topic::new(name),
+        partitions: PARTITIONS,
+        replication_factor: 1,
+        cleanup,
+    };
+    let keep = Cleanup::Delete { retention: None };
+    log.create_topics(&[
+        spec("words", keep),
+        spec("counted", keep),
+        spec("dead", keep),
+        spec("words-counts-changelog", Cleanup::Compact),
+    ])
+    .expect("topics");
+    log
+}
+
+fn load(log: &dyn Log, words: &[String]) {
+    let mut producer = log.producer("loader").expect("producer");
+    producer.begin().expect("begin");
+    for (n, word) in words.iter().enumerate() {
+        producer
+            .send(Outgoing {
+                to: TopicPartition::new(&Topic::new("words"), partition_for(word.as_bytes(), PARTITIONS)),
+                timestamp: Timestamp(n as i64),
+                key: Some(word.clone().into_bytes()),
+                value: Some(word.clone().into_bytes()),
+                headers: Vec::new(),
+            })
+            .expect("send");
+    }
+    producer.commit(&Positions::new(), None).expect("commit");
+}
+
+fn words(count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("w{}", (n * n + 7 * n) % 23)).collect()
+}
+
+/// Runs until nothing is left to process, then stops cleanly.
+fn drain(log: Arc<dyn Log>, dir: &Path, threads: usize) {
+    let metrics = Metrics::new(&prometheus::Registry::new()).expect("metrics");
+    let runtime = Runtime::start(topology(), log.clone(), config(dir, threads), metrics).expect("start");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while app::lag(&topology(), log.as_ref()).expect("lag") > 0 {
+        assert!(!runtime.is_finished(), "a thread ended: {:?}", runtime.join());
+        assert!(Instant::now() < deadline, "not drained");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    runtime.stop();
+    runtime.join().expect("clean end");
+}
+
+fn read(log: &dyn Log, topic: &str) -> Vec<(String, String)> {
+    let mut all = Vec::new();
+    for n in 0..PARTITIONS {
+        let at = TopicPartition::new(&Topic::new(topic), Partition(n));
+        let mut reader = log.reader(&at, Offset(0)).expect("reader");
+        loop {
+            let records = reader.read(Duration::ZERO).expect("read");
+            if records.is_empty() {
+                break;
+            }
+            all.extend(records.into_iter().map(|record| {
+                let text = |bytes: Option<Vec<u8>>| String::from_utf8(bytes.unwrap_or_default()).expect("text");
+                (text(record.key), text(record.value))
+            }));
+        }
+    }
+    all
+}
+
+/// What the topic must hold: for each word its counts 1, 2, 3, ... in order, each once.
+fn assert_counted(log: &dyn Log, loaded: &[String]) {
+    let mut wanted: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for word in loaded {
+        let counts = wanted.entry(word.clone()).or_default();
+        counts.push((counts.len() + 1).to_string());
+    }
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (word, count) in read(log, "counted") {
+        found.entry(word).or_default().push(count);
+    }
+    assert_eq!(found, wanted);
+}
+
+#[test]
+fn every_record_counts_once_and_a_restart_goes_on() {
+    let dir = tempfile::tempdir().expect("folder");
+    let log: Arc<dyn Log> = Arc::new(open(dir.path()));
+    let first = words(500);
+    load(log.as_ref(), &first);
+    drain(log.clone(), dir.path(), 1);
+    assert_counted(log.as_ref(), &first);
+    let second = words(300);
+    load(log.as_ref(), &second);
+    drain(log.clone(), dir.path(), 2);
+    assert_counted(log.as_ref(), &[first, second].concat());
+}
+
+#[test]
+fn a_bad_record_is_a_dead_letter_and_leaves_nothing_else() {
+    let dir = tempfile::tempdir().expect("folder");
+    let log: Arc<dyn Log> = Arc::new(open(dir.path()));
+    let good = words(40);
+    let mut mixed = good.clone();
+    for n in [35, 20, 3] {
+        mixed.insert(n, "bad1".to_owned());
+    }
+    load(log.as_ref(), &mixed);
+    drain(log.clone(), dir.path(), 1);
+    assert_counted(log.as_ref(), &good);
+    let letters = read(log.as_ref(), "dead");
+    assert_eq!(letters, vec![("bad1".to_owned(), "bad_word".to_owned()); 3]);
+    let changelog = read(log.as_ref(), "words-counts-changelog");
+    assert!(changelog.iter().all(|(word, _)| word != "bad1"), "the failed write was taken back");
+}
+
+#[test]
+fn a_record_with_much_work_is_committed_in_parts() {
+    let dir = tempfile::tempdir().expect("folder");
+    let log: Arc<dyn Log> = Arc::new(open(dir.path()));
+    load(log.as_ref(), &["echo:75".to_owned()]);
+    drain(log.clone(), dir.path(), 1);
+    let counted = read(log.as_ref(), "counted");
+    assert_eq!(counted.len(), 75);
+    assert_eq!(counted[74].1, "75");
+}
+
+#[test]
+fn a_lost_state_folder_is_rebuilt_from_the_changelog() {
+    let dir = tempfile::tempdir().expect("folder");
+    let log: Arc<dyn Log> = Arc::new(open(dir.path()));
+    let first = words(200);
+    load(log.as_ref(), &first);
+    drain(log.clone(), dir.path(), 1);
+    std::fs::remove_dir_all(dir.path().join("state")).expect("wipe");
+    let second = words(100);
+    load(log.as_ref(), &second);
+    drain(log.clone(), dir.path(), 1);
+    assert_counted(log.as_ref(), &[first, second].concat());
+}
+
+/// A log whose transactions end badly, by plan: the nth commit is lost before it happens, or happens and the answer
+/// is lost.
+struct Flaky {
+    inner: EmbeddedLog,
+    commits: Arc<AtomicU64>,
+}
+
+struct FlakyProducer {
+    inner: Box<dyn Producer>,
+    commits: Arc<AtomicU64>,
+    disturbed: bool,
+}
+
+impl Log for Flaky {
+    fn create_topics(&self, specs: &[TopicSpec]) -> Result<Vec<TopicFound>, LogError> {
+        self.inner.create_topics(specs)
+    }
+    fn partitions(&self, topic: &Topic) -> Result<Option<u32>, LogError> {
+        self.inner.partitions(topic)
+    }
+    fn consumer(&self, group: &GroupSpec) -> Result<Box<dyn Consumer>, LogError> {
+        Ok(Box::new(FlakyConsumer { inner: self.inner.consumer(group)?, polls: 0 }))
+    }
+    fn producer(&self, id: &str) -> Result<Box<dyn Producer>, LogError> {
+        Ok(Box::new(FlakyProducer {
+            inner: self.inner.producer(id)?,
+            commits: self.commits.clone(),
+            disturbed: id != "loader",
+        }))
+    }
+    fn reader(&self, at: &TopicPartition, from: Offset) -> Result<Box<dyn Reader>, LogError> {
+        self.inner.reader(at, from)
+    }
+    fn end(&self, at: &TopicPartition) -> Result<Offset, LogError> {
+        self.inner.end(at)
+    }
+    fn start(&self, at: &TopicPartition) -> Result<Offset, LogError> {
+        self.inner.start(at)
+    }
+    fn committed(&self, group: &str, of: &[TopicPartition]) -> Result<Positions, LogError> {
+        self.inner.committed(group, of)
+    }
+}
+
+impl Producer for FlakyProducer {
+    fn begin(&mut self) -> Result<(), LogError> {
+        self.inner.begin()
+    }
+    fn send(&mut self, record: Outgoing) -> Result<(), LogError> {
+        self.inner.send(record)
+    }
+    fn commit(&mut self, offsets: &Positions, membership: Option<&Membership>) -> Result<Positions, LogError> {
+        if !self.disturbed {
+            return self.inner.commit(offsets, membership);
+        }
+        let lost = |kind| Err(LogError::new(kind, "planned"));
+        match self.commits.fetch_add(1, Ordering::SeqCst) % 6 {
+            1 => lost(LogErrorKind::Abort),
+            2 => lost(LogErrorKind::Unknown),
+            3 => {
+                self.inner.commit(offsets, membership)?;
+                lost(LogErrorKind::Unknown)
+            }
+            4 => lost(LogErrorKind::Fenced),
+            _ => self.inner.commit(offsets, membership),
+        }
+    }
+    fn abort(&mut self) -> Result<(), LogError> {
+        self.inner.abort()
+    }
+}
+
+struct FlakyConsumer {
+    inner: Box<dyn Consumer>,
+    polls: u64,
+}
+
+impl Consumer for FlakyConsumer {
+    fn poll(&mut self, timeout: Duration) -> Result<Event, LogError> {
+        self.polls += 1;
+        if self.polls == 7 {
+            return Err(LogError::retry("planned"));
+        }
+        self.inner.poll(timeout)
+    }
+    fn assign(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
+        self.inner.assign(partitions)
+    }
+    fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
+        self.inner.unassign(partitions)
+    }
+    fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
+        self.inner.pause(partitions)
+    }
+    fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
+        self.inner.resume(partitions)
+    }
+    fn rewind(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
+        self.inner.rewind(partitions)
+    }
+    fn caught_up(&self, partition: &TopicPartition) -> bool {
+        self.inner.caught_up(partition)
+    }
+    fn membership(&self) -> Result<Membership, LogError> {
+        self.inner.membership()
+    }
+}
+
+#[test]
+fn commits_that_fail_or_lose_their_answer_change_nothing() {
+    for threads in [1, 2] {
+        let dir = tempfile::tempdir().expect("folder");
+        let commits = Arc::new(AtomicU64::new(0));
+        let log: Arc<dyn Log> = Arc::new(Flaky { inner: open(dir.path()), commits: commits.clone() });
+        let loaded = words(200);
+        load(log.as_ref(), &loaded);
+        drain(log.clone(), dir.path(), threads);
+        assert_counted(log.as_ref(), &loaded);
+        assert!(commits.load(Ordering::SeqCst) >= 12, "every kind of fault came at least twice");
+    }
+}
