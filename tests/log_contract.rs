@@ -7,12 +7,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use accrue::stream::log::embedded::EmbeddedLog;
 use accrue::stream::log::kafka::{KafkaLog, KafkaTimeouts};
-use accrue::stream::log::{
-    Cleanup, Consumer, Event, GroupSpec, Log, LogErrorKind, Positions, Producer, TopicSpec,
-};
-use accrue::stream::record::{
-    Header, Offset, Outgoing, Partition, Record, Timestamp, Topic, TopicPartition,
-};
+use accrue::stream::log::{Cleanup, Consumer, Event, GroupSpec, Log, LogErrorKind, Positions, Producer, TopicSpec};
+use accrue::stream::record::{Header, Offset, Outgoing, Partition, Record, Timestamp, Topic, TopicPartition};
 
 /// One log under test and a prefix that keeps its topics and groups apart from other tests'.
 struct Subject {
@@ -46,9 +42,7 @@ impl Subject {
     }
 
     fn producer(&self, name: &str) -> Box<dyn Producer> {
-        self.log
-            .producer(&format!("{}.{name}", self.prefix))
-            .expect("producer")
+        self.log.producer(&format!("{}.{name}", self.prefix)).expect("producer")
     }
 
     /// Everything committed in a partition, up to its end.
@@ -75,8 +69,8 @@ fn embedded() -> Subject {
 }
 
 fn kafka() -> Subject {
-    let servers = std::env::var("ACCRUE_TEST_KAFKA")
-        .expect("ACCRUE_TEST_KAFKA must name a broker; `make test` starts one");
+    let servers =
+        std::env::var("ACCRUE_TEST_KAFKA").expect("ACCRUE_TEST_KAFKA must name a broker; `make test` starts one");
     let nanos = SystemTime::now().duration_since(UNIX_EPOCH).expect("clock").as_nanos();
     Subject {
         log: Box::new(
@@ -179,7 +173,10 @@ fn topics_are_created_once(subject: &Subject) {
         .expect("again");
     assert!(!again[0].created);
     assert_eq!(again[0].partitions, 3, "an existing topic is left as it is");
-    assert_eq!(subject.log.partitions(&Topic::new("there.is.no.such")).expect("count"), None);
+    assert_eq!(
+        subject.log.partitions(&Topic::new("there.is.no.such")).expect("count"),
+        None
+    );
 }
 
 fn records_come_back_as_they_were(subject: &Subject) {
@@ -189,7 +186,11 @@ fn records_come_back_as_they_were(subject: &Subject) {
     producer.send(outgoing(&topic, 1, "k", Some("v"))).expect("send");
     producer.send(outgoing(&topic, 1, "k", None)).expect("send");
     let ends = producer.commit(&Positions::new(), None).expect("commit");
-    assert_eq!(ends.get(&at(&topic, 1)), Some(&Offset(2)), "the position after the last record");
+    assert_eq!(
+        ends.get(&at(&topic, 1)),
+        Some(&Offset(2)),
+        "the position after the last record"
+    );
 
     let records = subject.all(&at(&topic, 1));
     assert_eq!(records.len(), 2);
@@ -250,7 +251,10 @@ fn offsets_move_with_the_transaction(subject: &Subject) {
     let membership = member.consumer.membership().expect("membership");
     worker.commit(&offsets, Some(&membership)).expect("commit");
     assert_eq!(
-        subject.log.committed(&group.group, std::slice::from_ref(&input)).expect("committed"),
+        subject
+            .log
+            .committed(&group.group, std::slice::from_ref(&input))
+            .expect("committed"),
         offsets
     );
     drop(member);
@@ -369,7 +373,11 @@ mod embedded_only {
             log.create_topics(std::slice::from_ref(&spec)).expect("topic");
             let mut producer = log.producer("p").expect("producer");
             put(producer.as_mut(), &topic, &["1", "2"]);
-            let group = GroupSpec { group: "g".into(), instance: None, topics: vec![topic.clone()] };
+            let group = GroupSpec {
+                group: "g".into(),
+                instance: None,
+                topics: vec![topic.clone()],
+            };
             let mut consumer = log.consumer(&group).expect("consumer");
             let Event::Assigned(partitions) = consumer.poll(Duration::ZERO).expect("poll") else {
                 panic!("assignment comes first");
@@ -427,7 +435,9 @@ mod embedded_only {
             topic: topic.clone(),
             partitions: 1,
             replication_factor: 1,
-            cleanup: Cleanup::Delete { retention: Some(Duration::from_secs(3600)) },
+            cleanup: Cleanup::Delete {
+                retention: Some(Duration::from_secs(3600)),
+            },
         }])
         .expect("topic");
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("clock").as_millis() as i64;

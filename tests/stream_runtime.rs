@@ -9,16 +9,14 @@ use std::time::{Duration, Instant};
 use accrue::stream::app::{self, Runtime, RuntimeConfig};
 use accrue::stream::log::embedded::EmbeddedLog;
 use accrue::stream::log::{
-    Cleanup, Consumer, Event, GroupSpec, Log, LogError, LogErrorKind, Membership, Positions,
-    Producer, Reader, TopicFound, TopicSpec,
+    Cleanup, Consumer, Event, GroupSpec, Log, LogError, LogErrorKind, Membership, Positions, Producer, Reader,
+    TopicFound, TopicSpec,
 };
 use accrue::stream::metrics::Metrics;
 use accrue::stream::partitioner::partition_for;
 use accrue::stream::processor::{Context, Emission, Failure, Processor, Progress, Rejected, Route};
-use accrue::stream::record::{
-    Offset, Outgoing, Partition, Record, Timestamp, Topic, TopicPartition,
-};
-use accrue::stream::topology::{DeadLetters, StoreSpec, SubTopology, Topology};
+use accrue::stream::record::{Offset, Outgoing, Partition, Record, Timestamp, Topic, TopicPartition};
+use accrue::stream::topology::{Shape, StoreSpec, SubTopology, Topology};
 
 const PARTITIONS: u32 = 3;
 
@@ -28,12 +26,16 @@ struct Count;
 impl Processor for Count {
     fn process(&mut self, record: &Record, cx: &mut Context<'_>) -> Result<Progress, Failure> {
         let word = record.value.clone().unwrap_or_default();
-        let old = cx.get("counts", &word)?.map_or(0, |bytes| {
-            u64::from_be_bytes(bytes.try_into().expect("eight bytes"))
-        });
+        let old = cx
+            .get("counts", &word)?
+            .map_or(0, |bytes| u64::from_be_bytes(bytes.try_into().expect("eight bytes")));
         cx.put("counts", word.clone(), (old + 1).to_be_bytes().to_vec())?;
         if word.starts_with(b"bad") {
-            return Err(Rejected { code: "bad_word".into(), message: "a bad word".into() }.into());
+            return Err(Rejected {
+                code: "bad_word".into(),
+                message: "a bad word".into(),
+            }
+            .into());
         }
         cx.emit(Emission {
             topic: Topic::new("counted"),
@@ -46,26 +48,39 @@ impl Processor for Count {
         let turns = word
             .strip_prefix(b"echo:")
             .and_then(|n| std::str::from_utf8(n).ok()?.parse::<u64>().ok());
-        Ok(if turns.is_some_and(|turns| old + 1 < turns) { Progress::More } else { Progress::Done })
+        Ok(if turns.is_some_and(|turns| old + 1 < turns) {
+            Progress::More
+        } else {
+            Progress::Done
+        })
     }
 }
 
 fn topology() -> Topology {
-    Topology::new(
+    let shape = Shape::new(
         "words",
         vec![SubTopology {
             name: "count".into(),
             sources: vec![Topic::new("words")],
-            stores: vec![StoreSpec { name: "counts".into(), changelog: Topic::new("words-counts-changelog") }],
+            stores: vec![StoreSpec {
+                name: "counts".into(),
+                changelog: Topic::new("words-counts-changelog"),
+            }],
             sinks: vec![Topic::new("counted")],
-            processor: Arc::new(|| Box::new(Count)),
         }],
-        DeadLetters {
-            topic: Topic::new("dead"),
-            encode: Arc::new(|letter| {
-                (letter.record.key.clone(), letter.rejected.code.clone().into_bytes(), Vec::new())
-            }),
-        },
+        Topic::new("dead"),
+    )
+    .expect("shape");
+    Topology::new(
+        shape,
+        vec![Arc::new(|| Box::new(Count))],
+        Arc::new(|letter| {
+            (
+                letter.record.key.clone(),
+                letter.rejected.code.clone().into_bytes(),
+                Vec::new(),
+            )
+        }),
     )
     .expect("topology")
 }
@@ -79,6 +94,7 @@ fn config(dir: &Path, threads: usize) -> RuntimeConfig {
         max_records_per_commit: 20,
         overlay_max_bytes: 1 << 20,
         max_task_idle: Duration::from_millis(20),
+        restore_threads: 2,
         instance: None,
     }
 }
@@ -128,7 +144,7 @@ fn drain(log: Arc<dyn Log>, dir: &Path, threads: usize) {
     let metrics = Metrics::new(&prometheus::Registry::new()).expect("metrics");
     let runtime = Runtime::start(topology(), log.clone(), config(dir, threads), metrics).expect("start");
     let deadline = Instant::now() + Duration::from_secs(60);
-    while app::lag(&topology(), log.as_ref()).expect("lag") > 0 {
+    while app::lag(&topology().shape, log.as_ref()).expect("lag") > 0 {
         assert!(!runtime.is_finished(), "a thread ended: {:?}", runtime.join());
         assert!(Instant::now() < deadline, "not drained");
         std::thread::sleep(Duration::from_millis(5));
@@ -199,7 +215,10 @@ fn a_bad_record_is_a_dead_letter_and_leaves_nothing_else() {
     let letters = read(log.as_ref(), "dead");
     assert_eq!(letters, vec![("bad1".to_owned(), "bad_word".to_owned()); 3]);
     let changelog = read(log.as_ref(), "words-counts-changelog");
-    assert!(changelog.iter().all(|(word, _)| word != "bad1"), "the failed write was taken back");
+    assert!(
+        changelog.iter().all(|(word, _)| word != "bad1"),
+        "the failed write was taken back"
+    );
 }
 
 #[test]
@@ -248,7 +267,10 @@ impl Log for Flaky {
         self.inner.partitions(topic)
     }
     fn consumer(&self, group: &GroupSpec) -> Result<Box<dyn Consumer>, LogError> {
-        Ok(Box::new(FlakyConsumer { inner: self.inner.consumer(group)?, polls: 0 }))
+        Ok(Box::new(FlakyConsumer {
+            inner: self.inner.consumer(group)?,
+            polls: 0,
+        }))
     }
     fn producer(&self, id: &str) -> Result<Box<dyn Producer>, LogError> {
         Ok(Box::new(FlakyProducer {
@@ -340,11 +362,17 @@ fn commits_that_fail_or_lose_their_answer_change_nothing() {
     for threads in [1, 2] {
         let dir = tempfile::tempdir().expect("folder");
         let commits = Arc::new(AtomicU64::new(0));
-        let log: Arc<dyn Log> = Arc::new(Flaky { inner: open(dir.path()), commits: commits.clone() });
+        let log: Arc<dyn Log> = Arc::new(Flaky {
+            inner: open(dir.path()),
+            commits: commits.clone(),
+        });
         let loaded = words(200);
         load(log.as_ref(), &loaded);
         drain(log.clone(), dir.path(), threads);
         assert_counted(log.as_ref(), &loaded);
-        assert!(commits.load(Ordering::SeqCst) >= 12, "every kind of fault came at least twice");
+        assert!(
+            commits.load(Ordering::SeqCst) >= 12,
+            "every kind of fault came at least twice"
+        );
     }
 }

@@ -13,11 +13,12 @@ use std::time::Duration;
 use super::fault::Fault;
 use super::log::{Log, LogErrorKind};
 use super::metrics::Metrics;
-use super::record::{Outgoing, Partition, Topic, TopicPartition};
+use super::record::{Offset, Outgoing, Partition, Topic, TopicPartition};
+use super::restore::Permits;
 use super::store::StoreMemory;
 use super::task::TaskId;
 use super::thread::StreamThread;
-use super::topology::{DeadLetter, Topology};
+use super::topology::{DeadLetter, Shape, Topology};
 
 /// Settings of the runtime.
 #[derive(Clone, Debug)]
@@ -33,6 +34,8 @@ pub struct RuntimeConfig {
     /// How long a task with an empty input waits for it before it goes on with the others (Kafka Streams'
     /// `max.task.idle.ms`).
     pub max_task_idle: Duration,
+    /// Restores at the same time.
+    pub restore_threads: usize,
     /// `group.instance.id` prefix for static membership.
     pub instance: Option<String>,
 }
@@ -44,6 +47,7 @@ pub struct App {
     pub config: RuntimeConfig,
     pub metrics: Metrics,
     pub memory: StoreMemory,
+    pub restores: Permits,
     /// Partition counts of every topic that is written.
     pub partitions: BTreeMap<Topic, u32>,
     process_id: String,
@@ -60,7 +64,7 @@ pub struct TaskReport {
 
 impl App {
     pub fn transactional_id(&self, thread: usize) -> String {
-        format!("{}-{}-{thread}", self.topology.application_id, self.process_id)
+        format!("{}-{}-{thread}", self.topology.shape.application_id, self.process_id)
     }
 
     pub fn task_dir(&self, task: &TaskId) -> PathBuf {
@@ -73,9 +77,9 @@ impl App {
 
     /// A dead letter, for its partition: the one its original came from, as far as there are so many.
     pub fn dead_letter(&self, letter: &DeadLetter<'_>) -> Outgoing {
-        let topic = &self.topology.dead_letters.topic;
+        let topic = &self.topology.shape.dead_letters;
         let count = self.partitions.get(topic).copied().unwrap_or(1).max(1);
-        let (key, value, headers) = (self.topology.dead_letters.encode)(letter);
+        let (key, value, headers) = (self.topology.dead_letter)(letter);
         Outgoing {
             to: TopicPartition::new(topic, Partition(letter.record.at.partition.0 % count)),
             timestamp: letter.record.timestamp,
@@ -92,14 +96,17 @@ impl App {
         let running = all().filter(|task| task.running).count();
         let restoring = all().count() - running;
         self.metrics.tasks.with_label_values(&["running"]).set(running as i64);
-        self.metrics.tasks.with_label_values(&["restoring"]).set(restoring as i64);
+        self.metrics
+            .tasks
+            .with_label_values(&["restoring"])
+            .set(restoring as i64);
     }
 }
 
 /// A running application.
 pub struct Runtime {
     app: Arc<App>,
-    threads: Vec<JoinHandle<Result<(), Fault>>>,
+    threads: Mutex<Vec<JoinHandle<Result<(), Fault>>>>,
 }
 
 impl Runtime {
@@ -110,10 +117,11 @@ impl Runtime {
         config: RuntimeConfig,
         metrics: Metrics,
     ) -> Result<Runtime, Fault> {
-        let partitions = check_topics(&topology, log.as_ref())?;
+        let partitions = check_topics(&topology.shape, log.as_ref())?;
         let process_id = process_id(&config.state_dir)?;
         let app = Arc::new(App {
             memory: StoreMemory::new(config.memory_budget_bytes),
+            restores: Permits::new(config.restore_threads),
             topology,
             log,
             metrics,
@@ -139,7 +147,10 @@ impl Runtime {
                 .map_err(|error| Fault::Fatal(format!("no stream thread: {error}")))?;
             threads.push(thread);
         }
-        Ok(Runtime { app, threads })
+        Ok(Runtime {
+            app,
+            threads: Mutex::new(threads),
+        })
     }
 
     /// Asks all threads to commit and leave.
@@ -149,13 +160,15 @@ impl Runtime {
 
     /// Whether a thread has ended, by request or by a fault.
     pub fn is_finished(&self) -> bool {
-        self.threads.iter().any(JoinHandle::is_finished)
+        let threads = self.threads.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        threads.iter().any(JoinHandle::is_finished)
     }
 
-    /// Waits for all threads.
-    pub fn join(self) -> Result<(), Fault> {
+    /// Waits for all threads; the first fault is the answer.
+    pub fn join(&self) -> Result<(), Fault> {
+        let mut threads = self.threads.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let mut ended = Ok(());
-        for thread in self.threads {
+        for thread in threads.drain(..) {
             let one = thread
                 .join()
                 .unwrap_or_else(|_| Err(Fault::Fatal("a stream thread panicked".to_owned())));
@@ -179,32 +192,55 @@ impl Runtime {
 
     /// Records between the group's committed offsets and the ends of all source topics.
     pub fn lag(&self) -> Result<u64, Fault> {
-        lag(&self.app.topology, self.app.log.as_ref())
+        lag(&self.app.topology.shape, self.app.log.as_ref())
     }
 }
 
 /// Records that the application has still to process, over all its source topics.
-pub fn lag(topology: &Topology, log: &dyn Log) -> Result<u64, Fault> {
+pub fn lag(shape: &Shape, log: &dyn Log) -> Result<u64, Fault> {
     let mut all = Vec::new();
-    for topic in topology.sources() {
+    for topic in shape.sources() {
         for n in 0..log.partitions(&topic)?.unwrap_or(0) {
             all.push(TopicPartition::new(&topic, Partition(n)));
         }
     }
-    let committed = log.committed(&topology.application_id, &all)?;
+    let committed = log.committed(&shape.application_id, &all)?;
     let mut lag = 0;
     for at in &all {
         let done = match committed.get(at) {
             Some(done) => *done,
             None => log.start(at)?,
         };
-        lag += log.end(at)?.0.saturating_sub(done.0);
+        let end = log.end(at)?;
+        let left = end.0.saturating_sub(done.0);
+        // A Kafka partition ends in the marker of its last transaction, which nobody processes.
+        if (1..=MARKERS_AT_MOST).contains(&left) && only_markers(log, at, done, end)? {
+            continue;
+        }
+        lag += left;
     }
     Ok(lag)
 }
 
+/// Offsets at the end of a partition that may be markers alone.
+const MARKERS_AT_MOST: u64 = 2;
+
+/// Whether a partition has no record from `done` to `end`.
+fn only_markers(log: &dyn Log, at: &TopicPartition, done: Offset, end: Offset) -> Result<bool, Fault> {
+    let mut reader = log.reader(at, done)?;
+    for _ in 0..20 {
+        if !reader.read(Duration::from_millis(50))?.is_empty() {
+            return Ok(false);
+        }
+        if reader.position()? >= end {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Every topic must exist, and a changelog must have as many partitions as the source of its store.
-fn check_topics(topology: &Topology, log: &dyn Log) -> Result<BTreeMap<Topic, u32>, Fault> {
+fn check_topics(shape: &Shape, log: &dyn Log) -> Result<BTreeMap<Topic, u32>, Fault> {
     let count = |topic: &Topic| -> Result<Option<u32>, Fault> {
         loop {
             match log.partitions(topic) {
@@ -219,7 +255,7 @@ fn check_topics(topology: &Topology, log: &dyn Log) -> Result<BTreeMap<Topic, u3
     };
     let mut missing = Vec::new();
     let mut counts = BTreeMap::new();
-    for topic in topology.written().into_iter().chain(topology.sources()) {
+    for topic in shape.written().into_iter().chain(shape.sources()) {
         match count(&topic)? {
             Some(partitions) => {
                 counts.insert(topic, partitions);
@@ -233,7 +269,7 @@ fn check_topics(topology: &Topology, log: &dyn Log) -> Result<BTreeMap<Topic, u3
             missing.join(", ")
         )));
     }
-    for sub in &topology.subs {
+    for sub in &shape.subs {
         for store in &sub.stores {
             let (source, changelog) = (&sub.sources[0], &store.changelog);
             if counts.get(source) != counts.get(changelog) {
@@ -252,7 +288,10 @@ fn check_topics(topology: &Topology, log: &dyn Log) -> Result<BTreeMap<Topic, u3
 /// predecessor left open. Kept in the state folder, as Kafka Streams keeps its process id.
 fn process_id(state_dir: &Path) -> Result<String, Fault> {
     let refused = |error: std::io::Error| {
-        Fault::Fatal(format!("the state folder {} cannot be used: {error}", state_dir.display()))
+        Fault::Fatal(format!(
+            "the state folder {} cannot be used: {error}",
+            state_dir.display()
+        ))
     };
     std::fs::create_dir_all(state_dir).map_err(refused)?;
     let file = state_dir.join("process-id");

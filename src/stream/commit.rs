@@ -15,11 +15,11 @@ use super::metrics::Metrics;
 use super::record::{Offset, Outgoing, TopicPartition};
 use super::store::TaskStore;
 use super::task::{Task, TaskId};
-use super::topology::Topology;
+use super::topology::Shape;
 
 /// Commits everything that `tasks` have done since the last commit, in the transaction that is open on `producer`.
 pub fn run(
-    topology: &Topology,
+    shape: &Shape,
     tasks: &mut BTreeMap<TaskId, Task>,
     consumer: &dyn Consumer,
     producer: &mut dyn Producer,
@@ -29,7 +29,7 @@ pub fn run(
 
     // 1. The overlays' last values go to the changelogs (outputs were sent as they came).
     for task in tasks.values().filter(|task| !task.overlay.is_empty()) {
-        for (index, changelog) in changelogs(topology, task).into_iter().enumerate() {
+        for (index, changelog) in changelogs(shape, task).into_iter().enumerate() {
             for (key, value) in task.overlay.store(index) {
                 producer.send(Outgoing {
                     to: changelog.clone(),
@@ -59,13 +59,14 @@ pub fn run(
         if task.overlay.is_empty() {
             continue;
         }
-        let positions: Vec<Option<Offset>> = changelogs(topology, task)
+        let positions: Vec<Option<Offset>> = changelogs(shape, task)
             .iter()
             .map(|changelog| ends.get(changelog).copied())
             .collect();
-        let store: &TaskStore = task.store.as_ref().ok_or_else(|| {
-            Fault::Fatal(format!("task {} staged writes without a store", task.id))
-        })?;
+        let store: &TaskStore = task
+            .store
+            .as_ref()
+            .ok_or_else(|| Fault::Fatal(format!("task {} staged writes without a store", task.id)))?;
         store
             .apply(&task.overlay, &positions)
             .map_err(|error| Fault::Corrupted {
@@ -80,8 +81,8 @@ pub fn run(
 }
 
 /// The changelog partition of each store of a task.
-fn changelogs(topology: &Topology, task: &Task) -> Vec<TopicPartition> {
-    topology
+fn changelogs(shape: &Shape, task: &Task) -> Vec<TopicPartition> {
+    shape
         .subs
         .iter()
         .find(|sub| sub.name == task.id.sub)

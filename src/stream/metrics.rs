@@ -3,9 +3,7 @@
 //! Owns: the collectors and their registration.
 //! Invariant: labels are bounded (stages, codes, threads), never keys or ids.
 
-use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
-};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
 
 /// The runtime's collectors; clones share them.
 #[derive(Clone)]
@@ -40,7 +38,9 @@ impl Metrics {
                 "accrue_stream_commit_latency_seconds",
                 "time from the first changelog record of a commit to the store write",
             )
-            .buckets(vec![0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0]),
+            .buckets(vec![
+                0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
+            ]),
         )?;
         registry.register(Box::new(commit_latency.clone()))?;
         let tasks = IntGaugeVec::new(
@@ -50,7 +50,11 @@ impl Metrics {
         registry.register(Box::new(tasks.clone()))?;
         Ok(Metrics {
             processed: counters("process_total", "records processed", &["stage"])?,
-            dead_letters: counters("dead_letters_total", "records sent to the dead letters", &["stage", "code"])?,
+            dead_letters: counters(
+                "dead_letters_total",
+                "records sent to the dead letters",
+                &["stage", "code"],
+            )?,
             faults: counters("faults_total", "faults handled, by what was done", &["kind"])?,
             restored: counters("restore_records_total", "changelog records restored", &["stage"])?,
             commits,

@@ -131,13 +131,7 @@ impl Context<'_> {
     }
 
     /// Up to `limit` entries from `from` (inclusive) to `to` (exclusive) in key order, uncommitted writes included.
-    pub fn range(
-        &self,
-        store: &str,
-        from: &[u8],
-        to: &[u8],
-        limit: usize,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Fault> {
+    pub fn range(&self, store: &str, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Fault> {
         let index = self.index(store)?;
         if from >= to {
             return Ok(Vec::new());
@@ -212,15 +206,12 @@ impl Context<'_> {
     }
 
     fn index(&self, store: &str) -> Result<usize, Fault> {
-        self.store_names
-            .iter()
-            .position(|name| name == store)
-            .ok_or_else(|| {
-                Fault::Fatal(format!(
-                    "task {} asks for store {store}, which its topology does not give it",
-                    self.task
-                ))
-            })
+        self.store_names.iter().position(|name| name == store).ok_or_else(|| {
+            Fault::Fatal(format!(
+                "task {} asks for store {store}, which its topology does not give it",
+                self.task
+            ))
+        })
     }
 
     fn corrupted(&self, error: &StoreError) -> Fault {

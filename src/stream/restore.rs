@@ -7,8 +7,8 @@
 //! Absent: the processing thread. Restores run on threads of their own.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,41 @@ use super::topology::StoreSpec;
 /// How often progress is logged.
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 
+/// How many restores may still start; clones share the count.
+#[derive(Clone)]
+pub struct Permits(Arc<(Mutex<usize>, Condvar)>);
+
+impl Permits {
+    pub fn new(count: usize) -> Permits {
+        Permits(Arc::new((Mutex::new(count.max(1)), Condvar::new())))
+    }
+
+    /// Waits for a permit; it is given back when dropped. `None` when cancelled.
+    fn take(&self, cancelled: &AtomicBool) -> Option<Permit<'_>> {
+        let (free, changed) = &*self.0;
+        let mut count = free.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        while *count == 0 {
+            if cancelled.load(Ordering::SeqCst) {
+                return None;
+            }
+            let waited = changed.wait_timeout(count, Duration::from_millis(50));
+            count = waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0;
+        }
+        *count -= 1;
+        Some(Permit(self))
+    }
+}
+
+struct Permit<'a>(&'a Permits);
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        let (free, changed) = &*self.0.0;
+        *free.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) += 1;
+        changed.notify_one();
+    }
+}
+
 /// A restore under way.
 pub struct Restore {
     cancelled: Arc<AtomicBool>,
@@ -35,6 +70,7 @@ pub struct RestoreJob {
     pub stores: Vec<StoreSpec>,
     pub dir: PathBuf,
     pub memory: StoreMemory,
+    pub permits: Permits,
     pub metrics: Metrics,
 }
 
@@ -70,6 +106,9 @@ impl Restore {
 }
 
 fn run(log: &dyn Log, job: &RestoreJob, cancelled: &AtomicBool) -> Result<Option<TaskStore>, Fault> {
+    let Some(_permit) = job.permits.take(cancelled) else {
+        return Ok(None);
+    };
     let names: Vec<String> = job.stores.iter().map(|store| store.name.clone()).collect();
     let corrupted = |error: StoreError| Fault::Corrupted {
         task: job.task.clone(),

@@ -10,8 +10,8 @@
 use std::path::{Path, PathBuf};
 
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, Direction, IteratorMode, Options,
-    WriteBatch, WriteBufferManager,
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, Direction, IteratorMode, Options, WriteBatch,
+    WriteBufferManager,
 };
 
 use super::overlay::Overlay;
@@ -28,8 +28,7 @@ impl StoreMemory {
     /// Half of `bytes` for reading, of which write buffers may take at most half.
     pub fn new(bytes: usize) -> StoreMemory {
         let cache = Cache::new_lru_cache(bytes);
-        let buffers =
-            WriteBufferManager::new_write_buffer_manager_with_cache(bytes / 2, true, cache.clone());
+        let buffers = WriteBufferManager::new_write_buffer_manager_with_cache(bytes / 2, true, cache.clone());
         StoreMemory { cache, buffers }
     }
 }
@@ -75,8 +74,7 @@ impl TaskStore {
             .chain([CHECKPOINTS])
             .map(|name| ColumnFamilyDescriptor::new(name, options.clone()));
         if let Some(parent) = dir.parent() {
-            std::fs::create_dir_all(parent)
-                .map_err(|error| StoreError(format!("{}: {error}", parent.display())))?;
+            std::fs::create_dir_all(parent).map_err(|error| StoreError(format!("{}: {error}", parent.display())))?;
         }
         Ok(TaskStore {
             db: DB::open_cf_descriptors(&options, dir, families)?,
@@ -168,17 +166,8 @@ impl TaskStore {
         Ok(self.db.write(batch)?)
     }
 
-    fn stage_checkpoint(
-        &self,
-        batch: &mut WriteBatch,
-        store: usize,
-        position: Offset,
-    ) -> Result<(), StoreError> {
-        batch.put_cf(
-            self.checkpoints()?,
-            self.name(store)?,
-            position.0.to_be_bytes(),
-        );
+    fn stage_checkpoint(&self, batch: &mut WriteBatch, store: usize, position: Offset) -> Result<(), StoreError> {
+        batch.put_cf(self.checkpoints()?, self.name(store)?, position.0.to_be_bytes());
         Ok(())
     }
 

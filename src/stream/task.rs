@@ -79,12 +79,7 @@ pub enum Outcome {
 }
 
 impl Task {
-    pub fn new(
-        id: TaskId,
-        state: TaskState,
-        processor: Box<dyn Processor>,
-        store_names: Vec<String>,
-    ) -> Task {
+    pub fn new(id: TaskId, state: TaskState, processor: Box<dyn Processor>, store_names: Vec<String>) -> Task {
         Task {
             id,
             state,
@@ -136,11 +131,7 @@ impl Task {
 
     /// The partition whose first buffered record is oldest. `None` when nothing is buffered, or when an empty
     /// partition may still hold an older record (`caught_up` tells) and `patient`.
-    fn choose(
-        &self,
-        patient: bool,
-        caught_up: &dyn Fn(&TopicPartition) -> bool,
-    ) -> Option<TopicPartition> {
+    fn choose(&self, patient: bool, caught_up: &dyn Fn(&TopicPartition) -> bool) -> Option<TopicPartition> {
         let mut oldest: Option<(Timestamp, &TopicPartition)> = None;
         for (at, input) in &self.inputs {
             match input.buffer.front() {
@@ -166,8 +157,7 @@ impl Task {
         let Some(at) = self.choose(patient, caught_up) else {
             return Ok(None);
         };
-        let Some(record) = self.inputs.get_mut(&at).and_then(|input| input.buffer.pop_front())
-        else {
+        let Some(record) = self.inputs.get_mut(&at).and_then(|input| input.buffer.pop_front()) else {
             return Ok(None);
         };
         let mut outgoing = Vec::new();

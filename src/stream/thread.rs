@@ -89,13 +89,18 @@ impl StreamThread {
     fn turn(&mut self) -> Result<(), Fault> {
         self.join()?;
         self.collect_restored()?;
-        let busy = self.tasks.values().any(|task| {
-            task.is_running() && task.inputs.values().any(|input| !input.buffer.is_empty())
-        });
+        let busy = self
+            .tasks
+            .values()
+            .any(|task| task.is_running() && task.inputs.values().any(|input| !input.buffer.is_empty()));
         let wait = if busy && self.held_since.is_none() {
             Duration::ZERO
         } else if self.open {
-            self.app.config.commit_interval.saturating_sub(self.last_commit.elapsed()).min(IDLE_POLL)
+            self.app
+                .config
+                .commit_interval
+                .saturating_sub(self.last_commit.elapsed())
+                .min(IDLE_POLL)
         } else {
             IDLE_POLL
         };
@@ -136,9 +141,9 @@ impl StreamThread {
                 .as_ref()
                 .map(|instance| format!("{instance}-{}", self.index));
             self.consumer = Some(self.app.log.consumer(&GroupSpec {
-                group: self.app.topology.application_id.clone(),
+                group: self.app.topology.shape.application_id.clone(),
                 instance,
-                topics: self.app.topology.sources(),
+                topics: self.app.topology.shape.sources(),
             })?);
         }
         Ok(())
@@ -154,11 +159,11 @@ impl StreamThread {
     fn take(&mut self, partitions: &[TopicPartition]) -> Result<(), Fault> {
         self.consumer()?.assign(partitions)?;
         for at in partitions {
-            let Some(sub) = self.app.topology.reader_of(&at.topic) else {
+            let Some(sub) = self.app.topology.shape.reader_of(&at.topic) else {
                 continue;
             };
             let id = TaskId {
-                sub: self.app.topology.subs[sub].name.clone(),
+                sub: self.app.topology.shape.subs[sub].name.clone(),
                 partition: at.partition,
             };
             if !self.tasks.contains_key(&id) {
@@ -181,14 +186,13 @@ impl StreamThread {
 
     fn create(&self, id: &TaskId) -> Result<Task, Fault> {
         let app = &self.app;
-        let sub = app
-            .topology
-            .subs
-            .iter()
-            .find(|sub| sub.name == id.sub)
+        let subs = app.topology.shape.subs.iter().zip(&app.topology.processors);
+        let (sub, processor) = subs
+            .into_iter()
+            .find(|(sub, _)| sub.name == id.sub)
             .ok_or_else(|| Fault::Fatal(format!("there is no sub-topology {}", id.sub)))?;
         if sub.stores.is_empty() {
-            let mut task = Task::new(id.clone(), TaskState::Running, (sub.processor)(), Vec::new());
+            let mut task = Task::new(id.clone(), TaskState::Running, processor(), Vec::new());
             task.run(None, &app.partitions)?;
             return Ok(task);
         }
@@ -199,11 +203,12 @@ impl StreamThread {
                 stores: sub.stores.clone(),
                 dir: app.task_dir(id),
                 memory: app.memory.clone(),
+                permits: app.restores.clone(),
                 metrics: app.metrics.clone(),
             },
         )?);
         let names = sub.stores.iter().map(|store| store.name.clone()).collect();
-        Ok(Task::new(id.clone(), state, (sub.processor)(), names))
+        Ok(Task::new(id.clone(), state, processor(), names))
     }
 
     /// Puts finished restores to work.
@@ -221,9 +226,7 @@ impl StreamThread {
             let Some(task) = self.tasks.get_mut(&id) else {
                 continue;
             };
-            let TaskState::Restoring(restore) =
-                std::mem::replace(&mut task.state, TaskState::Running)
-            else {
+            let TaskState::Restoring(restore) = std::mem::replace(&mut task.state, TaskState::Running) else {
                 continue;
             };
             let store = restore.join()?;
@@ -253,18 +256,14 @@ impl StreamThread {
     fn buffer(&mut self, records: Vec<Record>) -> Result<(), Fault> {
         let mut full = BTreeSet::new();
         for record in records {
-            let Some(sub) = self.app.topology.reader_of(&record.at.topic) else {
+            let Some(sub) = self.app.topology.shape.reader_of(&record.at.topic) else {
                 continue;
             };
             let id = TaskId {
-                sub: self.app.topology.subs[sub].name.clone(),
+                sub: self.app.topology.shape.subs[sub].name.clone(),
                 partition: record.at.partition,
             };
-            let Some(input) = self
-                .tasks
-                .get_mut(&id)
-                .and_then(|task| task.inputs.get_mut(&record.at))
-            else {
+            let Some(input) = self.tasks.get_mut(&id).and_then(|task| task.inputs.get_mut(&record.at)) else {
                 continue;
             };
             if input.buffer.len() + 1 >= PAUSE_AT_RECORDS && !input.paused {
@@ -310,16 +309,15 @@ impl StreamThread {
                 left = left.saturating_sub(1);
                 self.stage(id, step)?;
                 let config = &self.app.config;
-                if self.processed >= config.max_records_per_commit
-                    || overlay >= config.overlay_max_bytes
-                {
+                if self.processed >= config.max_records_per_commit || overlay >= config.overlay_max_bytes {
                     self.commit()?;
                 }
             }
         }
-        let waiting = self.tasks.values().any(|task| {
-            task.is_running() && task.inputs.values().any(|input| !input.buffer.is_empty())
-        });
+        let waiting = self
+            .tasks
+            .values()
+            .any(|task| task.is_running() && task.inputs.values().any(|input| !input.buffer.is_empty()));
         self.held_since = match (moved, waiting) {
             (true, _) | (false, false) => None,
             (false, true) => Some(self.held_since.unwrap_or_else(Instant::now)),
@@ -382,12 +380,11 @@ impl StreamThread {
         if !self.open {
             return Ok(());
         }
-        let (Some(consumer), Some(producer)) = (self.consumer.as_ref(), self.producer.as_mut())
-        else {
+        let (Some(consumer), Some(producer)) = (self.consumer.as_ref(), self.producer.as_mut()) else {
             return Err(Fault::Abort("the producer is gone".to_owned()));
         };
         commit::run(
-            &self.app.topology,
+            &self.app.topology.shape,
             &mut self.tasks,
             consumer.as_ref(),
             producer.as_mut(),
@@ -438,7 +435,11 @@ impl StreamThread {
                 tracing::warn!(message, "waiting, then trying again");
                 std::thread::sleep(BACKOFF);
                 // What was processed in the open transaction may be half staged.
-                if self.open { self.recover("a call failed in mid-transaction") } else { Ok(()) }
+                if self.open {
+                    self.recover("a call failed in mid-transaction")
+                } else {
+                    Ok(())
+                }
             }
             Fault::Abort(message) => self.recover(&message),
             Fault::Corrupted { task, message } => {
@@ -454,7 +455,11 @@ impl StreamThread {
                     }
                 }
                 self.restart_tasks(|id| {
-                    if *id == task { TaskStore::wipe(&dir).map_err(|e| Fault::Fatal(e.to_string())) } else { Ok(()) }
+                    if *id == task {
+                        TaskStore::wipe(&dir).map_err(|e| Fault::Fatal(e.to_string()))
+                    } else {
+                        Ok(())
+                    }
                 })
             }
             Fault::Fenced(message) => {

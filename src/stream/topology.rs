@@ -1,6 +1,6 @@
 //! The shape of a stream application: sources, processors, stores, sinks.
 //!
-//! Owns: [`Topology`] and the rules it must keep.
+//! Owns: [`Shape`] with the rules it must keep, and [`Topology`], which adds the processors.
 //! Invariant: a built topology names every topic it reads or writes, and a sub-topology with stores has exactly one
 //! source, so that a partition of state has one ordered input.
 //! Absent: what the processors mean; connections.
@@ -14,14 +14,13 @@ use super::record::{Header, Record, Topic};
 /// Makes a processor for each task.
 pub type ProcessorFactory = Arc<dyn Fn() -> Box<dyn Processor> + Send + Sync>;
 
-/// A processor with its sources, stores and sinks. Its tasks are numbered by the sources' partitions.
-#[derive(Clone)]
+/// A processor with its sources, stores and sinks, by name. Its tasks are numbered by the sources' partitions.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubTopology {
     pub name: String,
     pub sources: Vec<Topic>,
     pub stores: Vec<StoreSpec>,
     pub sinks: Vec<Topic>,
-    pub processor: ProcessorFactory,
 }
 
 /// A key-value store and the compacted topic that is its truth.
@@ -38,23 +37,26 @@ pub struct DeadLetter<'a> {
     pub record: &'a Record,
 }
 
-/// The topic for records that cannot be processed, and how one is written.
-#[derive(Clone)]
-pub struct DeadLetters {
-    pub topic: Topic,
-    pub encode: DeadLetterEncoder,
-}
-
 /// Turns a dead letter into a record's key, value and headers.
-pub type DeadLetterEncoder =
-    Arc<dyn Fn(&DeadLetter<'_>) -> (Option<Vec<u8>>, Vec<u8>, Vec<Header>) + Send + Sync>;
+pub type DeadLetterEncoder = Arc<dyn Fn(&DeadLetter<'_>) -> (Option<Vec<u8>>, Vec<u8>, Vec<Header>) + Send + Sync>;
 
-/// A stream application, checked.
-#[derive(Clone)]
-pub struct Topology {
+/// What reads and writes what, checked; without the processors themselves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// The consumer group, and the start of transactional ids.
     pub application_id: String,
     pub subs: Vec<SubTopology>,
-    pub dead_letters: DeadLetters,
+    /// Where records go that cannot be processed.
+    pub dead_letters: Topic,
+}
+
+/// A stream application: a shape, and a processor for each of its sub-topologies.
+#[derive(Clone)]
+pub struct Topology {
+    pub shape: Shape,
+    /// In the order of the shape's sub-topologies.
+    pub processors: Vec<ProcessorFactory>,
+    pub dead_letter: DeadLetterEncoder,
 }
 
 /// A topology that breaks a rule; a programming error, not a user's.
@@ -63,11 +65,36 @@ pub struct Topology {
 pub struct TopologyError(String);
 
 impl Topology {
+    /// # Errors
+    /// There is not one processor for each sub-topology.
+    pub fn new(
+        shape: Shape,
+        processors: Vec<ProcessorFactory>,
+        dead_letter: DeadLetterEncoder,
+    ) -> Result<Topology, TopologyError> {
+        if shape.subs.len() != processors.len() {
+            return Err(TopologyError(format!(
+                "{} sub-topologies, but {} processors",
+                shape.subs.len(),
+                processors.len()
+            )));
+        }
+        Ok(Topology {
+            shape,
+            processors,
+            dead_letter,
+        })
+    }
+}
+
+impl Shape {
+    /// # Errors
+    /// A rule of this module is broken.
     pub fn new(
         application_id: impl Into<String>,
         subs: Vec<SubTopology>,
-        dead_letters: DeadLetters,
-    ) -> Result<Topology, TopologyError> {
+        dead_letters: Topic,
+    ) -> Result<Shape, TopologyError> {
         let mut read = BTreeSet::new();
         let mut names = BTreeSet::new();
         for sub in &subs {
@@ -90,7 +117,7 @@ impl Topology {
                 }
             }
         }
-        Ok(Topology {
+        Ok(Shape {
             application_id: application_id.into(),
             subs,
             dead_letters,
@@ -110,7 +137,7 @@ impl Topology {
                 let changelogs = sub.stores.iter().map(|store| &store.changelog);
                 sub.sinks.iter().chain(changelogs).cloned()
             })
-            .chain([self.dead_letters.topic.clone()])
+            .chain([self.dead_letters.clone()])
             .collect()
     }
 
@@ -129,13 +156,16 @@ impl Topology {
             }
             text.push_str(&format!("  processor  {}\n", sub.name));
             for store in &sub.stores {
-                text.push_str(&format!("  store      {}  (changelog {})\n", store.name, store.changelog));
+                text.push_str(&format!(
+                    "  store      {}  (changelog {})\n",
+                    store.name, store.changelog
+                ));
             }
             for sink in &sub.sinks {
                 text.push_str(&format!("  sink       {sink}\n"));
             }
         }
-        text.push_str(&format!("\ndead letters {}\n", self.dead_letters.topic));
+        text.push_str(&format!("\ndead letters {}\n", self.dead_letters));
         text
     }
 
@@ -146,7 +176,11 @@ impl Topology {
         for sub in &self.subs {
             text.push_str(&format!("  {}[\"{}\"]\n", id(&sub.name), sub.name));
             for source in &sub.sources {
-                text.push_str(&format!("  t_{}([{source}]) --> {}\n", id(source.as_str()), id(&sub.name)));
+                text.push_str(&format!(
+                    "  t_{}([{source}]) --> {}\n",
+                    id(source.as_str()),
+                    id(&sub.name)
+                ));
             }
             for store in &sub.stores {
                 text.push_str(&format!(
@@ -162,8 +196,8 @@ impl Topology {
             text.push_str(&format!(
                 "  {} -.-> t_{}([{}])\n",
                 id(&sub.name),
-                id(self.dead_letters.topic.as_str()),
-                self.dead_letters.topic
+                id(self.dead_letters.as_str()),
+                self.dead_letters
             ));
         }
         text

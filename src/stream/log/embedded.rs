@@ -14,12 +14,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rocksdb::{ColumnFamilyDescriptor, DB, Direction, IteratorMode, Options, WriteBatch, WriteOptions};
 
 use super::{
-    Cleanup, Consumer, Event, GroupSpec, Log, LogError, LogErrorKind, Membership, Positions,
-    Producer, Reader, TopicFound, TopicSpec,
+    Cleanup, Consumer, Event, GroupSpec, Log, LogError, LogErrorKind, Membership, Positions, Producer, Reader,
+    TopicFound, TopicSpec,
 };
-use crate::stream::record::{
-    Header, Offset, Outgoing, Partition, Record, Timestamp, Topic, TopicPartition,
-};
+use crate::stream::record::{Header, Offset, Outgoing, Partition, Record, Timestamp, Topic, TopicPartition};
 
 /// Records of one partition that one poll or read hands out at most.
 const MAX_FETCH_RECORDS: usize = 1_000;
@@ -86,15 +84,11 @@ impl Group {
             }
             let ceiling = state.bounds.len().div_ceil(subscribed.len());
             let mut here: BTreeMap<u64, usize> = BTreeMap::new();
-            let all = (0..state.bounds.len() as u32)
-                .map(|n| TopicPartition::new(topic, Partition(n)));
+            let all = (0..state.bounds.len() as u32).map(|n| TopicPartition::new(topic, Partition(n)));
             let mut open = Vec::new();
             for at in all {
                 match self.owned.get(&at) {
-                    Some(owner)
-                        if subscribed.contains(owner)
-                            && here.get(owner).copied().unwrap_or(0) < ceiling =>
-                    {
+                    Some(owner) if subscribed.contains(owner) && here.get(owner).copied().unwrap_or(0) < ceiling => {
                         *here.entry(*owner).or_default() += 1;
                         *load.entry(*owner).or_default() += 1;
                         target.insert(at, *owner);
@@ -103,9 +97,13 @@ impl Group {
                 }
             }
             for at in open {
-                let least = subscribed
-                    .iter()
-                    .min_by_key(|m| (here.get(m).copied().unwrap_or(0), load.get(m).copied().unwrap_or(0), **m));
+                let least = subscribed.iter().min_by_key(|m| {
+                    (
+                        here.get(m).copied().unwrap_or(0),
+                        load.get(m).copied().unwrap_or(0),
+                        **m,
+                    )
+                });
                 if let Some(member) = least {
                     *here.entry(*member).or_default() += 1;
                     *load.entry(*member).or_default() += 1;
@@ -125,8 +123,7 @@ impl EmbeddedLog {
         options.create_missing_column_families(true);
         options.set_max_total_wal_size(64 << 20);
         options.set_compression_type(rocksdb::DBCompressionType::Lz4);
-        let families = [META, RECORDS]
-            .map(|name| ColumnFamilyDescriptor::new(name, options.clone()));
+        let families = [META, RECORDS].map(|name| ColumnFamilyDescriptor::new(name, options.clone()));
         let db = DB::open_cf_descriptors(&options, dir, families).map_err(|error| {
             let hint = if error.to_string().contains("lock") {
                 "; another process has it open: stop that one first"
@@ -243,7 +240,10 @@ impl Shared {
         }
         let first = record_key(number, at.partition.0, from.0);
         let family = self.family(RECORDS)?;
-        for item in self.db.iterator_cf(family, IteratorMode::From(&first, Direction::Forward)) {
+        for item in self
+            .db
+            .iterator_cf(family, IteratorMode::From(&first, Direction::Forward))
+        {
             let (key, value) = item.map_err(storage)?;
             if key.len() != 16 || key[..8] != first[..8] {
                 break;
@@ -278,9 +278,9 @@ impl Shared {
                 match kept.cleanup {
                     Cleanup::Compact => self.compact(kept, &at)?,
                     Cleanup::Delete { retention: None } => {}
-                    Cleanup::Delete {
-                        retention: Some(keep),
-                    } => self.expire(kept, &at, now - keep.as_millis() as i64)?,
+                    Cleanup::Delete { retention: Some(keep) } => {
+                        self.expire(kept, &at, now - keep.as_millis() as i64)?
+                    }
                 }
             }
         }
@@ -360,9 +360,7 @@ impl Log for EmbeddedLog {
             let cleanup = match spec.cleanup {
                 Cleanup::Compact => u64::MAX,
                 Cleanup::Delete { retention: None } => 0,
-                Cleanup::Delete {
-                    retention: Some(keep),
-                } => (keep.as_millis() as u64).max(1),
+                Cleanup::Delete { retention: Some(keep) } => (keep.as_millis() as u64).max(1),
             };
             let mut value = Vec::with_capacity(16);
             value.extend_from_slice(&number.to_be_bytes());
@@ -399,9 +397,7 @@ impl Log for EmbeddedLog {
         state.next_member += 1;
         let member = state.next_member;
         let joined = state.groups.entry(group.group.clone()).or_default();
-        joined
-            .members
-            .insert(member, group.topics.iter().cloned().collect());
+        joined.members.insert(member, group.topics.iter().cloned().collect());
         self.0.changed.notify_all();
         Ok(Box::new(EmbeddedConsumer {
             log: self.clone(),
@@ -505,9 +501,7 @@ impl EmbeddedConsumer {
             .owned
             .iter()
             .filter(|(at, owner)| {
-                **owner == self.member
-                    && target.get(at) != Some(&self.member)
-                    && !self.announced.contains(at)
+                **owner == self.member && target.get(at) != Some(&self.member) && !self.announced.contains(at)
             })
             .map(|(at, _)| at.clone())
             .collect();
@@ -677,11 +671,7 @@ impl Producer for EmbeddedProducer {
         }
     }
 
-    fn commit(
-        &mut self,
-        offsets: &Positions,
-        membership: Option<&Membership>,
-    ) -> Result<Positions, LogError> {
+    fn commit(&mut self, offsets: &Positions, membership: Option<&Membership>) -> Result<Positions, LogError> {
         let Some(records) = self.open.take() else {
             return Err(LogError::fatal("no transaction is open"));
         };
@@ -866,10 +856,7 @@ struct Cut<'a>(&'a [u8]);
 
 impl Cut<'_> {
     fn take<const N: usize>(&mut self) -> Result<[u8; N], LogError> {
-        let (head, tail) = self
-            .0
-            .split_first_chunk::<N>()
-            .ok_or_else(|| corrupt("a number"))?;
+        let (head, tail) = self.0.split_first_chunk::<N>().ok_or_else(|| corrupt("a number"))?;
         self.0 = tail;
         Ok(*head)
     }

@@ -14,24 +14,18 @@ use std::time::{Duration, Instant};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::{ClientConfig, FromClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
-use rdkafka::consumer::{
-    BaseConsumer, Consumer as _, ConsumerContext, ConsumerGroupMetadata, RebalanceProtocol,
-};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, ConsumerGroupMetadata, RebalanceProtocol};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header as KafkaHeader, Headers as _, Message as _, OwnedHeaders};
-use rdkafka::producer::{
-    BaseRecord, NoCustomPartitioner, Producer as _, ProducerContext, ThreadedProducer,
-};
+use rdkafka::producer::{BaseRecord, NoCustomPartitioner, Producer as _, ProducerContext, ThreadedProducer};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
 use super::{
-    Cleanup, Consumer, Event, GroupSpec, Log, LogError, LogErrorKind, Membership, Positions,
-    Producer, Reader, TopicFound, TopicSpec,
+    Cleanup, Consumer, Event, GroupSpec, Log, LogError, LogErrorKind, Membership, Positions, Producer, Reader,
+    TopicFound, TopicSpec,
 };
-use crate::stream::record::{
-    Header, Offset, Outgoing, Partition, Record, Timestamp, Topic, TopicPartition,
-};
+use crate::stream::record::{Header, Offset, Outgoing, Partition, Record, Timestamp, Topic, TopicPartition};
 
 /// Records handed out by one poll at most.
 const MAX_POLL_RECORDS: usize = 2_000;
@@ -68,8 +62,7 @@ impl KafkaLog {
         let admin = AdminClient::from_config(&base).map_err(setup)?;
         let mut config = base.clone();
         config.set("isolation.level", "read_uncommitted");
-        let uncommitted =
-            BaseConsumer::from_config_and_context(&config, Quiet).map_err(setup)?;
+        let uncommitted = BaseConsumer::from_config_and_context(&config, Quiet).map_err(setup)?;
         let deadline = Instant::now() + wait;
         loop {
             match uncommitted.fetch_metadata(None, Duration::from_secs(5).min(wait)) {
@@ -152,9 +145,7 @@ impl Log for KafkaLog {
                 );
                 match spec.cleanup {
                     Cleanup::Compact => topic.set("cleanup.policy", "compact"),
-                    Cleanup::Delete { .. } => topic
-                        .set("cleanup.policy", "delete")
-                        .set("retention.ms", retention),
+                    Cleanup::Delete { .. } => topic.set("cleanup.policy", "delete").set("retention.ms", retention),
                 }
             })
             .collect();
@@ -238,7 +229,12 @@ impl Log for KafkaLog {
         Ok(Box::new(KafkaConsumer {
             consumer,
             shared,
-            topics: group.topics.iter().cloned().map(|t| (t.as_str().to_owned(), t)).collect(),
+            topics: group
+                .topics
+                .iter()
+                .cloned()
+                .map(|t| (t.as_str().to_owned(), t))
+                .collect(),
             next: HashMap::new(),
         }))
     }
@@ -248,7 +244,10 @@ impl Log for KafkaLog {
         config
             .set("transactional.id", transactional_id)
             .set("enable.idempotence", "true")
-            .set("transaction.timeout.ms", self.timeouts.transaction.as_millis().to_string())
+            .set(
+                "transaction.timeout.ms",
+                self.timeouts.transaction.as_millis().to_string(),
+            )
             .set("compression.type", "lz4")
             .set("linger.ms", "5")
             .set("batch.num.messages", "10000")
@@ -276,8 +275,7 @@ impl Log for KafkaLog {
             .set("auto.offset.reset", "earliest")
             .set("enable.auto.commit", "false")
             .set("fetch.wait.max.ms", "50");
-        let consumer: BaseConsumer<Quiet> =
-            BaseConsumer::from_config_and_context(&config, Quiet).map_err(setup)?;
+        let consumer: BaseConsumer<Quiet> = BaseConsumer::from_config_and_context(&config, Quiet).map_err(setup)?;
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(
             at.topic.as_str(),
@@ -304,8 +302,7 @@ impl Log for KafkaLog {
     fn committed(&self, group: &str, of: &[TopicPartition]) -> Result<Positions, LogError> {
         let mut config = self.base();
         config.set("group.id", group).set("enable.auto.commit", "false");
-        let consumer: BaseConsumer<Quiet> =
-            BaseConsumer::from_config_and_context(&config, Quiet).map_err(setup)?;
+        let consumer: BaseConsumer<Quiet> = BaseConsumer::from_config_and_context(&config, Quiet).map_err(setup)?;
         let found = consumer
             .committed_offsets(list_of(of), REQUEST_TIMEOUT)
             .map_err(|error| classify(&format!("asking for the offsets of group {group}"), &error))?;
@@ -342,10 +339,7 @@ fn positions(list: &TopicPartitionList) -> Positions {
         .iter()
         .filter_map(|element| match element.offset() {
             KafkaOffset::Offset(offset) if offset >= 0 => Some((
-                TopicPartition::new(
-                    &Topic::new(element.topic()),
-                    Partition(element.partition() as u32),
-                ),
+                TopicPartition::new(&Topic::new(element.topic()), Partition(element.partition() as u32)),
                 Offset(offset as u64),
             )),
             _ => None,
@@ -379,12 +373,7 @@ impl RebalanceQueue {
 impl ClientContext for Rebalances {}
 
 impl ConsumerContext for Rebalances {
-    fn rebalance(
-        &self,
-        consumer: &BaseConsumer<Self>,
-        err: RDKafkaRespErr,
-        list: &mut TopicPartitionList,
-    ) {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, err: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let partitions: Vec<TopicPartition> = list
             .elements()
             .iter()
@@ -558,9 +547,7 @@ impl Consumer for KafkaConsumer {
             .seek_partitions(list, REQUEST_TIMEOUT)
             .map_err(|error| classify("rewinding", &error))?;
         for element in done.elements() {
-            element
-                .error()
-                .map_err(|error| classify("rewinding", &error))?;
+            element.error().map_err(|error| classify("rewinding", &error))?;
         }
         Ok(())
     }
@@ -590,9 +577,10 @@ impl Consumer for KafkaConsumer {
     }
 
     fn membership(&self) -> Result<Membership, LogError> {
-        self.consumer.group_metadata().map(Membership::new).ok_or_else(|| {
-            LogError::new(LogErrorKind::Fenced, "the consumer is no member of its group")
-        })
+        self.consumer
+            .group_metadata()
+            .map(Membership::new)
+            .ok_or_else(|| LogError::new(LogErrorKind::Fenced, "the consumer is no member of its group"))
     }
 }
 
@@ -738,11 +726,7 @@ impl Producer for KafkaProducer {
         }
     }
 
-    fn commit(
-        &mut self,
-        offsets: &Positions,
-        membership: Option<&Membership>,
-    ) -> Result<Positions, LogError> {
+    fn commit(&mut self, offsets: &Positions, membership: Option<&Membership>) -> Result<Positions, LogError> {
         self.drain()?;
         if let (Some(membership), false) = (membership, offsets.is_empty()) {
             let metadata = membership.get::<ConsumerGroupMetadata>()?;
@@ -756,23 +740,18 @@ impl Producer for KafkaProducer {
                 .map_err(|error| classify("listing offsets", &error))?;
             }
             retrying(self.timeout, || {
-                self.producer
-                    .send_offsets_to_transaction(&list, metadata, self.timeout)
+                self.producer.send_offsets_to_transaction(&list, metadata, self.timeout)
             })
             .map_err(|error| classify("adding offsets to the transaction", &error).but_not_retry())?;
         }
         // A retriable error of EndTxn may be asked again; anything less than a clear refusal leaves the outcome open.
-        retrying(self.timeout, || self.producer.commit_transaction(self.timeout)).map_err(
-            |error| {
-                let known = classify("committing", &error);
-                match known.kind {
-                    LogErrorKind::Retry | LogErrorKind::Fatal => {
-                        LogError::new(LogErrorKind::Unknown, known.message)
-                    }
-                    LogErrorKind::Abort | LogErrorKind::Unknown | LogErrorKind::Fenced => known,
-                }
-            },
-        )?;
+        retrying(self.timeout, || self.producer.commit_transaction(self.timeout)).map_err(|error| {
+            let known = classify("committing", &error);
+            match known.kind {
+                LogErrorKind::Retry | LogErrorKind::Fatal => LogError::new(LogErrorKind::Unknown, known.message),
+                LogErrorKind::Abort | LogErrorKind::Unknown | LogErrorKind::Fenced => known,
+            }
+        })?;
         let delivered = std::mem::take(&mut *self.deliveries.lock());
         let mut ends = Positions::new();
         for (topic, partitions) in delivered.ends {
@@ -797,16 +776,11 @@ impl Producer for KafkaProducer {
 }
 
 /// Calls again while librdkafka says that the very same call may be repeated.
-fn retrying(
-    within: Duration,
-    mut call: impl FnMut() -> Result<(), KafkaError>,
-) -> Result<(), KafkaError> {
+fn retrying(within: Duration, mut call: impl FnMut() -> Result<(), KafkaError>) -> Result<(), KafkaError> {
     let deadline = Instant::now() + within;
     loop {
         match call() {
-            Err(KafkaError::Transaction(error))
-                if error.is_retriable() && Instant::now() < deadline =>
-            {
+            Err(KafkaError::Transaction(error)) if error.is_retriable() && Instant::now() < deadline => {
                 tracing::warn!(%error, "transaction call will be repeated");
                 std::thread::sleep(Duration::from_millis(50));
             }
@@ -914,9 +888,7 @@ fn classify(doing: &str, error: &KafkaError) -> LogError {
         KafkaError::Transaction(_) => LogErrorKind::Fatal,
         other => match other.rdkafka_error_code() {
             Some(code) if fenced(code) => LogErrorKind::Fenced,
-            Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight) => {
-                LogErrorKind::Abort
-            }
+            Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight) => LogErrorKind::Abort,
             Some(code) if TRANSIENT.contains(&code) => LogErrorKind::Retry,
             _ => LogErrorKind::Fatal,
         },
@@ -929,10 +901,7 @@ impl LogError {
     fn but_not_retry(self) -> LogError {
         match self.kind {
             LogErrorKind::Retry => LogError::new(LogErrorKind::Abort, self.message),
-            LogErrorKind::Abort
-            | LogErrorKind::Unknown
-            | LogErrorKind::Fenced
-            | LogErrorKind::Fatal => self,
+            LogErrorKind::Abort | LogErrorKind::Unknown | LogErrorKind::Fenced | LogErrorKind::Fatal => self,
         }
     }
 }

@@ -134,9 +134,9 @@ impl Membership {
     }
 
     pub fn get<T: Any>(&self) -> Result<&T, LogError> {
-        self.0.downcast_ref::<T>().ok_or_else(|| {
-            LogError::fatal("a membership of one log was handed to the producer of another")
-        })
+        self.0
+            .downcast_ref::<T>()
+            .ok_or_else(|| LogError::fatal("a membership of one log was handed to the producer of another"))
     }
 }
 
@@ -151,11 +151,7 @@ pub trait Producer: Send {
     /// Ends the transaction: waits for every delivery, adds the group's offsets, commits. Returns, for each partition
     /// written to, the position after the last record. [`LogErrorKind::Unknown`] means that the commit may or may not
     /// have happened.
-    fn commit(
-        &mut self,
-        offsets: &Positions,
-        membership: Option<&Membership>,
-    ) -> Result<Positions, LogError>;
+    fn commit(&mut self, offsets: &Positions, membership: Option<&Membership>) -> Result<Positions, LogError>;
 
     /// Ends the transaction without effect.
     fn abort(&mut self) -> Result<(), LogError>;

@@ -1,0 +1,22 @@
+# accrue in a small image: built in one stage, run as a plain user in the next.
+FROM rust:1.95-bookworm AS build
+RUN apt-get update && apt-get install -y --no-install-recommends libclang-dev && rm -rf /var/lib/apt/lists/*
+WORKDIR /accrue
+COPY . .
+# Caches outlive the layer, so that RocksDB is compiled once; the binary is copied out of them.
+RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/accrue/target \
+    cargo build --locked --release --bin accrue && cp target/release/accrue /usr/local/bin/accrue
+
+FROM debian:bookworm-slim
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates libssl3 zlib1g \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin accrue \
+    && install -d -o accrue -g accrue /var/lib/accrue /etc/accrue
+COPY --from=build /usr/local/bin/accrue /usr/local/bin/accrue
+COPY topology.toml /etc/accrue/topology.toml
+USER 10001:10001
+WORKDIR /var/lib/accrue
+EXPOSE 8080
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["accrue"]
+CMD ["run", "--topology", "/etc/accrue/topology.toml"]

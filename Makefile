@@ -1,0 +1,32 @@
+# The two commands a newcomer needs are `make quickstart` and `make test`.
+
+SHELL := /bin/bash
+CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/accrue
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+
+.PHONY: help quickstart test test-fast bench deps fmt
+
+help:
+	@echo "make quickstart  build, load the sample CRM history, print the books"
+	@echo "make test        all tests, on the embedded log and on real servers"
+	@echo "make test-fast   the tests that need no server"
+	@echo "make bench       records a second, CPU seconds per million records"
+
+quickstart: deps
+	cargo run --quiet -- quickstart
+
+test: deps
+	tools/test
+
+test-fast: deps
+	cargo test
+
+bench: deps
+	tools/bench
+
+# Installs what the build needs (Debian, as root), or says what to install.
+deps:
+	@tools/deps
+
+fmt:
+	cargo fmt

@@ -1,0 +1,55 @@
+//! `accrue apply`: topics and schemas, a plan first.
+
+use clap::Args;
+
+use super::{Failure, TopologyFile, connect};
+use crate::observe::logs;
+use crate::pipeline;
+use crate::stream::log::{Cleanup, TopicSpec};
+
+#[derive(Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    file: TopologyFile,
+    /// Print the plan and change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    logs::init("warn");
+    let topology = arguments.file.load()?;
+    let log = connect::log(&topology)?;
+    let (registry, _) = connect::registry(&topology)?;
+    let specs = pipeline::topics(&topology);
+    let mut missing = Vec::new();
+    for spec in &specs {
+        match log.partitions(&spec.topic)? {
+            Some(partitions) => println!("topic   {:<44} exists, {partitions} partitions", spec.topic),
+            None => {
+                println!("topic   {:<44} create: {}", spec.topic, describe(spec));
+                missing.push(spec.clone());
+            }
+        }
+    }
+    for (subject, compatibility) in pipeline::subjects(&topology) {
+        println!("schema  {:<44} register, {}", subject.as_str(), compatibility.as_str());
+    }
+    if arguments.dry_run {
+        println!("dry run: nothing was changed");
+        return Ok(());
+    }
+    log.create_topics(&missing)?;
+    pipeline::schemas(&topology, registry)?;
+    println!("done: {} topics created, schemas registered", missing.len());
+    Ok(())
+}
+
+fn describe(spec: &TopicSpec) -> String {
+    let cleanup = match spec.cleanup {
+        Cleanup::Compact => "compacted".to_owned(),
+        Cleanup::Delete { retention: None } => "kept for ever".to_owned(),
+        Cleanup::Delete { retention: Some(keep) } => format!("kept {} h", keep.as_secs() / 3600),
+    };
+    format!("{} partitions, {cleanup}", spec.partitions)
+}

@@ -1,0 +1,86 @@
+//! From a topology to the things it names: the log, the registry, the schemas, the stream topology.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+
+use super::Failure;
+use crate::codec::registry::confluent::Access;
+use crate::codec::registry::{Confluent, Embedded, Registry};
+use crate::config::{self, RegistryAuth, RegistryPlace, Topology};
+use crate::stream::app::RuntimeConfig;
+use crate::stream::log::Log;
+use crate::stream::log::embedded::EmbeddedLog;
+use crate::stream::log::kafka::{KafkaLog, KafkaTimeouts};
+
+/// Opens the log that the topology names; waits for Kafka as long as it says, visibly.
+pub fn log(topology: &Topology) -> Result<Arc<dyn Log>, Failure> {
+    match &topology.log {
+        config::Log::Embedded(embedded) => Ok(Arc::new(EmbeddedLog::open(&embedded.dir, embedded.sync)?)),
+        config::Log::Kafka(kafka) => {
+            let mut properties: BTreeMap<String, String> = kafka
+                .properties
+                .iter()
+                .map(|(name, value)| (name.to_owned(), value.reveal().to_owned()))
+                .collect();
+            properties.insert(
+                "bootstrap.servers".to_owned(),
+                kafka.bootstrap_servers.as_str().to_owned(),
+            );
+            Ok(Arc::new(KafkaLog::connect(
+                properties,
+                KafkaTimeouts {
+                    transaction: topology.runtime.transaction_timeout.get(),
+                    session: topology.runtime.session_timeout.get(),
+                },
+                kafka.startup_timeout.get(),
+                &|message| tracing::warn!("{message}"),
+            )?))
+        }
+    }
+}
+
+/// The schema registry, and the embedded one once more when it is that, to be served.
+pub fn registry(topology: &Topology) -> Result<(Arc<dyn Registry>, Option<Arc<Embedded>>), Failure> {
+    match &topology.registry.place {
+        RegistryPlace::Embedded { dir } => {
+            let embedded = Arc::new(Embedded::open(dir)?);
+            Ok((embedded.clone(), Some(embedded)))
+        }
+        RegistryPlace::Confluent { url, auth } => {
+            let access = match auth {
+                RegistryAuth::None => Access::Open,
+                RegistryAuth::Basic { username, password } => Access::Basic {
+                    user: username.clone(),
+                    password: password.reveal().to_owned(),
+                },
+                RegistryAuth::Token(token) => Access::Bearer {
+                    token: token.reveal().to_owned(),
+                },
+            };
+            let registry =
+                Confluent::new(url.as_str(), access).with_context(|| format!("schema registry {}", url.as_str()))?;
+            Ok((Arc::new(registry), None))
+        }
+    }
+}
+
+/// The runtime's settings.
+pub fn runtime_config(topology: &Topology) -> RuntimeConfig {
+    let runtime = &topology.runtime;
+    RuntimeConfig {
+        threads: usize::from(runtime.threads),
+        state_dir: topology.state.dir.clone(),
+        memory_budget_bytes: topology.state.memory_budget.bytes() as usize,
+        commit_interval: runtime.commit_interval.get(),
+        max_records_per_commit: runtime.max_records_per_commit as usize,
+        overlay_max_bytes: runtime.overlay_max_bytes.bytes() as usize,
+        max_task_idle: std::time::Duration::from_millis(100),
+        restore_threads: usize::from(runtime.restore_threads),
+        instance: match &topology.log {
+            config::Log::Kafka(kafka) => kafka.instance_id.as_ref().map(|id| id.as_str().to_owned()),
+            config::Log::Embedded(_) => None,
+        },
+    }
+}

@@ -1,0 +1,112 @@
+//! The command line: one file per subcommand.
+//!
+//! Owns: arguments, wiring, exit codes (0 done, 1 failed, 2 bad usage or configuration).
+//! Invariant: a command prints its result on stdout and everything else on stderr.
+//! Absent: logic that a test would want without a process; that lives in the room it belongs to.
+
+mod apply;
+mod books;
+mod check;
+mod connect;
+mod describe;
+mod quickstart;
+mod run;
+mod topics;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, Problem, Topology};
+
+/// Carries closed deals from the CRM to the books, exactly once.
+#[derive(Parser)]
+#[command(name = "accrue", version, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Everything in one process: loads a sample CRM history, prints the books
+    Quickstart(quickstart::Arguments),
+    /// Validate topology.toml: every error, with its line
+    Check(TopologyFile),
+    /// Print what reads and writes what
+    Describe(describe::Arguments),
+    /// Create topics and register schemas: a plan first, then do it
+    Apply(apply::Arguments),
+    /// The stream processor
+    Run(TopologyFile),
+    /// Fold facts through the accounting core
+    #[command(subcommand)]
+    Books(books::Command),
+    /// Look into topics
+    #[command(subcommand)]
+    Topics(topics::Command),
+}
+
+/// Which topology file.
+#[derive(Args)]
+pub struct TopologyFile {
+    /// The topology file
+    #[arg(long, short, default_value = "topology.toml", env = "ACCRUE_TOPOLOGY")]
+    topology: PathBuf,
+}
+
+impl TopologyFile {
+    fn load(&self) -> Result<Topology, Failure> {
+        config::load(&self.topology).map_err(Failure::Configuration)
+    }
+}
+
+/// Why a command failed, and so its exit code.
+pub enum Failure {
+    /// Exit code 2: each problem of the topology file.
+    Configuration(Vec<Problem>),
+    /// Exit code 2: arguments that cannot be right.
+    Usage(String),
+    /// Exit code 1.
+    Failed(anyhow::Error),
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Failure {
+        Failure::Failed(error.into())
+    }
+}
+
+/// Runs one command to its end.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        Command::Quickstart(arguments) => quickstart::run(&arguments),
+        Command::Check(file) => check::run(&file),
+        Command::Describe(arguments) => describe::run(&arguments),
+        Command::Apply(arguments) => apply::run(&arguments),
+        Command::Run(file) => run::run(&file),
+        Command::Books(command) => books::run(&command),
+        Command::Topics(command) => topics::run(&command),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Configuration(problems)) => {
+            for problem in &problems {
+                eprintln!("{problem}");
+            }
+            let s = if problems.len() == 1 { "" } else { "s" };
+            eprintln!("{} problem{s}; nothing was started", problems.len());
+            ExitCode::from(2)
+        }
+        Err(Failure::Usage(message)) => {
+            eprintln!("error: {message}");
+            ExitCode::from(2)
+        }
+        Err(Failure::Failed(error)) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! The stored state of the contract stage: contracts, and the reference facts it has learned.
+//!
+//! Invariant: a contract comes back equal to what was stored, its facts' instants to the microsecond. Deliberately
+//! absent: anything `revenue` derives; the schema has a field for each field of `Contract` and of what was issued.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::sync::LazyLock;
+
+use serde::{Deserialize, Serialize};
+
+use super::Refused;
+use super::facts::FactWire;
+use super::names::{Named, named};
+use super::stored::Stored;
+use super::wire::{Amount, Bytes, Day, Fixed};
+use crate::revenue::contract::Contract;
+use crate::revenue::fact::Fact;
+use crate::revenue::ids::{ContractId, DealId, EntryId, EventId, LineType, ObligationId, TenantId};
+use crate::revenue::journal::{Issued, Key, Kind, What};
+use crate::revenue::ledger::Ledger;
+use crate::revenue::money::Currency;
+use crate::revenue::period::Period;
+use crate::revenue::reference::RateNeeded;
+
+static STORED: LazyLock<Stored> =
+    LazyLock::new(|| Stored::new("contract store", &[include_str!("../../avro/contract-store.avsc")]));
+
+pub fn encode(contract: &Contract) -> Result<Vec<u8>, Refused> {
+    STORED.encode(&StoredWire {
+        contract: Some(ContractWire::from(contract)),
+        fact: None,
+    })
+}
+
+/// # Errors
+/// Bytes of a newer program, or not a contract's: the store cannot be used as it is.
+pub fn decode(bytes: &[u8]) -> Result<Contract, Refused> {
+    match STORED.decode(bytes)? {
+        StoredWire {
+            contract: Some(contract),
+            fact: None,
+        } => Contract::try_from(contract),
+        StoredWire { .. } => Err(bad("the value", "not a contract")),
+    }
+}
+
+pub fn encode_fact(fact: &Fact) -> Result<Vec<u8>, Refused> {
+    STORED.encode(&StoredWire {
+        contract: None,
+        fact: Some(FactWire::from(fact)),
+    })
+}
+
+/// # Errors
+/// As `decode`.
+pub fn decode_fact(bytes: &[u8]) -> Result<Fact, Refused> {
+    match STORED.decode(bytes)? {
+        StoredWire {
+            contract: None,
+            fact: Some(fact),
+        } => Fact::try_from(fact),
+        StoredWire { .. } => Err(bad("the value", "not a fact")),
+    }
+}
+
+named! { Kind:
+    Invoice = "invoice",
+    Payment = "payment",
+    Adjustment = "adjustment",
+    CreditMemo = "credit_memo",
+    Reversal = "reversal",
+    Recognition = "recognition",
+    FxRemeasurement = "fx_remeasurement",
+}
+
+named! { What:
+    Invoice = "invoice",
+    Application = "application",
+    Payment = "payment",
+    Lump = "lump",
+    CreditMemo = "credit_memo",
+    Recognition = "recognition",
+    Remeasurement = "remeasurement",
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename = "ContractStored")]
+struct StoredWire<'a> {
+    contract: Option<ContractWire<'a>>,
+    fact: Option<FactWire<'a>>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename = "Contract")]
+struct ContractWire<'a> {
+    tenant_id: Cow<'a, str>,
+    deal_id: Cow<'a, str>,
+    facts: Vec<FactWire<'a>>,
+    issued: Vec<IssuedWire<'a>>,
+    ledger: LedgerWire,
+    locked: Vec<String>,
+    waits_for: Option<RateNeededWire<'a>>,
+    next_due: Option<Day>,
+    schedule_hash: Bytes,
+    billing_hash: Bytes,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename = "Issued")]
+struct IssuedWire<'a> {
+    entry_id: Cow<'a, str>,
+    natural_date: Day,
+    what: Cow<'a, str>,
+    obligation_id: Option<Cow<'a, str>>,
+    fact: Option<Cow<'a, str>>,
+    kind: Cow<'a, str>,
+    contract_id: Cow<'a, str>,
+    line_type: Option<Cow<'a, str>>,
+    date: Day,
+    period: String,
+    concerns: String,
+    amount: Amount,
+    tax: Amount,
+    functional: Amount,
+    position: Amount,
+    receivable: Amount,
+    cause: Cow<'a, str>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename = "Ledger")]
+struct LedgerWire {
+    position: Amount,
+    position_functional: Amount,
+    receivable: Amount,
+    receivable_functional: Amount,
+    deposit: Amount,
+    remeasured: Option<Day>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename = "RateNeeded")]
+pub(super) struct RateNeededWire<'a> {
+    base: Cow<'a, str>,
+    quote: Cow<'a, str>,
+    date: Day,
+}
+
+impl<'a> From<&'a Contract> for ContractWire<'a> {
+    fn from(contract: &'a Contract) -> ContractWire<'a> {
+        let ledger = &contract.ledger;
+        ContractWire {
+            tenant_id: contract.tenant.as_str().into(),
+            deal_id: contract.deal.as_str().into(),
+            facts: contract.facts.iter().map(FactWire::from).collect(),
+            issued: contract.issued.iter().map(IssuedWire::from).collect(),
+            ledger: LedgerWire {
+                position: Fixed(ledger.position),
+                position_functional: Fixed(ledger.position_functional),
+                receivable: Fixed(ledger.receivable),
+                receivable_functional: Fixed(ledger.receivable_functional),
+                deposit: Fixed(ledger.deposit),
+                remeasured: ledger.remeasured.map(Day),
+            },
+            locked: contract.locked.iter().map(Period::to_string).collect(),
+            waits_for: contract.waits_for.as_ref().map(RateNeededWire::from),
+            next_due: contract.next_due.map(Day),
+            schedule_hash: Bytes(contract.schedule_hash.to_vec()),
+            billing_hash: Bytes(contract.billing_hash.to_vec()),
+        }
+    }
+}
+
+impl TryFrom<ContractWire<'_>> for Contract {
+    type Error = Refused;
+
+    fn try_from(wire: ContractWire<'_>) -> Result<Contract, Refused> {
+        let hash =
+            |field: &str, bytes: Bytes| <[u8; 32]>::try_from(bytes.0).map_err(|_| bad(field, "not a hash of 32 bytes"));
+        Ok(Contract {
+            tenant: id("tenant_id", &wire.tenant_id, TenantId::parse)?,
+            deal: id("deal_id", &wire.deal_id, DealId::parse)?,
+            facts: wire.facts.into_iter().map(Fact::try_from).collect::<Result<_, _>>()?,
+            issued: wire
+                .issued
+                .into_iter()
+                .map(Issued::try_from)
+                .collect::<Result<_, _>>()?,
+            ledger: Ledger {
+                position: wire.ledger.position.0,
+                position_functional: wire.ledger.position_functional.0,
+                receivable: wire.ledger.receivable.0,
+                receivable_functional: wire.ledger.receivable_functional.0,
+                deposit: wire.ledger.deposit.0,
+                remeasured: wire.ledger.remeasured.map(|day| day.0),
+            },
+            locked: wire
+                .locked
+                .iter()
+                .map(|label| period("locked", label))
+                .collect::<Result<BTreeSet<_>, _>>()?,
+            waits_for: wire.waits_for.map(RateNeeded::try_from).transpose()?,
+            next_due: wire.next_due.map(|day| day.0),
+            schedule_hash: hash("schedule_hash", wire.schedule_hash)?,
+            billing_hash: hash("billing_hash", wire.billing_hash)?,
+        })
+    }
+}
+
+impl<'a> From<&'a Issued> for IssuedWire<'a> {
+    fn from(issued: &'a Issued) -> IssuedWire<'a> {
+        IssuedWire {
+            entry_id: issued.entry_id.as_str().into(),
+            natural_date: Day(issued.key.date),
+            what: issued.key.what.name().into(),
+            obligation_id: issued.key.obligation.as_ref().map(|id| id.as_str().into()),
+            fact: issued.key.fact.as_ref().map(|id| id.as_str().into()),
+            kind: issued.kind.name().into(),
+            contract_id: issued.contract.as_str().into(),
+            line_type: issued.line_type.as_ref().map(|of| of.as_str().into()),
+            date: Day(issued.date),
+            period: issued.period.to_string(),
+            concerns: issued.concerns.to_string(),
+            amount: Fixed(issued.amount),
+            tax: Fixed(issued.tax),
+            functional: Fixed(issued.functional),
+            position: Fixed(issued.position),
+            receivable: Fixed(issued.receivable),
+            cause: issued.cause.as_str().into(),
+        }
+    }
+}
+
+impl TryFrom<IssuedWire<'_>> for Issued {
+    type Error = Refused;
+
+    fn try_from(wire: IssuedWire<'_>) -> Result<Issued, Refused> {
+        Ok(Issued {
+            entry_id: id("entry_id", &wire.entry_id, EntryId::parse)?,
+            key: Key {
+                date: wire.natural_date.0,
+                what: What::of_name(&wire.what).ok_or_else(|| bad("what", &wire.what))?,
+                obligation: maybe_id("obligation_id", wire.obligation_id.as_deref(), ObligationId::parse)?,
+                fact: maybe_id("fact", wire.fact.as_deref(), EventId::parse)?,
+            },
+            kind: Kind::of_name(&wire.kind).ok_or_else(|| bad("kind", &wire.kind))?,
+            contract: id("contract_id", &wire.contract_id, ContractId::parse)?,
+            line_type: maybe_id("line_type", wire.line_type.as_deref(), LineType::parse)?,
+            date: wire.date.0,
+            period: period("period", &wire.period)?,
+            concerns: period("concerns", &wire.concerns)?,
+            amount: wire.amount.0,
+            tax: wire.tax.0,
+            functional: wire.functional.0,
+            position: wire.position.0,
+            receivable: wire.receivable.0,
+            cause: id("cause", &wire.cause, EventId::parse)?,
+        })
+    }
+}
+
+impl<'a> From<&'a RateNeeded> for RateNeededWire<'a> {
+    fn from(needed: &'a RateNeeded) -> RateNeededWire<'a> {
+        RateNeededWire {
+            base: needed.base.code().into(),
+            quote: needed.quote.code().into(),
+            date: Day(needed.date),
+        }
+    }
+}
+
+impl TryFrom<RateNeededWire<'_>> for RateNeeded {
+    type Error = Refused;
+
+    fn try_from(wire: RateNeededWire<'_>) -> Result<RateNeeded, Refused> {
+        let currency = |code: &str| Currency::parse(code).ok_or_else(|| bad("waits_for", code));
+        Ok(RateNeeded {
+            base: currency(&wire.base)?,
+            quote: currency(&wire.quote)?,
+            date: wire.date.0,
+        })
+    }
+}
+
+pub(super) fn id<T>(field: &str, text: &str, parse: impl Fn(String) -> Option<T>) -> Result<T, Refused> {
+    parse(text.to_string()).ok_or_else(|| bad(field, text))
+}
+
+pub(super) fn maybe_id<T>(
+    field: &str,
+    text: Option<&str>,
+    parse: impl Fn(String) -> Option<T>,
+) -> Result<Option<T>, Refused> {
+    text.map(|text| id(field, text, parse)).transpose()
+}
+
+pub(super) fn period(field: &str, label: &str) -> Result<Period, Refused> {
+    Period::parse(label).ok_or_else(|| bad(field, label))
+}
+
+fn bad(field: &str, value: &str) -> Refused {
+    Refused::new(
+        "bad_store",
+        format!("{field}: {value:?} cannot be read by this version"),
+    )
+}

@@ -1,0 +1,445 @@
+//! What the books give out: contract state, recognition and billing rows, journal entries.
+//!
+//! Invariant: an entry or a row decodes to what was encoded; amounts are exact. Deliberately absent: keys and headers,
+//! which are the pipeline's.
+
+use std::borrow::Cow;
+
+use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
+
+use super::contract_store::{RateNeededWire, id, maybe_id, period};
+use super::facts::DealWire;
+use super::names::Named;
+use super::schemas::{Product, Schemas};
+use super::wire::{Amount, Day, Fixed, Instant, Rate};
+use super::{DecodeError, Refused};
+use crate::revenue::contract::{BillingRow, Decision, ScheduleRow};
+use crate::revenue::fact::{Body, Deal};
+use crate::revenue::ids::{ContractId, DealId, EntryId, EventId, LineId, ObligationId, TenantId};
+use crate::revenue::journal::{EntryLine, JournalEntry, Kind};
+use crate::revenue::ledger::Role;
+use crate::revenue::money::Currency;
+
+impl Schemas {
+    pub fn encode_contract_state(&self, decision: &Decision) -> Result<Vec<u8>, Refused> {
+        self.encode(Product::ContractState, &StateWire::from(decision))
+    }
+
+    pub fn encode_schedule_row(&self, row: &ScheduleRow) -> Result<Vec<u8>, Refused> {
+        self.encode(Product::RecognitionSchedule, &ScheduleRowWire::from(row))
+    }
+
+    pub fn decode_schedule_row(&self, bytes: &[u8]) -> Result<ScheduleRow, DecodeError> {
+        let wire: ScheduleRowWire<'_> = self.decode(Product::RecognitionSchedule, bytes)?;
+        Ok(ScheduleRow::try_from(wire)?)
+    }
+
+    pub fn encode_billing_row(&self, row: &BillingRow) -> Result<Vec<u8>, Refused> {
+        self.encode(Product::BillingSchedule, &BillingRowWire::from(row))
+    }
+
+    pub fn decode_billing_row(&self, bytes: &[u8]) -> Result<BillingRow, DecodeError> {
+        let wire: BillingRowWire<'_> = self.decode(Product::BillingSchedule, bytes)?;
+        Ok(BillingRow::try_from(wire)?)
+    }
+
+    pub fn encode_journal_entry(&self, entry: &JournalEntry) -> Result<Vec<u8>, Refused> {
+        self.encode(Product::JournalEntries, &EntryWire::from(entry))
+    }
+
+    pub fn decode_journal_entry(&self, bytes: &[u8]) -> Result<JournalEntry, DecodeError> {
+        let wire: EntryWire<'_> = self.decode(Product::JournalEntries, bytes)?;
+        Ok(JournalEntry::try_from(wire)?)
+    }
+}
+
+type Text<'a> = Cow<'a, str>;
+
+#[derive(Serialize)]
+#[serde(rename = "ContractState")]
+struct StateWire<'a> {
+    tenant_id: Text<'a>,
+    deal_id: Text<'a>,
+    status: Text<'a>,
+    version: i64,
+    currency: Option<Text<'a>>,
+    contracts: Vec<ContractWire<'a>>,
+    balances: Option<BalancesWire<'a>>,
+    terms: Option<DealWire<'a>>,
+    history: Vec<ChangeWire<'a>>,
+    waits_for: Option<RateNeededWire<'a>>,
+    next_due: Option<Day>,
+    rejections: Vec<RejectionWire<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename = "Contract")]
+struct ContractWire<'a> {
+    contract_id: Text<'a>,
+    transaction_price: Amount,
+    obligations: Vec<ObligationWire<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename = "Obligation")]
+struct ObligationWire<'a> {
+    obligation_id: Text<'a>,
+    line_item_id: Text<'a>,
+    method: Text<'a>,
+    start: Day,
+    end: Day,
+    allocated: Amount,
+}
+
+#[derive(Serialize)]
+#[serde(rename = "Balances")]
+struct BalancesWire<'a> {
+    currency: Text<'a>,
+    contract_liability: Amount,
+    contract_asset: Amount,
+    receivable: Amount,
+    recognised: Amount,
+    remaining: Amount,
+}
+
+#[derive(Serialize)]
+#[serde(rename = "TermsChange")]
+struct ChangeWire<'a> {
+    event_id: Text<'a>,
+    #[serde(rename = "type")]
+    kind: Option<Text<'a>>,
+    occurred_at: Option<Instant>,
+    effective: Day,
+}
+
+#[derive(Serialize)]
+#[serde(rename = "Rejection")]
+struct RejectionWire<'a> {
+    event_id: Text<'a>,
+    code: Text<'a>,
+    field: Text<'a>,
+    value: Text<'a>,
+    message: Text<'a>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename = "RecognitionRow")]
+struct ScheduleRowWire<'a> {
+    tenant_id: Text<'a>,
+    deal_id: Text<'a>,
+    contract_id: Text<'a>,
+    obligation_id: Text<'a>,
+    line_item_id: Text<'a>,
+    period: Text<'a>,
+    amount: Amount,
+    currency: Text<'a>,
+    functional_amount: Option<Amount>,
+    functional_currency: Text<'a>,
+    rate: Option<Rate>,
+    version: i64,
+    posted: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename = "BillingRow")]
+struct BillingRowWire<'a> {
+    tenant_id: Text<'a>,
+    deal_id: Text<'a>,
+    date: Day,
+    amount: Amount,
+    tax: Amount,
+    currency: Text<'a>,
+    firm: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename = "JournalEntry")]
+struct EntryWire<'a> {
+    entry_id: Text<'a>,
+    tenant_id: Text<'a>,
+    deal_id: Text<'a>,
+    contract_id: Text<'a>,
+    obligation_id: Option<Text<'a>>,
+    kind: Text<'a>,
+    date: Day,
+    period: Text<'a>,
+    concerns: Text<'a>,
+    currency: Text<'a>,
+    functional_currency: Text<'a>,
+    lines: Vec<LineWire<'a>>,
+    cause: Text<'a>,
+    provenance: Vec<Text<'a>>,
+    reverses: Option<Text<'a>>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename = "Line")]
+struct LineWire<'a> {
+    account: Text<'a>,
+    role: Text<'a>,
+    debit: Amount,
+    credit: Amount,
+    functional_debit: Amount,
+    functional_credit: Amount,
+}
+
+impl<'a> From<&'a Decision> for StateWire<'a> {
+    fn from(decision: &'a Decision) -> StateWire<'a> {
+        let Decision {
+            contract,
+            view,
+            rejections,
+            ..
+        } = decision;
+        let fact = |event: &EventId| contract.facts.iter().find(|fact| fact.event_id == *event);
+        let terms = view
+            .history
+            .iter()
+            .rev()
+            .find_map(|(event, _)| terms(&fact(event)?.body));
+        StateWire {
+            tenant_id: view.tenant.as_str().into(),
+            deal_id: view.deal.as_str().into(),
+            status: view.status.as_str().into(),
+            version: i64::from(view.version),
+            currency: view.currency.as_ref().map(|currency| currency.code().into()),
+            contracts: view
+                .contracts
+                .iter()
+                .map(|of| ContractWire {
+                    contract_id: of.contract.as_str().into(),
+                    transaction_price: Fixed(of.transaction_price),
+                    obligations: of
+                        .obligations
+                        .iter()
+                        .map(|it| ObligationWire {
+                            obligation_id: it.obligation.as_str().into(),
+                            line_item_id: it.line_id.as_str().into(),
+                            method: it.method.name().into(),
+                            start: Day(it.start),
+                            end: Day(it.end),
+                            allocated: Fixed(it.allocated),
+                        })
+                        .collect(),
+                })
+                .collect(),
+            balances: view.balances.as_ref().map(|it| BalancesWire {
+                currency: it.currency.code().into(),
+                contract_liability: Fixed(it.contract_liability),
+                contract_asset: Fixed(it.contract_asset),
+                receivable: Fixed(it.receivable),
+                recognised: Fixed(it.recognised),
+                remaining: Fixed(it.remaining),
+            }),
+            terms: terms.map(DealWire::from),
+            history: view
+                .history
+                .iter()
+                .map(|(event, effective)| ChangeWire {
+                    event_id: event.as_str().into(),
+                    kind: fact(event).map(|fact| fact.body.type_name().into()),
+                    occurred_at: fact(event).map(|fact| Instant(fact.occurred_at)),
+                    effective: Day(*effective),
+                })
+                .collect(),
+            waits_for: contract.waits_for.as_ref().map(RateNeededWire::from),
+            next_due: contract.next_due.map(Day),
+            rejections: rejections
+                .iter()
+                .map(|(event, rejection)| RejectionWire {
+                    event_id: event.as_str().into(),
+                    code: rejection.code.as_str().into(),
+                    field: rejection.field.as_str().into(),
+                    value: rejection.value.as_str().into(),
+                    message: rejection.message.as_str().into(),
+                })
+                .collect(),
+        }
+    }
+}
+
+fn terms(body: &Body) -> Option<&Deal> {
+    match body {
+        Body::DealClosed(deal) | Body::DealAmended(deal) | Body::DealRenewed(deal) => Some(deal),
+        Body::DealCancelled(_)
+        | Body::MilestoneAccepted(_)
+        | Body::DeliveryRecorded(_)
+        | Body::ProgressMeasured(_)
+        | Body::UsageReported(_)
+        | Body::CreditGranted(_)
+        | Body::PaymentReceived(_)
+        | Body::FxRate(_)
+        | Body::AccountMapped(_)
+        | Body::PeriodClosed(_)
+        | Body::PeriodReopened(_)
+        | Body::ClockTicked(_) => None,
+    }
+}
+
+impl<'a> From<&'a ScheduleRow> for ScheduleRowWire<'a> {
+    fn from(row: &'a ScheduleRow) -> ScheduleRowWire<'a> {
+        ScheduleRowWire {
+            tenant_id: row.tenant.as_str().into(),
+            deal_id: row.deal.as_str().into(),
+            contract_id: row.contract.as_str().into(),
+            obligation_id: row.obligation.as_str().into(),
+            line_item_id: row.line_id.as_str().into(),
+            period: row.period.to_string().into(),
+            amount: Fixed(row.amount),
+            currency: row.currency.code().into(),
+            functional_amount: row.functional_amount.map(Fixed),
+            functional_currency: row.functional_currency.code().into(),
+            rate: row.rate().map(|rate| Fixed(informative(rate))),
+            version: i64::from(row.version),
+            posted: row.posted,
+        }
+    }
+}
+
+/// The rate is a quotient of two amounts, for information: its digits end where the schema's do.
+fn informative(rate: Decimal) -> Decimal {
+    rate.round_dp(12)
+}
+
+impl TryFrom<ScheduleRowWire<'_>> for ScheduleRow {
+    type Error = Refused;
+
+    fn try_from(wire: ScheduleRowWire<'_>) -> Result<ScheduleRow, Refused> {
+        Ok(ScheduleRow {
+            tenant: id("tenant_id", &wire.tenant_id, TenantId::parse)?,
+            deal: id("deal_id", &wire.deal_id, DealId::parse)?,
+            contract: id("contract_id", &wire.contract_id, ContractId::parse)?,
+            obligation: id("obligation_id", &wire.obligation_id, ObligationId::parse)?,
+            line_id: id("line_item_id", &wire.line_item_id, LineId::parse)?,
+            period: period("period", &wire.period)?,
+            amount: wire.amount.0,
+            currency: currency("currency", &wire.currency)?,
+            functional_amount: wire.functional_amount.map(|amount| amount.0),
+            functional_currency: currency("functional_currency", &wire.functional_currency)?,
+            version: u32::try_from(wire.version).map_err(|_| bad("version", &wire.version.to_string()))?,
+            posted: wire.posted,
+        })
+    }
+}
+
+impl<'a> From<&'a BillingRow> for BillingRowWire<'a> {
+    fn from(row: &'a BillingRow) -> BillingRowWire<'a> {
+        BillingRowWire {
+            tenant_id: row.tenant.as_str().into(),
+            deal_id: row.deal.as_str().into(),
+            date: Day(row.date),
+            amount: Fixed(row.amount),
+            tax: Fixed(row.tax),
+            currency: row.currency.code().into(),
+            firm: row.firm,
+        }
+    }
+}
+
+impl TryFrom<BillingRowWire<'_>> for BillingRow {
+    type Error = Refused;
+
+    fn try_from(wire: BillingRowWire<'_>) -> Result<BillingRow, Refused> {
+        Ok(BillingRow {
+            tenant: id("tenant_id", &wire.tenant_id, TenantId::parse)?,
+            deal: id("deal_id", &wire.deal_id, DealId::parse)?,
+            date: wire.date.0,
+            amount: wire.amount.0,
+            tax: wire.tax.0,
+            currency: currency("currency", &wire.currency)?,
+            firm: wire.firm,
+        })
+    }
+}
+
+impl<'a> From<&'a JournalEntry> for EntryWire<'a> {
+    fn from(entry: &'a JournalEntry) -> EntryWire<'a> {
+        EntryWire {
+            entry_id: entry.entry_id.as_str().into(),
+            tenant_id: entry.tenant.as_str().into(),
+            deal_id: entry.deal.as_str().into(),
+            contract_id: entry.contract.as_str().into(),
+            obligation_id: entry.obligation.as_ref().map(|id| id.as_str().into()),
+            kind: entry.kind.name().into(),
+            date: Day(entry.date),
+            period: entry.period.to_string().into(),
+            concerns: entry.concerns.to_string().into(),
+            currency: entry.currency.code().into(),
+            functional_currency: entry.functional_currency.code().into(),
+            lines: entry
+                .lines
+                .iter()
+                .map(|line| LineWire {
+                    account: line.account.as_str().into(),
+                    role: line.role.name().into(),
+                    debit: Fixed(line.debit),
+                    credit: Fixed(line.credit),
+                    functional_debit: Fixed(line.functional_debit),
+                    functional_credit: Fixed(line.functional_credit),
+                })
+                .collect(),
+            cause: entry.cause.as_str().into(),
+            provenance: entry.provenance.iter().map(|event| event.as_str().into()).collect(),
+            reverses: entry.reverses.as_ref().map(|entry| entry.as_str().into()),
+        }
+    }
+}
+
+impl TryFrom<EntryWire<'_>> for JournalEntry {
+    type Error = Refused;
+
+    fn try_from(wire: EntryWire<'_>) -> Result<JournalEntry, Refused> {
+        Ok(JournalEntry {
+            entry_id: id("entry_id", &wire.entry_id, EntryId::parse)?,
+            tenant: id("tenant_id", &wire.tenant_id, TenantId::parse)?,
+            deal: id("deal_id", &wire.deal_id, DealId::parse)?,
+            contract: id("contract_id", &wire.contract_id, ContractId::parse)?,
+            obligation: maybe_id("obligation_id", wire.obligation_id.as_deref(), ObligationId::parse)?,
+            kind: Kind::of_name(&wire.kind).ok_or_else(|| bad("kind", &wire.kind))?,
+            date: wire.date.0,
+            period: period("period", &wire.period)?,
+            concerns: period("concerns", &wire.concerns)?,
+            currency: currency("currency", &wire.currency)?,
+            functional_currency: currency("functional_currency", &wire.functional_currency)?,
+            lines: wire
+                .lines
+                .into_iter()
+                .map(EntryLine::try_from)
+                .collect::<Result<_, _>>()?,
+            cause: id("cause", &wire.cause, EventId::parse)?,
+            provenance: wire
+                .provenance
+                .iter()
+                .map(|event| id("provenance", event, EventId::parse))
+                .collect::<Result<_, _>>()?,
+            reverses: maybe_id("reverses", wire.reverses.as_deref(), EntryId::parse)?,
+        })
+    }
+}
+
+impl TryFrom<LineWire<'_>> for EntryLine {
+    type Error = Refused;
+
+    fn try_from(wire: LineWire<'_>) -> Result<EntryLine, Refused> {
+        Ok(EntryLine {
+            account: wire.account.into_owned(),
+            role: Role::parse(&wire.role).ok_or_else(|| bad("role", &wire.role))?,
+            debit: wire.debit.0,
+            credit: wire.credit.0,
+            functional_debit: wire.functional_debit.0,
+            functional_credit: wire.functional_credit.0,
+        })
+    }
+}
+
+fn currency(field: &str, code: &str) -> Result<Currency, Refused> {
+    Currency::parse(code).ok_or_else(|| bad(field, code))
+}
+
+fn bad(field: &str, value: &str) -> Refused {
+    Refused::new(
+        "bad_event",
+        format!("{field}: {value:?} cannot be read by this version"),
+    )
+}

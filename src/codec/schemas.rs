@@ -1,0 +1,354 @@
+//! The schemas of our own topics, and the way to and from bytes on the Confluent wire: a zero, the schema id in four
+//! bytes, the Avro datum. <https://docs.confluent.io/platform/current/schema-registry/fundamentals/serdes-develop/index.html#wire-format>
+//!
+//! Invariant: an id is asked of the registry once; a record is written with the schema that was registered and read
+//! with the schema that wrote it, its fields matched by name. Deliberately absent: reader schemas in Avro's sense,
+//! because apache-avro's resolution refuses a short decimal under a large precision. And Avro enums in our schemas, whose
+//! words could then never be added to: strings with documented words stand in their place.
+
+use std::collections::HashMap;
+use std::io::{self, Read};
+use std::sync::{Arc, LazyLock, PoisonError, RwLock};
+
+use apache_avro::Schema;
+use apache_avro::error::Details;
+use apache_avro::reader::datum::GenericDatumReader;
+use apache_avro::writer::datum::GenericDatumWriter;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::registry::{Compatibility, Registry, RegistryError, SchemaId, Subject};
+use super::shape::Shape;
+use super::{DecodeError, Refused, avro_json};
+
+/// The first byte of every record on the Confluent wire.
+pub const MAGIC: u8 = 0;
+const PREFIX_BYTES: usize = 5;
+
+/// A topic we own, by what it carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Product {
+    /// The public copy of the deal facts.
+    DealCanonical,
+    ContractFacts,
+    ContractState,
+    RecognitionSchedule,
+    BillingSchedule,
+    JournalEntries,
+    DeadLetters,
+    /// Internal: what sources said, keyed by deal.
+    CrmChanges,
+}
+
+impl Product {
+    pub const ALL: [Product; 8] = [
+        Product::DealCanonical,
+        Product::ContractFacts,
+        Product::ContractState,
+        Product::RecognitionSchedule,
+        Product::BillingSchedule,
+        Product::JournalEntries,
+        Product::DeadLetters,
+        Product::CrmChanges,
+    ];
+
+    /// The schema as it is registered.
+    pub fn schema_text(self) -> &'static str {
+        match self {
+            Product::DealCanonical => include_str!("../../avro/deal-canonical.avsc"),
+            Product::ContractFacts => include_str!("../../avro/contract-facts.avsc"),
+            Product::ContractState => include_str!("../../avro/contract-state.avsc"),
+            Product::RecognitionSchedule => include_str!("../../avro/recognition-schedule.avsc"),
+            Product::BillingSchedule => include_str!("../../avro/billing-schedule.avsc"),
+            Product::JournalEntries => include_str!("../../avro/journal-entry.avsc"),
+            Product::DeadLetters => include_str!("../../avro/dead-letter.avsc"),
+            Product::CrmChanges => include_str!("../../avro/crm-change.avsc"),
+        }
+    }
+
+    /// `deal.canonical` is read by teams we do not know: every version must read every other.
+    pub fn compatibility(self) -> Compatibility {
+        match self {
+            Product::DealCanonical => Compatibility::FullTransitive,
+            Product::ContractFacts
+            | Product::ContractState
+            | Product::RecognitionSchedule
+            | Product::BillingSchedule
+            | Product::JournalEntries
+            | Product::DeadLetters
+            | Product::CrmChanges => Compatibility::Backward,
+        }
+    }
+
+    fn datum(self) -> &'static Datum {
+        static DATUMS: LazyLock<[Datum; 8]> =
+            LazyLock::new(|| Product::ALL.map(|product| Datum::of_ours(product.schema_text())));
+        &DATUMS[self as usize]
+    }
+}
+
+/// One schema, parsed once, ready to read and write. Schemas live as long as the process: an id never changes its
+/// meaning, so each is parsed and kept once, and their number is that of the ids met.
+pub(super) struct Datum {
+    schema: &'static Schema,
+    reader: GenericDatumReader<'static>,
+    pub(super) shape: Arc<Shape>,
+}
+
+impl Datum {
+    pub(super) fn parse(text: &str) -> Result<Datum, String> {
+        let json = serde_json::from_str(text).map_err(|error| format!("the schema is not JSON: {error}"))?;
+        let shape = Arc::new(Shape::of_avro(&json));
+        let schema = Schema::parse(&json).map_err(|error| format!("not an Avro schema: {error}"))?;
+        let schema: &'static Schema = Box::leak(Box::new(schema));
+        let reader = GenericDatumReader::builder(schema)
+            .human_readable(false)
+            .build()
+            .map_err(|error| format!("not a readable Avro schema: {error}"))?;
+        Ok(Datum { schema, reader, shape })
+    }
+
+    /// A schema of this repository; a test parses each.
+    pub(super) fn of_ours(text: &str) -> Datum {
+        match Datum::parse(text) {
+            Ok(datum) => datum,
+            Err(error) => unreachable!("a schema in avro/ does not parse: {error}"),
+        }
+    }
+
+    pub(super) fn writer(&self) -> Result<GenericDatumWriter<'static>, String> {
+        GenericDatumWriter::builder(self.schema)
+            .human_readable(false)
+            .build()
+            .map_err(|error| error.to_string())
+    }
+
+    /// Reads one datum, which must be all of the bytes and no more, into a struct that has every field of the schema.
+    pub(super) fn read<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, Refused> {
+        let mut bytes = Exactly { bytes, short: false };
+        let value = self.reader.read_deser(&mut bytes).map_err(|error| not_avro(&error))?;
+        bytes.end()?;
+        Ok(value)
+    }
+
+    /// Reads a datum of another version of the schema: fields are matched by name, unknown ones left out. Slower, and
+    /// needed because the library's direct reader cannot skip a record or an enum it has no field for.
+    pub(super) fn read_by_name<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, Refused> {
+        apache_avro::from_value(&self.read_value(bytes)?).map_err(|error| not_avro(&error))
+    }
+
+    pub(super) fn read_value(&self, bytes: &[u8]) -> Result<apache_avro::types::Value, Refused> {
+        let mut bytes = Exactly { bytes, short: false };
+        let value = self.reader.read_value(&mut bytes).map_err(|error| not_avro(&error))?;
+        bytes.end()?;
+        Ok(value)
+    }
+}
+
+/// Bytes that remember whether more was asked than there was: apache-avro reads the end of its input as null, so a
+/// record cut short would otherwise be taken for one whose last columns are empty.
+struct Exactly<'a> {
+    bytes: &'a [u8],
+    short: bool,
+}
+
+impl Read for Exactly<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.short |= buffer.len() > self.bytes.len();
+        self.bytes.read(buffer)
+    }
+}
+
+impl Exactly<'_> {
+    fn end(&self) -> Result<(), Refused> {
+        if self.short {
+            return Err(Refused::new("not_avro", "the Avro datum is cut short"));
+        }
+        match self.bytes.len() {
+            0 => Ok(()),
+            left => Err(Refused::new(
+                "not_avro",
+                format!("{left} bytes are left after the Avro datum"),
+            )),
+        }
+    }
+}
+
+fn not_avro(error: &apache_avro::Error) -> Refused {
+    Refused::new(
+        "not_avro",
+        format!("the Avro datum does not match its schema: {}", words(error)),
+    )
+}
+
+/// The library's words without the schema that it prints in full around them.
+pub(super) fn words(error: &apache_avro::Error) -> String {
+    const ENOUGH_CHARS: usize = 300;
+    let words = match error.details() {
+        Details::DeserializeSchemaAware { value_type, value, .. }
+        | Details::SerializeValueWithSchema { value_type, value, .. } => format!("{value_type}: {value}"),
+        Details::SerializeRecordFieldWithSchema { field_name, error, .. } => format!("field {field_name}: {error}"),
+        other => other.to_string(),
+    };
+    words.chars().take(ENOUGH_CHARS).collect()
+}
+
+/// Schemas by id, whoever registered them; asked of the registry once.
+pub(super) struct Readers {
+    registry: Arc<dyn Registry>,
+    /// A schema that does not parse never will: that is remembered too.
+    known: RwLock<HashMap<SchemaId, Result<Arc<Datum>, Refused>>>,
+}
+
+impl Readers {
+    fn new(registry: Arc<dyn Registry>) -> Readers {
+        Readers {
+            registry,
+            known: RwLock::default(),
+        }
+    }
+
+    /// Splits off the prefix and finds the writer's schema.
+    pub(super) fn open<'a>(&self, bytes: &'a [u8]) -> Result<(Arc<Datum>, &'a [u8]), DecodeError> {
+        let (id, datum) = split(bytes)?;
+        if let Some(known) = self.known.read().unwrap_or_else(PoisonError::into_inner).get(&id) {
+            return Ok((known.clone()?, datum));
+        }
+        let text = match self.registry.schema(id) {
+            Ok(text) => text,
+            Err(error @ RegistryError::UnknownSchema(_)) => {
+                return Err(Refused::new("unknown_schema", error.to_string()).into());
+            }
+            Err(RegistryError::Unavailable(why)) => return Err(DecodeError::Unavailable(why)),
+            Err(error @ (RegistryError::Incompatible { .. } | RegistryError::Refused(_))) => {
+                return Err(DecodeError::Unavailable(error.to_string()));
+            }
+        };
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let parsed = known.entry(id).or_insert_with(|| match Datum::parse(&text) {
+            Ok(parsed) => Ok(Arc::new(parsed)),
+            Err(error) => Err(Refused::new("unknown_schema", format!("schema id {}: {error}", id.0))),
+        });
+        Ok((parsed.clone()?, datum))
+    }
+}
+
+fn split(bytes: &[u8]) -> Result<(SchemaId, &[u8]), Refused> {
+    match bytes {
+        [MAGIC, a, b, c, d, datum @ ..] => Ok((SchemaId(u32::from_be_bytes([*a, *b, *c, *d])), datum)),
+        _ => Err(Refused::new(
+            "not_avro",
+            "the bytes do not start with a zero and a schema id (the Confluent wire format)",
+        )),
+    }
+}
+
+/// The schemas the pipeline writes and reads with; built once at start.
+pub struct Schemas {
+    pub(super) readers: Readers,
+    writers: [Writer; 8],
+}
+
+struct Writer {
+    prefix: [u8; PREFIX_BYTES],
+    datum: GenericDatumWriter<'static>,
+}
+
+impl Schemas {
+    /// Registers the schema of every product under its topic's subject and sets its compatibility; idempotent.
+    /// `topic` gives each product's topic name.
+    ///
+    /// # Errors
+    /// The registry is away (try again), or refuses a schema (it names the subject and the reason).
+    pub fn register(registry: Arc<dyn Registry>, topic: impl Fn(Product) -> String) -> Result<Schemas, RegistryError> {
+        for product in Product::ALL {
+            registry.set_compatibility(&Subject::value_of(&topic(product)), product.compatibility())?;
+        }
+        Schemas::with_ids(registry.clone(), |product| {
+            registry.register(&Subject::value_of(&topic(product)), product.schema_text())
+        })
+    }
+
+    /// Looks up ids that `accrue apply` registered, for users who do not let applications register schemas.
+    ///
+    /// # Errors
+    /// As `register`; `Refused` names a subject whose schema is not registered.
+    pub fn look_up(registry: Arc<dyn Registry>, topic: impl Fn(Product) -> String) -> Result<Schemas, RegistryError> {
+        Schemas::with_ids(registry.clone(), |product| {
+            let subject = Subject::value_of(&topic(product));
+            registry.lookup(&subject, product.schema_text())?.ok_or_else(|| {
+                RegistryError::Refused(format!(
+                    "{subject} does not have this version's schema; run accrue apply"
+                ))
+            })
+        })
+    }
+
+    fn with_ids(
+        registry: Arc<dyn Registry>,
+        id: impl Fn(Product) -> Result<SchemaId, RegistryError>,
+    ) -> Result<Schemas, RegistryError> {
+        let mut writers = Vec::with_capacity(Product::ALL.len());
+        for product in Product::ALL {
+            let [a, b, c, d] = id(product)?.0.to_be_bytes();
+            let datum = product.datum().writer().map_err(RegistryError::Refused)?;
+            writers.push(Writer {
+                prefix: [MAGIC, a, b, c, d],
+                datum,
+            });
+        }
+        match writers.try_into() {
+            Ok(writers) => Ok(Schemas {
+                readers: Readers::new(registry),
+                writers,
+            }),
+            Err(_) => unreachable!("one writer for each product"),
+        }
+    }
+
+    /// The bytes of one record's value.
+    pub(super) fn encode<T: Serialize>(&self, product: Product, value: &T) -> Result<Vec<u8>, Refused> {
+        let writer = &self.writers[product as usize];
+        let mut bytes = Vec::with_capacity(256);
+        bytes.extend_from_slice(&writer.prefix);
+        writer
+            .datum
+            .write_ser(&mut bytes, value)
+            .map_err(|error| Refused::new("unencodable", words(&error)))?;
+        Ok(bytes)
+    }
+
+    /// The value of one record, with the schema that wrote it.
+    pub(super) fn decode<T: DeserializeOwned>(&self, product: Product, bytes: &[u8]) -> Result<T, DecodeError> {
+        if let Some(datum) = bytes.strip_prefix(&self.writers[product as usize].prefix) {
+            return Ok(product.datum().read(datum)?);
+        }
+        let (writer, datum) = self.readers.open(bytes)?;
+        Ok(writer.read_by_name(datum)?)
+    }
+}
+
+/// Any record's value for people to read: Avro by its registered schema, JSON, or text.
+pub struct AnyReader {
+    readers: Readers,
+}
+
+impl AnyReader {
+    pub fn new(registry: Arc<dyn Registry>) -> AnyReader {
+        AnyReader {
+            readers: Readers::new(registry),
+        }
+    }
+
+    /// Amounts as decimal text, days and instants as ISO 8601. What cannot be decoded is shown as it is.
+    pub fn json(&self, bytes: &[u8]) -> serde_json::Value {
+        let avro = self
+            .readers
+            .open(bytes)
+            .and_then(|(writer, datum)| Ok(writer.shape.for_people(avro_json::json(writer.read_value(datum)?))));
+        match avro {
+            Ok(value) => value,
+            Err(_) => serde_json::from_slice(bytes).unwrap_or_else(|_| String::from_utf8_lossy(bytes).into()),
+        }
+    }
+}

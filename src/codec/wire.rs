@@ -1,0 +1,107 @@
+//! Amounts, days and instants as Avro's logical types, for the private serde structs of this room.
+//!
+//! Invariant: what is written is exactly what was given, or an error. An amount has 6 decimals on the wire, a rate, a
+//! quantity or a unit price 12; both are `decimal(28, _)` in shortest bytes, so equal numbers have equal bytes.
+//! Instants are kept to the microsecond, rounded towards the past.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+use rust_decimal::Decimal;
+use serde::de::{Error as _, Visitor};
+use serde::ser::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::decimal;
+use super::value::day_from_epoch;
+
+/// A decimal with `SCALE` decimals on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Fixed<const SCALE: u32>(pub Decimal);
+
+pub(super) type Amount = Fixed<6>;
+pub(super) type Rate = Fixed<12>;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Day(pub Date);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Instant(pub Timestamp);
+
+/// Bytes: serde's own `Vec<u8>` would be an array of numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Bytes(pub Vec<u8>);
+
+impl<const SCALE: u32> Serialize for Fixed<SCALE> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&decimal::to_bytes(self.0, SCALE).map_err(S::Error::custom)?)
+    }
+}
+
+impl<'de, const SCALE: u32> Deserialize<'de> for Fixed<SCALE> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Fixed<SCALE>, D::Error> {
+        let Bytes(bytes) = Bytes::deserialize(deserializer)?;
+        let number = decimal::from_bytes(&bytes, i64::from(SCALE)).map_err(D::Error::custom)?;
+        Ok(Fixed(number.normalize()))
+    }
+}
+
+impl Serialize for Day {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let epoch = Date::constant(1970, 1, 1);
+        let days = epoch.until(self.0).map_err(S::Error::custom)?.get_days();
+        serializer.serialize_i32(days)
+    }
+}
+
+impl<'de> Deserialize<'de> for Day {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Day, D::Error> {
+        let days = i32::deserialize(deserializer)?;
+        day_from_epoch(i64::from(days)).map(Day).map_err(D::Error::custom)
+    }
+}
+
+impl Serialize for Instant {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let micros = self.0.as_nanosecond().div_euclid(1000);
+        serializer.serialize_i64(i64::try_from(micros).map_err(S::Error::custom)?)
+    }
+}
+
+impl<'de> Deserialize<'de> for Instant {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Instant, D::Error> {
+        let micros = i64::deserialize(deserializer)?;
+        Timestamp::from_microsecond(micros)
+            .map(Instant)
+            .map_err(D::Error::custom)
+    }
+}
+
+impl Serialize for Bytes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Bytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+        struct Buffer;
+        impl Visitor<'_> for Buffer {
+            type Value = Bytes;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("bytes")
+            }
+
+            fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Bytes, E> {
+                Ok(Bytes(bytes.to_vec()))
+            }
+
+            fn visit_byte_buf<E: serde::de::Error>(self, bytes: Vec<u8>) -> Result<Bytes, E> {
+                Ok(Bytes(bytes))
+            }
+        }
+        deserializer.deserialize_byte_buf(Buffer)
+    }
+}

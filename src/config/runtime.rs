@@ -1,0 +1,132 @@
+//! `[runtime]`, `[state]`, `[http]` and `[privacy]`: how much, how often, where.
+//!
+//! These sections need no second form: each key is valid by itself, and what is read is what is used. Every bound has
+//! its unit in its name or its value. Absent on purpose: settings that no code reads.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::leaf::Listen;
+use super::measure::{ByteSize, Interval};
+use super::problem::{KeyPath, Problems};
+
+/// Threads, commits and partitions of the stream processor.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Runtime {
+    /// Stream threads of one process. More threads than partitions stay idle.
+    #[schemars(range(min = 1, max = 64))]
+    pub threads: u16,
+    /// Longest time between two commits: what a crash makes the processor do again.
+    pub commit_interval: Interval,
+    /// A commit comes early after this many records.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_records_per_commit: u32,
+    /// A commit comes early when the uncommitted writes of a thread reach this size.
+    pub overlay_max_bytes: ByteSize,
+    /// Partitions of the topics `accrue apply` creates. All records of a deal are in one partition, so this cannot
+    /// change once there is data.
+    #[schemars(range(min = 1, max = 1024))]
+    pub partitions: u16,
+    /// Replicas of the topics `accrue apply` creates. Without it, the cluster's own default.
+    #[schemars(range(min = 1, max = 32))]
+    pub replication_factor: Option<u16>,
+    /// The broker aborts a transaction that is open for longer. Must be shorter than `session_timeout`, so that a
+    /// process that lost its partitions cannot still commit, and longer than `commit_interval`.
+    pub transaction_timeout: Interval,
+    /// The group takes the partitions of a process that was silent for longer.
+    pub session_timeout: Interval,
+    /// Threads of one process that rebuild state from changelogs, beside the stream threads.
+    #[schemars(range(min = 1, max = 64))]
+    pub restore_threads: u16,
+}
+
+impl Default for Runtime {
+    fn default() -> Self {
+        Self {
+            threads: 1,
+            commit_interval: Interval::millis(100),
+            max_records_per_commit: 10_000,
+            overlay_max_bytes: ByteSize::mebibytes(64),
+            partitions: 6,
+            replication_factor: None,
+            transaction_timeout: Interval::seconds(30),
+            session_timeout: Interval::seconds(45),
+            restore_threads: 2,
+        }
+    }
+}
+
+/// The rules between the times of `[runtime]`, reported at the one that has to give way.
+pub(super) fn check(runtime: &Runtime, problems: &mut Problems<'_>) {
+    let at = KeyPath::of(["runtime", "transaction_timeout"]);
+    let timeout = runtime.transaction_timeout;
+    if timeout >= runtime.session_timeout {
+        let session = runtime.session_timeout;
+        problems.report(
+            &at,
+            format!("must be shorter than session_timeout; write less than \"{session}\""),
+        );
+    } else if timeout <= runtime.commit_interval {
+        let commit = runtime.commit_interval;
+        problems.report(
+            &at,
+            format!("must be longer than commit_interval; write more than \"{commit}\""),
+        );
+    }
+}
+
+/// Where state is kept, and how much memory it may take.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct State {
+    /// Folder of the state stores. Losing it costs a restore, not data.
+    #[schemars(length(min = 1))]
+    pub dir: PathBuf,
+    /// Ceiling of the block cache and write buffers of all stores of one process together.
+    pub memory_budget: ByteSize,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            dir: "data/state".into(),
+            memory_budget: ByteSize::mebibytes(256),
+        }
+    }
+}
+
+/// The process's own HTTP server: health, metrics, console.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http {
+    /// Address and port to listen on. The default is reachable from this machine only.
+    pub listen: Listen,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            listen: Listen(([127, 0, 0, 1], 8080).into()),
+        }
+    }
+}
+
+/// Personal data.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Privacy {
+    /// Fields that logs mask: names of payload fields, such as `customer.name`, or of CRM columns.
+    #[schemars(inner(length(min = 1)))]
+    pub masked_fields: Vec<String>,
+}
+
+impl Default for Privacy {
+    fn default() -> Self {
+        Self {
+            masked_fields: vec!["customer.name".to_owned()],
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! The operators' HTTP endpoint.
+//!
+//! Owns: `/live` (the process runs), `/ready` (every task is restored; 503 with the reason until then), `/metrics`
+//! (Prometheus text). Invariant: answering never waits for the log or a store.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::routing::get;
+use prometheus::{Encoder, Registry, TextEncoder};
+
+/// Says why the process is not ready; `Ok` when it is.
+pub type Readiness = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+/// The routes, to be served alone or beside others.
+pub fn routes(metrics: Registry, ready: Readiness) -> Router {
+    Router::new()
+        .route("/live", get(|| async { "live\n" }))
+        .route(
+            "/ready",
+            get(move || {
+                let state = ready();
+                async move {
+                    match state {
+                        Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
+                        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+                    }
+                }
+            }),
+        )
+        .route("/metrics", get(move || async move { exposition(&metrics) }))
+}
+
+fn exposition(metrics: &Registry) -> (StatusCode, String) {
+    let mut text = Vec::new();
+    match TextEncoder::new().encode(&metrics.gather(), &mut text) {
+        Ok(()) => (StatusCode::OK, String::from_utf8_lossy(&text).into_owned()),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
+}
+
+/// Serves `routes` at `listen` on a thread of its own, for as long as the process lives. Returns the address bound.
+///
+/// # Errors
+/// The address cannot be bound: it is in use, or not this machine's.
+pub fn serve(listen: SocketAddr, routes: Router) -> std::io::Result<SocketAddr> {
+    let listener = std::net::TcpListener::bind(listen)?;
+    listener.set_nonblocking(true)?;
+    let bound = listener.local_addr()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
+    std::thread::Builder::new().name("http".to_owned()).spawn(move || {
+        let served =
+            runtime.block_on(async { axum::serve(tokio::net::TcpListener::from_std(listener)?, routes).await });
+        if let Err(error) = served {
+            tracing::error!(%error, "the HTTP endpoint ended");
+        }
+    })?;
+    Ok(bound)
+}

@@ -1,0 +1,359 @@
+//! The third stage: from facts to the books.
+//!
+//! Owns: the store `contract` (contracts, reference facts, and who is due or waits) and what is emitted for a decision.
+//! Invariants: a decision rests on the contract, the facts of this partition in their order, and the policy; so a replay
+//! of `contract.facts` repeats every byte. A tick, a rate or a period change is finished for all contracts it concerns
+//! before the next fact is looked at; it is done in slices, so that it fits the overlay.
+//! Absent: rules of accounting; they are in `revenue`.
+//!
+//! Keys of the store:
+//!
+//! ```text
+//! c <tenant>/<deal>             the contract
+//! r <number, big-endian>        a reference fact, in the order of arrival
+//! u <tenant>/<day>/<deal>       a contract on which a tick of that day or later acts
+//! w <tenant>/<deal>             a contract that waits for a rate
+//! p                             how far the reference fact at hand has come (phase, last key)
+//! ```
+
+use std::sync::Arc;
+
+use super::emit::{self, Named, deal_key, emission, incoming, named};
+use crate::codec::contract_store;
+use crate::codec::schemas::Schemas;
+use crate::codec::trace::Trace;
+use crate::revenue::contract::{self, Contract, Decision};
+use crate::revenue::fact::{Body, Fact};
+use crate::revenue::ids::TenantId;
+use crate::revenue::reference::{Context as Judgement, Learned, Reference, Settings};
+use crate::revenue::reject::{Code, Rejection};
+use crate::stream::fault::Fault;
+use crate::stream::processor::{Context, Failure, Processor, Progress, Route};
+use crate::stream::record::{Record, Topic};
+
+pub const STORE: &str = "contract";
+
+/// Contracts settled in one go before the runtime may commit.
+const SLICE: usize = 200;
+
+/// The topics of the books.
+pub struct Outputs {
+    pub state: Topic,
+    pub recognition: Topic,
+    pub billing: Topic,
+    pub journal: Topic,
+}
+
+/// See the module.
+pub struct ContractStage {
+    schemas: Arc<Schemas>,
+    settings: Arc<Settings>,
+    outputs: Arc<Outputs>,
+    /// What the reference facts of this partition said; the store has them all.
+    reference: Reference,
+    /// How many reference facts are stored.
+    known: u64,
+}
+
+impl ContractStage {
+    pub fn new(schemas: Arc<Schemas>, settings: Arc<Settings>, outputs: Arc<Outputs>) -> ContractStage {
+        ContractStage {
+            schemas,
+            settings,
+            outputs,
+            reference: Reference::default(),
+            known: 0,
+        }
+    }
+}
+
+impl Processor for ContractStage {
+    fn open(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
+        for (_, bytes) in cx.range(STORE, b"r ", b"r!", usize::MAX)? {
+            let fact = contract_store::decode_fact(&bytes)?;
+            // It was learned before, so it is learned again; a refusal would have been refused then.
+            if let Err(rejection) = self.reference.learn(&fact) {
+                return Err(emit::rejected(fact.event_id.as_str(), &rejection).into());
+            }
+            self.known += 1;
+        }
+        Ok(())
+    }
+
+    fn process(&mut self, record: &Record, cx: &mut Context<'_>) -> Result<Progress, Failure> {
+        let fact = self.schemas.decode_fact(record.value.as_deref().unwrap_or_default())?;
+        let trace = incoming(record, Trace::of);
+        match fact.body.deal_id() {
+            Some(_) => self.deal_fact(&fact, record, &trace, cx).map(|()| Progress::Done),
+            None => self.reference_fact(&fact, record, &trace, cx),
+        }
+    }
+}
+
+impl ContractStage {
+    fn deal_fact(&mut self, fact: &Fact, record: &Record, trace: &Trace, cx: &mut Context<'_>) -> Result<(), Failure> {
+        let Some(deal) = fact.body.deal_id() else {
+            return Ok(());
+        };
+        let key = deal_key(&fact.tenant, deal);
+        let old = load(&key, cx)?;
+        let repeated = old
+            .as_ref()
+            .is_some_and(|contract| contract.facts.iter().any(|known| known.event_id == fact.event_id));
+        let due = old.as_ref().and_then(|contract| due_key(&key, contract));
+        let judgement = Judgement::new(&self.settings, &self.reference, &fact.tenant);
+        let decision = contract::apply(old, fact, &judgement)
+            .map_err(|rejection| emit::rejected(fact.event_id.as_str(), &rejection))?;
+        if repeated {
+            return Ok(());
+        }
+        for (event, rejection) in &decision.rejections {
+            // A fact before its deal.closed waits with the draft; every other reason is for people.
+            if *event == fact.event_id && rejection.code != Code::DealNotClosed {
+                cx.reject(emit::rejected(event.as_str(), rejection));
+            }
+        }
+        self.keep(&key, due, &decision, cx)?;
+        self.publish(&key, fact, &decision, record, trace, cx)
+    }
+
+    fn reference_fact(
+        &mut self,
+        fact: &Fact,
+        record: &Record,
+        trace: &Trace,
+        cx: &mut Context<'_>,
+    ) -> Result<Progress, Failure> {
+        let place = match cx.get(STORE, b"p")? {
+            Some(place) => place,
+            None => {
+                let learned = self
+                    .learn(fact)
+                    .map_err(|rejection| emit::rejected(fact.event_id.as_str(), &rejection))?;
+                match learned {
+                    Learned::Already => return Ok(Progress::Done),
+                    Learned::New => {}
+                }
+                let key = [b"r ".as_slice(), &self.known.to_be_bytes()].concat();
+                cx.put(STORE, key, contract_store::encode_fact(fact)?)?;
+                self.known += 1;
+                vec![0]
+            }
+        };
+        let (phase, last) = place.split_first().unwrap_or((&0, &[]));
+        let Some(range) = concerned(fact, *phase) else {
+            cx.delete(STORE, b"p".as_slice())?;
+            return Ok(Progress::Done);
+        };
+        let from = if last.is_empty() {
+            range.from
+        } else {
+            [last, &[0]].concat()
+        };
+        let entries = cx.range(STORE, &from, &range.to, SLICE)?;
+        let next = match entries.last() {
+            Some((key, _)) => [&[*phase], key.as_slice()].concat(),
+            None => vec![phase + 1],
+        };
+        for (key, _) in entries {
+            let key = range.by.contract_of(&key);
+            self.settle(&key, fact, record, trace, cx)?;
+        }
+        cx.put(STORE, b"p".as_slice(), next)?;
+        Ok(Progress::More)
+    }
+
+    fn learn(&mut self, fact: &Fact) -> Result<Learned, Rejection> {
+        self.settings.check_period(fact)?;
+        self.reference.learn(fact)
+    }
+
+    fn settle(
+        &self,
+        key: &[u8],
+        fact: &Fact,
+        record: &Record,
+        trace: &Trace,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Failure> {
+        let Some(contract) = load(key, cx)? else {
+            return Ok(());
+        };
+        let due = due_key(key, &contract);
+        let before = (contract.issued.len(), contract.waits_for, contract.next_due);
+        let judgement = Judgement::new(&self.settings, &self.reference, &fact.tenant);
+        let decision = contract::settle(contract, &judgement)
+            .map_err(|rejection| emit::rejected(fact.event_id.as_str(), &rejection))?;
+        self.keep(key, due, &decision, cx)?;
+        let after = &decision.contract;
+        let nothing_new = before == (after.issued.len(), after.waits_for, after.next_due)
+            && decision.schedule.is_empty()
+            && decision.billing.is_empty();
+        if nothing_new {
+            return Ok(());
+        }
+        self.publish(key, fact, &decision, record, trace, cx)
+    }
+
+    /// Stores the contract, and where it is found when it is due or waits.
+    fn keep(
+        &self,
+        key: &[u8],
+        was_due: Option<Vec<u8>>,
+        decision: &Decision,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Failure> {
+        let contract = &decision.contract;
+        cx.put(STORE, contract_key(key), contract_store::encode(contract)?)?;
+        let due = due_key(key, contract);
+        if was_due != due {
+            if let Some(old) = was_due {
+                cx.delete(STORE, old)?;
+            }
+            if let Some(new) = due {
+                cx.put(STORE, new, Vec::new())?;
+            }
+        }
+        let waiting = [b"w ".as_slice(), key].concat();
+        match contract.waits_for() {
+            Some(_) => cx.put(STORE, waiting, Vec::new())?,
+            None => {
+                if cx.get(STORE, &waiting)?.is_some() {
+                    cx.delete(STORE, waiting)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Emits what was decided.
+    fn publish(
+        &self,
+        key: &[u8],
+        fact: &Fact,
+        decision: &Decision,
+        record: &Record,
+        trace: &Trace,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Failure> {
+        let contract = &decision.contract;
+        let base = Named {
+            deal: Some(&contract.deal),
+            ..named(fact)
+        };
+        let emit = |cx: &mut Context<'_>, topic: &Topic, kind: &str, id: &str, value: Vec<u8>| {
+            let name = Named { id, kind, ..base };
+            cx.emit(emission(
+                record,
+                trace,
+                topic,
+                Route::ByKey,
+                key.to_vec(),
+                Some(value),
+                &name,
+            ))
+        };
+        let cause = fact.event_id.as_str();
+        let state = self.schemas.encode_contract_state(decision)?;
+        emit(
+            cx,
+            &self.outputs.state,
+            "contract.state",
+            &format!("{cause}/state"),
+            state,
+        )?;
+        for (n, row) in decision.schedule.iter().enumerate() {
+            let id = format!("{cause}/recognition/{}/{n}", contract.deal);
+            let value = self.schemas.encode_schedule_row(row)?;
+            emit(cx, &self.outputs.recognition, "recognition.row", &id, value)?;
+        }
+        for (n, row) in decision.billing.iter().enumerate() {
+            let id = format!("{cause}/billing/{}/{n}", contract.deal);
+            let value = self.schemas.encode_billing_row(row)?;
+            emit(cx, &self.outputs.billing, "billing.row", &id, value)?;
+        }
+        for entry in &decision.entries {
+            let value = self.schemas.encode_journal_entry(entry)?;
+            emit(
+                cx,
+                &self.outputs.journal,
+                "journal.entry",
+                entry.entry_id.as_str(),
+                value,
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// Contracts that a reference fact concerns: a range of the store, and how its keys name contracts.
+struct Concerned {
+    from: Vec<u8>,
+    to: Vec<u8>,
+    by: Index,
+}
+
+enum Index {
+    Contract,
+    Waiting,
+    Due,
+}
+
+impl Index {
+    /// `tenant/deal` of a key of this index.
+    fn contract_of(&self, key: &[u8]) -> Vec<u8> {
+        let rest = &key[2.min(key.len())..];
+        match self {
+            Index::Contract | Index::Waiting => rest.to_vec(),
+            Index::Due => {
+                let mut parts = rest.splitn(3, |byte| *byte == b'/');
+                let (tenant, _, deal) = (parts.next(), parts.next(), parts.next());
+                [tenant.unwrap_or_default(), b"/", deal.unwrap_or_default()].concat()
+            }
+        }
+    }
+}
+
+/// Who has to be looked at: first whoever waits; then, after a tick, whoever is due; after a period change, everyone.
+fn concerned(fact: &Fact, phase: u8) -> Option<Concerned> {
+    let prefix = |kind: &str, tenant: &TenantId| format!("{kind} {tenant}/").into_bytes();
+    let whole = |from: Vec<u8>, by: Index| {
+        let mut to = from.clone();
+        to.pop();
+        to.push(b'/' + 1);
+        Concerned { from, to, by }
+    };
+    match (phase, &fact.body) {
+        (0, _) => Some(whole(prefix("w", &fact.tenant), Index::Waiting)),
+        (1, Body::ClockTicked(day)) => Some(Concerned {
+            from: prefix("u", &fact.tenant),
+            // Days are ISO text, so they sort; all keys of the day itself end before `0`, the sign after `/`.
+            to: format!("u {}/{day}0", fact.tenant).into_bytes(),
+            by: Index::Due,
+        }),
+        (1, Body::PeriodClosed(_) | Body::PeriodReopened(_)) => Some(whole(prefix("c", &fact.tenant), Index::Contract)),
+        _ => None,
+    }
+}
+
+fn contract_key(key: &[u8]) -> Vec<u8> {
+    [b"c ".as_slice(), key].concat()
+}
+
+fn due_key(key: &[u8], contract: &Contract) -> Option<Vec<u8>> {
+    let day = contract.next_due()?;
+    let deal = key.splitn(2, |byte| *byte == b'/').nth(1).unwrap_or_default();
+    Some([format!("u {}/{day}/", contract.tenant).as_bytes(), deal].concat())
+}
+
+fn load(key: &[u8], cx: &Context<'_>) -> Result<Option<Contract>, Failure> {
+    let Some(bytes) = cx.get(STORE, &contract_key(key))? else {
+        return Ok(None);
+    };
+    contract_store::decode(&bytes).map(Some).map_err(|refused| {
+        Failure::Fault(Fault::Fatal(format!(
+            "the stored contract {} cannot be read: {refused}",
+            String::from_utf8_lossy(key)
+        )))
+    })
+}

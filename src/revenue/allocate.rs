@@ -1,0 +1,312 @@
+//! From a deal's lines to prices: what each line promises, and its share of the transaction price.
+//!
+//! The price is net of tax. Where every line states a standalone selling price, shares are relative to it (ASC
+//! 606-10-32-31); a discount goes to all lines, or to those that are regularly sold together (32-37): the lines of a
+//! `bundle`, or the only ones that state a `discount`, when it explains the whole difference. One line with an
+//! `ssp_range` and no `ssp` takes the residual, if its price is highly variable (the range is at least half its middle
+//! wide) and the residual lies inside the range (32-34(c)). Otherwise the line amounts are the shares.
+//!
+//! Invariant: shares are multiples of the minor unit and sum to the price exactly. Deliberately absent: time, and
+//! everything that happens after the sale.
+
+use jiff::civil::Date;
+use rust_decimal::Decimal;
+
+use super::fact::{Deal, Line, Method, MilestoneShare, SspRange, Tax, TaxBasis};
+use super::ids::{LineId, LineType};
+use super::money::{Currency, largest_remainder, proportion};
+use super::obligation::LineTerms;
+use super::period::{add_days, add_months};
+use super::policy::{Policy, SetupFees};
+use super::reject::{Code, Rejection};
+
+/// A line as sold.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sold {
+    pub line_id: LineId,
+    pub line_type: LineType,
+    pub terms: LineTerms,
+    pub distinct: Option<bool>,
+    /// Whether it counts as annual recurring revenue: as stated, else service over time that is no setup.
+    pub recurring: bool,
+    /// Standalone selling price of the whole line.
+    pub ssp: Option<Decimal>,
+    /// How the share was found, for the explanation.
+    pub rule: &'static str,
+}
+
+pub const BY_AMOUNT: &str = "line amount (no standalone selling prices given)";
+pub const BY_SSP: &str = "ASC 606-10-32-31 relative standalone selling price";
+pub const BY_BUNDLE: &str = "ASC 606-10-32-37 discount of goods regularly sold together";
+pub const BY_RESIDUAL: &str = "ASC 606-10-32-34(c) residual approach";
+
+/// Splits the deal into priced lines; service runs from `start` to `end` where a line says nothing else.
+pub fn sell(deal: &Deal, start: Date, end: Date, policy: &Policy) -> Result<Vec<Sold>, Rejection> {
+    let whole = [whole_deal_line(deal)];
+    let lines: Vec<&Line> = match deal.lines.is_empty() {
+        true => whole.iter().collect(),
+        false => deal.lines.iter().filter(|line| !line.is_discount()).collect(),
+    };
+    if lines.is_empty() {
+        return Err(Rejection::new(
+            Code::InvalidAmount,
+            "payload.line_items",
+            "only discounts",
+            "a deal needs a line that promises something",
+        ));
+    }
+    let total = net_of_tax(deal);
+    let shares = share(&lines, total, deal)?;
+    Ok(lines
+        .iter()
+        .zip(shares)
+        .map(|(line, (price, rule))| Sold {
+            line_id: line.id.clone(),
+            line_type: line.line_type.clone(),
+            terms: terms(line, deal, price, start, end, policy),
+            distinct: line.distinct,
+            recurring: line
+                .recurring
+                .unwrap_or(method_of(line, deal, policy) == Method::StraightLine && !line.is_setup()),
+            ssp: line_ssp(line),
+            rule,
+        })
+        .collect())
+}
+
+/// How a line's progress is measured: by its own word, by its milestones, or by the deal's.
+pub fn method_of(line: &Line, deal: &Deal, policy: &Policy) -> Method {
+    let stated = match (line.method, line.milestones.is_empty()) {
+        (Some(method), _) => method,
+        (None, false) => Method::Milestone,
+        (None, true) => match deal.recognition.method.unwrap_or(Method::StraightLine) {
+            Method::Milestone | Method::Units if line.quantity.is_none() => Method::PointInTime,
+            Method::Milestone => Method::PointInTime,
+            method
+            @ (Method::StraightLine | Method::PointInTime | Method::Units | Method::Progress | Method::Usage) => method,
+        },
+    };
+    match (stated, line.is_setup().then(|| setup_treatment(deal, policy))) {
+        (Method::StraightLine, Some(SetupFees::Immediately)) => Method::PointInTime,
+        (method, Some(_) | None) => method,
+    }
+}
+
+/// A setup fee is no promise of its own (ASC 606-10-55-51): `defer_setup` decides, then the policy.
+pub fn setup_treatment(deal: &Deal, policy: &Policy) -> SetupFees {
+    match (deal.recognition.defer_setup, policy.setup_fees) {
+        (Some(false), _) => SetupFees::Immediately,
+        (Some(true), SetupFees::OverCustomerLife) => SetupFees::OverCustomerLife,
+        (Some(true), SetupFees::OverTerm | SetupFees::Immediately) => SetupFees::OverTerm,
+        (None, policy) => policy,
+    }
+}
+
+/// The deal's price without tax.
+pub fn net_of_tax(deal: &Deal) -> Decimal {
+    match deal.tax {
+        Some(Tax {
+            basis: TaxBasis::Rate(rate),
+            inclusive: true,
+        }) => deal.currency.round(deal.amount / (Decimal::ONE + rate)),
+        Some(Tax {
+            basis: TaxBasis::Amount(tax),
+            inclusive: true,
+        }) => (deal.amount - tax).max(Decimal::ZERO),
+        Some(Tax { inclusive: false, .. }) | None => deal.amount,
+    }
+}
+
+/// The tax on a part of the net price.
+pub fn tax_on(net: Decimal, deal: &Deal) -> Decimal {
+    match deal.tax.map(|tax| tax.basis) {
+        Some(TaxBasis::Rate(rate)) => deal.currency.round(net * rate),
+        Some(TaxBasis::Amount(tax)) => deal.currency.round(proportion(tax, net, net_of_tax(deal))),
+        None => Decimal::ZERO,
+    }
+}
+
+/// Standalone selling price of the whole line. A price that is nearer to the price of one unit is meant for one unit.
+pub fn line_ssp(line: &Line) -> Option<Decimal> {
+    let ssp = line.ssp?;
+    let Some(quantity) = line.quantity else {
+        return Some(ssp);
+    };
+    let unit = line.unit_price.unwrap_or(line.amount / quantity);
+    match (ssp - unit).abs() < (ssp - line.amount).abs() {
+        true => Some(ssp * quantity),
+        false => Some(ssp),
+    }
+}
+
+fn whole_deal_line(deal: &Deal) -> Line {
+    let id = LineId::parse("deal").or_else(|| LineId::parse(deal.deal_id.as_str()));
+    let line_type = LineType::parse("subscription");
+    // Both texts keep the rules of `ids`; the fallback repeats an id that passed them.
+    let (Some(id), Some(line_type)) = (id, line_type) else {
+        unreachable!()
+    };
+    Line {
+        id,
+        line_type,
+        name: None,
+        amount: deal.amount,
+        quantity: None,
+        unit_price: None,
+        ssp: None,
+        ssp_range: None,
+        discount: None,
+        start: None,
+        end: None,
+        method: None,
+        milestones: Vec::new(),
+        distinct: None,
+        recurring: None,
+        bundle: None,
+    }
+}
+
+fn share(lines: &[&Line], total: Decimal, deal: &Deal) -> Result<Vec<(Decimal, &'static str)>, Rejection> {
+    let currency = deal.currency;
+    let priced = |line: &&Line| line.ssp.is_some() || line.ssp_range.is_some();
+    if !lines.iter().all(priced) {
+        return Ok(by_amount(lines, total, deal));
+    }
+    let residual: Vec<usize> = (0..lines.len()).filter(|i| lines[*i].ssp.is_none()).collect();
+    match residual.as_slice() {
+        [] => Ok(by_ssp(lines, total, currency)),
+        [index] => by_residual(lines, *index, total, currency),
+        [_, ..] => Err(residual_refused("more than one line has no observable price", "")),
+    }
+}
+
+fn by_amount(lines: &[&Line], total: Decimal, deal: &Deal) -> Vec<(Decimal, &'static str)> {
+    let gross: Decimal = lines.iter().map(|line| line.amount).sum();
+    let prices: Vec<Decimal> = match gross == deal.amount || deal.lines.is_empty() {
+        true => lines.iter().map(|line| line.amount).collect(),
+        false => lines
+            .iter()
+            .map(|line| (line.amount - line.discount.unwrap_or_default()).max(Decimal::ZERO))
+            .collect(),
+    };
+    let sum: Decimal = prices.iter().sum();
+    match sum == total {
+        true => prices.into_iter().map(|price| (price, BY_AMOUNT)).collect(),
+        false => largest_remainder(total, &prices, deal.currency)
+            .into_iter()
+            .map(|price| (price, BY_AMOUNT))
+            .collect(),
+    }
+}
+
+fn by_ssp(lines: &[&Line], total: Decimal, currency: Currency) -> Vec<(Decimal, &'static str)> {
+    let ssp: Vec<Decimal> = lines.iter().map(|line| line_ssp(line).unwrap_or_default()).collect();
+    let discount = ssp.iter().sum::<Decimal>() - total;
+    let together = together(lines, discount);
+    let outside: Decimal = (0..lines.len()).filter(|i| !together[*i]).map(|i| ssp[i]).sum();
+    if discount <= Decimal::ZERO || together.iter().all(|it| *it == together[0]) || outside > total {
+        let parts = largest_remainder(total, &ssp, currency);
+        return parts.into_iter().map(|part| (part, BY_SSP)).collect();
+    }
+    let weights: Vec<Decimal> = (0..lines.len())
+        .map(|i| if together[i] { ssp[i] } else { Decimal::ZERO })
+        .collect();
+    let rounded: Decimal = (0..lines.len())
+        .filter(|i| !together[*i])
+        .map(|i| currency.round(ssp[i]))
+        .sum();
+    let parts = largest_remainder(total - rounded, &weights, currency);
+    (0..lines.len())
+        .map(|i| match together[i] {
+            true => (parts[i], BY_BUNDLE),
+            false => (currency.round(ssp[i]), BY_SSP),
+        })
+        .collect()
+}
+
+/// Which lines own the discount: those of a bundle, or those whose stated discounts explain all of it.
+fn together(lines: &[&Line], discount: Decimal) -> Vec<bool> {
+    let bundled: Vec<bool> = lines.iter().map(|line| line.bundle.is_some()).collect();
+    if bundled.contains(&true) {
+        return bundled;
+    }
+    let stated: Decimal = lines.iter().filter_map(|line| line.discount).sum();
+    match stated == discount {
+        true => lines
+            .iter()
+            .map(|line| line.discount.is_some_and(|amount| amount > Decimal::ZERO))
+            .collect(),
+        false => vec![false; lines.len()],
+    }
+}
+
+fn by_residual(
+    lines: &[&Line],
+    index: usize,
+    total: Decimal,
+    currency: Currency,
+) -> Result<Vec<(Decimal, &'static str)>, Rejection> {
+    let observed: Vec<Decimal> = lines
+        .iter()
+        .map(|line| currency.round(line_ssp(line).unwrap_or_default()))
+        .collect();
+    let residual = total - observed.iter().sum::<Decimal>();
+    let Some(SspRange { low, high }) = lines[index].ssp_range else {
+        return Err(residual_refused("no range is given", residual));
+    };
+    let middle = (low + high) / Decimal::TWO;
+    if (high - low) * Decimal::TWO < middle {
+        return Err(residual_refused(
+            "the price is not highly variable",
+            format!("{low} to {high}"),
+        ));
+    }
+    if residual < low || residual > high {
+        return Err(residual_refused("the residual lies outside the range", residual));
+    }
+    Ok((0..lines.len())
+        .map(|i| match i == index {
+            true => (residual, BY_RESIDUAL),
+            false => (observed[i], BY_SSP),
+        })
+        .collect())
+}
+
+fn residual_refused(why: &str, value: impl std::fmt::Display) -> Rejection {
+    Rejection::new(
+        Code::ResidualRefused,
+        "payload.line_items.ssp_range",
+        value,
+        &format!("{why}; give an observable or estimated ssp (ASC 606-10-32-34)"),
+    )
+}
+
+fn terms(line: &Line, deal: &Deal, price: Decimal, start: Date, end: Date, policy: &Policy) -> LineTerms {
+    let method = method_of(line, deal, policy);
+    let start = line.start.unwrap_or(start);
+    let life = line.is_setup()
+        && method == Method::StraightLine
+        && setup_treatment(deal, policy) == SetupFees::OverCustomerLife;
+    let end = match (line.end, life) {
+        (Some(end), _) => end,
+        (None, true) => add_days(add_months(start, i64::from(policy.customer_life_months.max(1))), -1).max(end),
+        (None, false) => end,
+    };
+    LineTerms {
+        price,
+        start,
+        end: end.max(start),
+        method,
+        quantity: line.quantity.or((method == Method::Units).then_some(Decimal::ONE)),
+        milestones: line.milestones.clone(),
+    }
+}
+
+/// The weights of milestones: amounts as they are, percents of the line's price.
+pub fn milestone_weight(share: MilestoneShare, price: Decimal) -> Decimal {
+    match share {
+        MilestoneShare::Amount(amount) => amount,
+        MilestoneShare::Percent(percent) if price.is_zero() => percent,
+        MilestoneShare::Percent(percent) => price * percent / Decimal::ONE_HUNDRED,
+    }
+}

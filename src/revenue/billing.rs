@@ -1,0 +1,183 @@
+//! The billing plan: what to invoice when.
+//!
+//! A price is split over the cycles of the term in proportion to their months, by cumulative rounding. Invoice days
+//! keep the anchor of the contract's start day, also for the days 29 to 31. In advance: the first day of a cycle; in
+//! arrears: its last; `upfront`: the first day of the term. An amendment leaves every invoice before its effective
+//! date as it is and spreads the rest over the days that remain; where none remains, the difference falls due on the
+//! effective date itself, as an invoice or, below zero, as a credit memo.
+//!
+//! Invariant: the rows of a plan sum to its price exactly. Deliberately absent: what an invoice posts (`ledger`).
+
+use jiff::civil::Date;
+use rust_decimal::Decimal;
+
+use super::curve::MONTH;
+use super::fact::BillingCycle;
+use super::ids::EventId;
+use super::money::{Currency, proportion};
+use super::period::{add_days, add_months, days_between};
+use super::policy::BillingTiming;
+
+/// A planned invoice; below zero, a credit memo. `amount` is net of `tax`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Invoice {
+    pub date: Date,
+    pub amount: Decimal,
+    pub tax: Decimal,
+    /// The fact that planned it.
+    pub cause: EventId,
+    /// False while it waits for an event, such as the acceptance of a milestone.
+    pub firm: bool,
+}
+
+/// When a term is invoiced.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Grid {
+    pub cycle: BillingCycle,
+    pub timing: BillingTiming,
+    pub start: Date,
+    pub end: Date,
+}
+
+impl Grid {
+    /// Invoice days with the weight of their cycle.
+    pub fn days(&self) -> Vec<(Date, i64)> {
+        let months = match self.cycle {
+            BillingCycle::Monthly => 1,
+            BillingCycle::Quarterly => 3,
+            BillingCycle::Annual => 12,
+            BillingCycle::Upfront | BillingCycle::Milestone => {
+                return vec![(self.start, MONTH)];
+            }
+        };
+        (0..)
+            .map(|cycle| {
+                let start = add_months(self.start, cycle * months);
+                (cycle, start, add_days(add_months(self.start, (cycle + 1) * months), -1))
+            })
+            .take_while(|(_, start, last)| *start <= self.end && start <= last)
+            .map(|(cycle, start, last)| {
+                let day = match self.timing {
+                    BillingTiming::InAdvance => start,
+                    BillingTiming::InArrears => last.min(self.end),
+                };
+                (day, self.weight(cycle * months, (cycle + 1) * months))
+            })
+            .collect()
+    }
+
+    /// Months `from` to `to` after the start, as far as they lie inside the term.
+    fn weight(&self, from: i64, to: i64) -> i64 {
+        (from..to)
+            .map(|month| {
+                let (first, next) = (add_months(self.start, month), add_months(self.start, month + 1));
+                let days = days_between(first, next.min(add_days(self.end, 1))).max(0);
+                days * MONTH / days_between(first, next).max(1)
+            })
+            .sum()
+    }
+
+    /// The rows of a price.
+    pub fn split(&self, price: Decimal, currency: Currency) -> Vec<(Date, Decimal)> {
+        split(price, &self.days(), currency)
+    }
+}
+
+/// Rows of a plan after a change on `from`: what was planned before stays, the rest of `price` follows.
+pub fn replan(
+    planned: &[(Date, Decimal)],
+    price: Decimal,
+    grid: Grid,
+    from: Date,
+    currency: Currency,
+) -> Vec<(Date, Decimal)> {
+    let kept: Vec<(Date, Decimal)> = planned.iter().filter(|(day, _)| *day < from).copied().collect();
+    let fresh = grid.split(price, currency);
+    if fresh.iter().filter(|(day, _)| *day < from).eq(kept.iter()) {
+        return fresh;
+    }
+    let billed: Decimal = kept.iter().map(|(_, amount)| amount).sum();
+    let rest = price - billed;
+    let days: Vec<(Date, i64)> = grid.days().into_iter().filter(|(day, _)| *day >= from).collect();
+    let mut rows = kept;
+    match days.is_empty() || rest < Decimal::ZERO {
+        true if rest.is_zero() => {}
+        true => rows.push((from, rest)),
+        false => rows.extend(split(rest, &days, currency)),
+    }
+    rows
+}
+
+fn split(price: Decimal, days: &[(Date, i64)], currency: Currency) -> Vec<(Date, Decimal)> {
+    let total: i64 = days.iter().map(|(_, weight)| weight).sum();
+    let (mut weight, mut billed) = (0, Decimal::ZERO);
+    days.iter()
+        .map(|(day, part)| {
+            weight += part;
+            let until = currency.round(proportion(price, weight.into(), total.into()));
+            let amount = until - billed;
+            billed = until;
+            (*day, amount)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::civil::date;
+
+    fn rows(grid: Grid, price: i64) -> Vec<String> {
+        let currency = Currency::parse("USD").unwrap();
+        let rows = grid.split(Decimal::from(price), currency);
+        assert_eq!(rows.iter().map(|(_, a)| a).sum::<Decimal>(), Decimal::from(price));
+        rows.iter()
+            .map(|(day, amount)| format!("{day} {}", currency.format(*amount)))
+            .collect()
+    }
+
+    #[test]
+    fn anchors_and_cycles() {
+        let grid = |cycle, timing| Grid {
+            cycle,
+            timing,
+            start: date(2024, 1, 31),
+            end: date(2024, 12, 30),
+        };
+        let monthly = rows(grid(BillingCycle::Monthly, BillingTiming::InAdvance), 1100);
+        assert_eq!(
+            monthly[..3],
+            ["2024-01-31 100.00", "2024-02-29 100.00", "2024-03-31 100.00"]
+        );
+        let quarterly = rows(grid(BillingCycle::Quarterly, BillingTiming::InArrears), 1100);
+        assert_eq!(
+            quarterly,
+            [
+                "2024-04-29 300.00",
+                "2024-07-30 300.00",
+                "2024-10-30 300.00",
+                "2024-12-30 200.00"
+            ]
+        );
+        assert_eq!(
+            rows(grid(BillingCycle::Upfront, BillingTiming::InArrears), 5),
+            ["2024-01-31 5.00"]
+        );
+    }
+
+    #[test]
+    fn a_change_keeps_what_was_billed() {
+        let currency = Currency::parse("USD").unwrap();
+        let grid = Grid {
+            cycle: BillingCycle::Annual,
+            timing: BillingTiming::InAdvance,
+            start: date(2026, 1, 1),
+            end: date(2026, 12, 31),
+        };
+        let planned = grid.split(Decimal::from(1200), currency);
+        let more = replan(&planned, 1500.into(), grid, date(2026, 7, 1), currency);
+        assert_eq!(more, [(date(2026, 1, 1), 1200.into()), (date(2026, 7, 1), 300.into())]);
+        let undone = replan(&more, 1200.into(), grid, date(2026, 7, 1), currency);
+        assert_eq!(undone, planned);
+    }
+}

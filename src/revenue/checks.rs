@@ -1,0 +1,220 @@
+//! The invariants of the books, each a function by its own name.
+//!
+//! A check looks at what the books say, never at how they were made, so that it can be run over a replay, a restored
+//! store or a warehouse extract alike. Invariant: an empty answer means that the check holds. Deliberately absent:
+//! repair.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rust_decimal::Decimal;
+use sha2::{Digest, Sha256};
+
+use super::books::Report;
+use super::ids::{DealId, TenantId};
+use super::journal::JournalEntry;
+use super::ledger::Role;
+use super::measures::waterfall;
+use super::period::Period;
+
+/// What does not hold, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    pub check: &'static str,
+    pub subject: String,
+    pub detail: String,
+}
+
+type Check = fn(&Report) -> Vec<Violation>;
+
+/// Every check by its name.
+pub const ALL: &[(&str, Check)] = &[
+    ("entries_balance", entries_balance),
+    ("entry_ids_are_unique", entry_ids_are_unique),
+    ("schedule_sums_to_price", schedule_sums_to_price),
+    (
+        "recognised_and_remaining_make_the_price",
+        recognised_and_remaining_make_the_price,
+    ),
+    ("one_position", one_position),
+    ("nothing_below_zero", nothing_below_zero),
+    ("ledger_meets_balances", ledger_meets_balances),
+    ("waterfall_closes", waterfall_closes),
+];
+
+/// Runs all checks.
+pub fn run(report: &Report) -> Vec<Violation> {
+    ALL.iter().flat_map(|(_, check)| check(report)).collect()
+}
+
+/// Every entry balances in its currency and in functional currency, line by line on one side only.
+pub fn entries_balance(report: &Report) -> Vec<Violation> {
+    let broken = report.journals.iter().filter(|entry| {
+        let lines = || entry.lines.iter();
+        let sum: Decimal = lines().map(|line| line.debit - line.credit).sum();
+        let functional: Decimal = lines().map(|line| line.functional_debit - line.functional_credit).sum();
+        let two_sided = lines().any(|line| {
+            !line.debit.is_zero() && !line.credit.is_zero()
+                || !line.functional_debit.is_zero() && !line.functional_credit.is_zero()
+                || line.debit.is_sign_negative() && !line.debit.is_zero()
+                || line.credit.is_sign_negative() && !line.credit.is_zero()
+        });
+        !sum.is_zero() || !functional.is_zero() || two_sided || entry.lines.len() < 2
+    });
+    broken
+        .map(|entry| violation("entries_balance", &entry.entry_id, format!("{:?}", entry.lines)))
+        .collect()
+}
+
+/// No two entries share an id.
+pub fn entry_ids_are_unique(report: &Report) -> Vec<Violation> {
+    let mut seen = BTreeSet::new();
+    let twice = report.journals.iter().filter(|entry| !seen.insert(&entry.entry_id));
+    twice
+        .map(|entry| violation("entry_ids_are_unique", &entry.entry_id, String::new()))
+        .collect()
+}
+
+/// The rows of an obligation sum to its allocated price.
+pub fn schedule_sums_to_price(report: &Report) -> Vec<Violation> {
+    let mut sums = BTreeMap::new();
+    for row in &report.schedule {
+        *sums
+            .entry((&row.tenant, &row.deal, &row.obligation))
+            .or_insert(Decimal::ZERO) += row.amount;
+    }
+    let mut found = Vec::new();
+    for view in &report.contracts {
+        for obligation in view.contracts.iter().flat_map(|it| &it.obligations) {
+            let key = (&view.tenant, &view.deal, &obligation.obligation);
+            let sum = sums.get(&key).copied().unwrap_or_default();
+            if sum != obligation.allocated {
+                let detail = format!("rows {sum}, price {}", obligation.allocated);
+                found.push(violation("schedule_sums_to_price", &obligation.obligation, detail));
+            }
+        }
+    }
+    found
+}
+
+/// Recognised and remaining make the transaction price.
+pub fn recognised_and_remaining_make_the_price(report: &Report) -> Vec<Violation> {
+    let mut found = Vec::new();
+    for view in &report.contracts {
+        let price: Decimal = view.contracts.iter().map(|it| it.transaction_price).sum();
+        if let Some(balances) = &view.balances
+            && balances.recognised + balances.remaining != price
+        {
+            let detail = format!("{} + {} is not {price}", balances.recognised, balances.remaining);
+            found.push(violation("recognised_and_remaining_make_the_price", &view.deal, detail));
+        }
+    }
+    found
+}
+
+/// A deal shows a net liability or a net asset, never both (ASC 606-10-45-1).
+pub fn one_position(report: &Report) -> Vec<Violation> {
+    let both = report.contracts.iter().filter(|view| {
+        view.balances
+            .as_ref()
+            .is_some_and(|it| it.contract_liability > Decimal::ZERO && it.contract_asset > Decimal::ZERO)
+    });
+    both.map(|view| violation("one_position", &view.deal, format!("{:?}", view.balances)))
+        .collect()
+}
+
+/// No balance of a deal is below zero.
+pub fn nothing_below_zero(report: &Report) -> Vec<Violation> {
+    let below = report.contracts.iter().filter(|view| {
+        view.balances.as_ref().is_some_and(|it| {
+            [it.contract_liability, it.contract_asset, it.receivable]
+                .iter()
+                .any(|amount| *amount < Decimal::ZERO)
+        })
+    });
+    below
+        .map(|view| violation("nothing_below_zero", &view.deal, format!("{:?}", view.balances)))
+        .collect()
+}
+
+/// The accounts for liability and asset, over all entries of a deal, are the one position: neither is below zero, and
+/// one of them is zero.
+pub fn ledger_meets_balances(report: &Report) -> Vec<Violation> {
+    let mut accounts: BTreeMap<(&TenantId, &DealId), (Decimal, Decimal)> = BTreeMap::new();
+    for entry in &report.journals {
+        let (liability, asset) = accounts.entry((&entry.tenant, &entry.deal)).or_default();
+        for line in &entry.lines {
+            match line.role {
+                Role::ContractLiability => *liability += line.credit - line.debit,
+                Role::ContractAsset => *asset += line.debit - line.credit,
+                Role::AccountsReceivable
+                | Role::Cash
+                | Role::Revenue(_)
+                | Role::TaxPayable
+                | Role::FxGainLoss
+                | Role::RefundLiability => {}
+            }
+        }
+    }
+    let broken = accounts.into_iter().filter(|(_, (liability, asset))| {
+        *liability < Decimal::ZERO || *asset < Decimal::ZERO || !liability.is_zero() && !asset.is_zero()
+    });
+    broken
+        .map(|((_, deal), (liability, asset))| {
+            violation(
+                "ledger_meets_balances",
+                deal,
+                format!("liability {liability}, asset {asset}"),
+            )
+        })
+        .collect()
+}
+
+/// Opening, billed, recognised and exchange make closing, and closing is the next opening.
+pub fn waterfall_closes(report: &Report) -> Vec<Violation> {
+    let mut last: BTreeMap<_, Decimal> = BTreeMap::new();
+    let mut found = Vec::new();
+    for row in waterfall(&report.journals) {
+        let key = (row.tenant.clone(), row.currency);
+        let opening = last.get(&key).copied().unwrap_or_default();
+        let amounts = row.amounts;
+        let closes = amounts.opening + amounts.billed - amounts.recognised + amounts.fx == amounts.closing;
+        if amounts.opening != opening || !closes {
+            found.push(violation("waterfall_closes", row.period, format!("{row:?}")));
+        }
+        last.insert(key, amounts.closing);
+    }
+    let mut accounts: BTreeMap<_, Decimal> = BTreeMap::new();
+    for entry in &report.journals {
+        let lines = entry.lines.iter().filter(|line| line.role == Role::ContractLiability);
+        *accounts.entry((entry.tenant.clone(), entry.currency)).or_default() +=
+            lines.map(|line| line.credit - line.debit).sum::<Decimal>();
+    }
+    if accounts != last {
+        let detail = format!("accounts {accounts:?}, waterfall {last:?}");
+        found.push(violation("waterfall_closes", "the last period", detail));
+    }
+    found
+}
+
+/// A hash over all entries of a tenant's period, in the order of their ids.
+/// It must not change once the period is closed.
+pub fn period_hash(entries: &[JournalEntry], tenant: &TenantId, period: Period) -> [u8; 32] {
+    let mut of: Vec<&JournalEntry> = entries
+        .iter()
+        .filter(|it| it.tenant == *tenant && it.period == period)
+        .collect();
+    of.sort_by_key(|entry| &entry.entry_id);
+    let mut hash = Sha256::new();
+    for entry in of {
+        hash.update(format!("{entry:?}\n"));
+    }
+    hash.finalize().into()
+}
+
+fn violation(check: &'static str, subject: impl std::fmt::Display, detail: String) -> Violation {
+    Violation {
+        check,
+        subject: subject.to_string(),
+        detail,
+    }
+}

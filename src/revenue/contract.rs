@@ -1,0 +1,402 @@
+//! The contract: a deal's facts and what was issued for them, and the two steps that move it.
+//!
+//! `apply` takes one fact of the deal; `settle` looks again after a tick, a rate, a mapping or a period change. Both
+//! derive the wanted books anew from all facts, so the order in which facts arrive does not matter; what was issued
+//! before decides what is issued now.
+//!
+//! Before a fact is applied, periods that closed since the last step are sealed: whatever was theirs is issued, and
+//! from then on they take nothing.
+//!
+//! Invariant: [`Contract`] holds nothing that can be derived from its facts, except what was issued. Deliberately
+//! absent: storage, serialization, and facts of other deals.
+
+use std::collections::BTreeSet;
+
+use jiff::civil::Date;
+use rust_decimal::Decimal;
+use sha2::{Digest, Sha256};
+
+use super::derive::{Derived, Standing, Wanted, derive};
+use super::difference::first_difference;
+use super::fact::Fact;
+use super::ids::{DealId, EventId, TenantId};
+use super::journal::{Books, Issued, JournalEntry, Plan, What, plan};
+use super::ledger::Ledger;
+use super::money::Currency;
+use super::period::{Period, add_days};
+use super::reference::{Context, RateNeeded, conflict};
+use super::reject::Rejection;
+pub use super::view::{Balances, BillingRow, ContractView, ObligationView, ScheduleRow, Status, View};
+
+/// What is stored of a deal. Every field is plain, so that a codec can write it and read it back.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Contract {
+    pub tenant: TenantId,
+    pub deal: DealId,
+    /// Each event id once, sorted by `occurred_at`, then `event_id`.
+    pub facts: Vec<Fact>,
+    /// In the order of issue.
+    pub issued: Vec<Issued>,
+    pub ledger: Ledger,
+    /// The locks under which the contract was last settled.
+    pub locked: BTreeSet<Period>,
+    pub waits_for: Option<RateNeeded>,
+    pub next_due: Option<Date>,
+    /// Hashes of the schedule and the billing plan last given out.
+    pub schedule_hash: [u8; 32],
+    pub billing_hash: [u8; 32],
+}
+
+/// What a step decided.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decision {
+    /// The state to store.
+    pub contract: Contract,
+    /// All rows of the present version; empty when nothing changed.
+    pub schedule: Vec<ScheduleRow>,
+    /// The whole plan; empty when nothing changed.
+    pub billing: Vec<BillingRow>,
+    /// Newly issued, in the order of issue.
+    pub entries: Vec<JournalEntry>,
+    /// All facts of the deal that have no effect as things stand.
+    pub rejections: Vec<(EventId, Rejection)>,
+    /// The contract for readers.
+    pub view: View,
+}
+
+/// Takes one fact of the deal. A fact that was seen before changes nothing; one that does not fit the deal as it
+/// stands is kept, reported in [`Decision::rejections`], and judged again with the next fact.
+///
+/// Errors: the fact is invalid by itself, is no fact of a deal, belongs to another deal, or repeats an event id with
+/// other content.
+pub fn apply(contract: Option<Contract>, fact: &Fact, cx: &Context) -> Result<Decision, Rejection> {
+    fact.validate()?;
+    let Some(deal) = fact.body.deal_id() else {
+        return Err(conflict("type", fact));
+    };
+    let mut contract = match contract {
+        Some(contract) if contract.deal != *deal => return Err(conflict("payload.deal_id", fact)),
+        Some(contract) if contract.tenant != fact.tenant => {
+            return Err(conflict("tenant_id", fact));
+        }
+        Some(contract) => contract,
+        None => Contract::new(fact.tenant.clone(), deal.clone(), cx),
+    };
+    if let Some(known) = contract.facts.iter().find(|known| known.event_id == fact.event_id)
+        && let Some(field) = first_difference(known, fact)
+    {
+        return Err(conflict(&field, fact));
+    }
+    let mut sealed = Vec::new();
+    contract.seal(cx, &mut sealed);
+    let at = |known: &Fact| (known.occurred_at, &known.event_id).cmp(&(fact.occurred_at, &fact.event_id));
+    if let Err(index) = contract.facts.binary_search_by(at) {
+        contract.facts.insert(index, fact.clone());
+    }
+    let mut decision = contract.decide(cx);
+    sealed.append(&mut decision.entries);
+    decision.entries = sealed;
+    Ok(decision)
+}
+
+/// Looks again: the clock moved, or a rate, a mapping or a period changed.
+///
+/// Errors: none today; the signature is that of [`apply`].
+pub fn settle(mut contract: Contract, cx: &Context) -> Result<Decision, Rejection> {
+    let mut sealed = Vec::new();
+    contract.seal(cx, &mut sealed);
+    let mut decision = contract.decide(cx);
+    sealed.append(&mut decision.entries);
+    decision.entries = sealed;
+    Ok(decision)
+}
+
+impl Contract {
+    /// A deal of which nothing is known. Periods closed before it take nothing of it.
+    pub fn new(tenant: TenantId, deal: DealId, cx: &Context) -> Contract {
+        Contract {
+            tenant,
+            deal,
+            facts: Vec::new(),
+            issued: Vec::new(),
+            ledger: Ledger::default(),
+            locked: cx.reference.closed_periods().clone(),
+            waits_for: None,
+            next_due: None,
+            schedule_hash: [0; 32],
+            billing_hash: [0; 32],
+        }
+    }
+
+    /// The earliest clock at which a tick issues something; `None` when no tick would.
+    pub fn next_due(&self) -> Option<Date> {
+        self.next_due
+    }
+
+    /// The rate without which nothing more is posted.
+    pub fn waits_for(&self) -> Option<RateNeeded> {
+        self.waits_for
+    }
+
+    /// Issues what belongs to periods that closed since the last step, under the locks of that step.
+    fn seal(&mut self, cx: &Context, entries: &mut Vec<JournalEntry>) {
+        let closed = cx.reference.closed_periods();
+        let closing: BTreeSet<Period> = closed.difference(&self.locked).copied().collect();
+        if !closing.is_empty()
+            && let Some(wanted) = derive(&self.facts, cx.tenant).wanted
+        {
+            let locked = self.locked.clone();
+            let mut plan = self.plan(&wanted, cx, &locked, &closing);
+            entries.append(&mut plan.entries);
+            self.issued.append(&mut plan.issued);
+        }
+        self.locked = closed.clone();
+    }
+
+    fn plan(&mut self, wanted: &Wanted, cx: &Context, locked: &BTreeSet<Period>, closing: &BTreeSet<Period>) -> Plan {
+        let books = Books {
+            tenant: &self.tenant,
+            deal: &self.deal,
+            issued: &self.issued,
+            wanted,
+            cx: *cx,
+            locked,
+            closing,
+        };
+        plan(&books, &mut self.ledger)
+    }
+
+    fn decide(mut self, cx: &Context) -> Decision {
+        let Derived { wanted, rejections } = derive(&self.facts, cx.tenant);
+        let Some(wanted) = wanted else {
+            let view = View {
+                tenant: self.tenant.clone(),
+                deal: self.deal.clone(),
+                status: Status::Draft,
+                version: 0,
+                currency: None,
+                contracts: Vec::new(),
+                balances: None,
+                history: Vec::new(),
+            };
+            let (schedule, billing, entries) = (Vec::new(), Vec::new(), Vec::new());
+            return Decision {
+                contract: self,
+                schedule,
+                billing,
+                entries,
+                rejections,
+                view,
+            };
+        };
+        let locked = self.locked.clone();
+        let mut plan = self.plan(&wanted, cx, &locked, &BTreeSet::new());
+        self.issued.append(&mut plan.issued);
+        self.waits_for = plan.waits_for;
+        self.next_due = self.next_tick(&wanted, &plan, cx);
+        let mut schedule = self.schedule(&wanted, &plan, cx);
+        let mut billing = self.billing(&wanted);
+        if !changed(&mut self.schedule_hash, &schedule) {
+            schedule.clear();
+        }
+        if !changed(&mut self.billing_hash, &billing) {
+            billing.clear();
+        }
+        let view = self.view(&wanted, cx);
+        Decision {
+            contract: self,
+            schedule,
+            billing,
+            entries: plan.entries,
+            rejections,
+            view,
+        }
+    }
+
+    /// All schedule rows as they stand, whether or not they changed.
+    pub fn schedule_now(&self, cx: &Context) -> Vec<ScheduleRow> {
+        let Some(wanted) = derive(&self.facts, cx.tenant).wanted else {
+            return Vec::new();
+        };
+        let mut copy = self.clone();
+        let locked = self.locked.clone();
+        let plan = copy.plan(&wanted, cx, &locked, &BTreeSet::new());
+        copy.issued.extend(plan.issued.iter().cloned());
+        copy.schedule(&wanted, &plan, cx)
+    }
+
+    /// The billing plan as it stands.
+    pub fn billing_now(&self, cx: &Context) -> Vec<BillingRow> {
+        match derive(&self.facts, cx.tenant).wanted {
+            Some(wanted) => self.billing(&wanted),
+            None => Vec::new(),
+        }
+    }
+
+    fn next_tick(&self, wanted: &Wanted, plan: &Plan, cx: &Context) -> Option<Date> {
+        if plan.waits_for.is_some() {
+            return None;
+        }
+        let clock = cx.reference.clock();
+        let later = |date: Date| clock.is_none_or(|clock| date >= clock);
+        let due = plan.pending.iter().filter(|(movement, _)| movement.firm);
+        let due = due.map(|(movement, _)| movement.date).filter(|date| later(*date)).min();
+        let functional = cx.functional(wanted.currency);
+        let period_end = clock.map(|clock| cx.tenant.fiscal.last_day(cx.tenant.fiscal.of(clock)));
+        let remeasured = period_end.filter(|_| functional != wanted.currency && !self.ledger.receivable.is_zero());
+        [due, remeasured]
+            .into_iter()
+            .flatten()
+            .min()
+            .map(|date| add_days(date, 1))
+    }
+
+    fn schedule(&self, wanted: &Wanted, plan: &Plan, cx: &Context) -> Vec<ScheduleRow> {
+        let calendar = cx.tenant.fiscal;
+        let functional_currency = cx.functional(wanted.currency);
+        let mut rows: Vec<ScheduleRow> = Vec::new();
+        for obligation in &wanted.obligations {
+            let mut of: Vec<(Period, Decimal, Option<Decimal>, bool)> = Vec::new();
+            let mut add =
+                |period, amount, functional: Option<Decimal>, posted| match of.iter_mut().find(|row| row.0 == period) {
+                    Some(row) => {
+                        row.1 += amount;
+                        row.2 = row.2.zip(functional).map(|(a, b)| a + b);
+                        row.3 &= posted;
+                    }
+                    None => of.push((period, amount, functional, posted)),
+                };
+            for it in self
+                .issued
+                .iter()
+                .filter(|it| it.key.obligation.as_ref() == Some(&obligation.id))
+            {
+                add(it.period, it.amount, Some(it.functional), true);
+            }
+            for (movement, functional) in &plan.pending {
+                if movement.key.obligation.as_ref() == Some(&obligation.id) {
+                    add(calendar.of(movement.date), movement.amount, *functional, false);
+                }
+            }
+            of.retain(|(_, amount, ..)| !amount.is_zero());
+            of.sort_by_key(|row| row.0);
+            rows.extend(
+                of.into_iter()
+                    .map(|(period, amount, functional_amount, posted)| ScheduleRow {
+                        tenant: self.tenant.clone(),
+                        deal: self.deal.clone(),
+                        contract: obligation.contract.clone(),
+                        obligation: obligation.id.clone(),
+                        line_id: obligation.line_id.clone(),
+                        period,
+                        amount,
+                        currency: wanted.currency,
+                        functional_amount,
+                        functional_currency,
+                        version: wanted.version,
+                        posted,
+                    }),
+            );
+        }
+        rows
+    }
+
+    fn billing(&self, wanted: &Wanted) -> Vec<BillingRow> {
+        let rows = wanted.invoices.iter().map(|invoice| BillingRow {
+            tenant: self.tenant.clone(),
+            deal: self.deal.clone(),
+            date: invoice.date,
+            amount: invoice.amount,
+            tax: invoice.tax,
+            currency: wanted.currency,
+            firm: invoice.firm,
+        });
+        rows.collect()
+    }
+
+    /// The contract for readers, without posting anything.
+    pub fn view_now(&self, cx: &Context) -> Option<View> {
+        derive(&self.facts, cx.tenant)
+            .wanted
+            .map(|wanted| self.view(&wanted, cx))
+    }
+
+    fn view(&self, wanted: &Wanted, cx: &Context) -> View {
+        let clock = cx.reference.clock();
+        let contracts: Vec<ContractView> = wanted
+            .contracts
+            .iter()
+            .map(|contract| {
+                let obligations: Vec<ObligationView> = wanted
+                    .obligations
+                    .iter()
+                    .filter(|it| it.contract == *contract)
+                    .map(|it| ObligationView {
+                        obligation: it.id.clone(),
+                        line_id: it.line_id.clone(),
+                        method: it.method,
+                        start: it.start,
+                        end: it.stop.map_or(it.end, |stop| add_days(stop, -1).min(it.end)),
+                        allocated: it.expected(),
+                    })
+                    .collect();
+                ContractView {
+                    contract: contract.clone(),
+                    transaction_price: obligations.iter().map(|it| it.allocated).sum(),
+                    obligations,
+                }
+            })
+            .collect();
+        let balances = self.balances(&contracts, wanted.currency, clock);
+        let over = wanted.obligations.iter().all(|it| {
+            clock.is_some_and(|clock| clock > it.stop.unwrap_or(it.end)) && it.booked_before(Date::MAX) == it.expected()
+        });
+        let status = match wanted.status {
+            Standing::Cancelled(_) => Status::Cancelled,
+            Standing::Active if over && balances.remaining.is_zero() => Status::Completed,
+            Standing::Active => Status::Active,
+        };
+        View {
+            tenant: self.tenant.clone(),
+            deal: self.deal.clone(),
+            status,
+            version: wanted.version,
+            currency: Some(wanted.currency),
+            contracts,
+            balances: Some(balances),
+            history: wanted.history.clone(),
+        }
+    }
+
+    fn balances(&self, contracts: &[ContractView], currency: Currency, clock: Option<Date>) -> Balances {
+        let past = || {
+            self.issued
+                .iter()
+                .filter(move |it| clock.is_some_and(|clock| it.date < clock))
+        };
+        let position: Decimal = past().map(|it| it.position).sum();
+        let recognised: Decimal = past()
+            .filter(|it| matches!(it.key.what, What::Recognition | What::Lump))
+            .map(|it| it.amount)
+            .sum();
+        let price: Decimal = contracts.iter().map(|it| it.transaction_price).sum();
+        Balances {
+            currency,
+            contract_liability: position.max(Decimal::ZERO),
+            contract_asset: (-position).max(Decimal::ZERO),
+            receivable: past().map(|it| it.receivable).sum(),
+            recognised,
+            remaining: price - recognised,
+        }
+    }
+}
+
+/// True when the rows differ from those last hashed; remembers them.
+fn changed<T: std::fmt::Debug>(hash: &mut [u8; 32], rows: &[T]) -> bool {
+    let mut digest = Sha256::new();
+    for row in rows {
+        digest.update(format!("{row:?}\n"));
+    }
+    let now: [u8; 32] = digest.finalize().into();
+    std::mem::replace(hash, now) != now
+}

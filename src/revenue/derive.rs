@@ -1,0 +1,411 @@
+//! From a deal's facts to the books it should have: obligations, invoices, credits, payments.
+//!
+//! `deal.closed` comes first, whenever it arrived; the other facts follow by `occurred_at`, then `event_id`. Each change of
+//! terms acts from its effective date on; performance acts on its own day, whatever the order.
+//!
+//! ```text
+//!            closed            cancelled
+//!   (draft) --------> active -----------> cancelled
+//!                     |    ^ amended, renewed, credited
+//!                     `----'
+//! ```
+//!
+//! Invariant: a function of the set of facts and the tenant's policy alone. Rates, locks, the clock and what was issued
+//! are deliberately absent: they decide when and how the result is posted (`journal`), not what it is.
+//!
+//! Decisions: an amendment's `amount` is the whole price as the deal now stands, past included; if its `contract_start`
+//! moved up to the effective date, it is the price of what follows. A line that the amendment no longer has ends on the
+//! effective date and keeps what it earned. An early renewal settles the running term like a cancellation that refunds
+//! the unused part. What is billed and not refunded is earned when the contract ends (no promise is left, ASC
+//! 606-10-25-8); what is earned and not billed is invoiced then.
+
+mod amend;
+mod ending;
+mod invoicing;
+mod measured;
+
+use std::collections::BTreeSet;
+
+use jiff::civil::Date;
+use rust_decimal::Decimal;
+
+use self::measured::{Measured, measured_on};
+use super::allocate::{Sold, sell};
+use super::billing::{Grid, Invoice};
+use super::curve::Spread;
+use super::explain::Explanation;
+use super::fact::*;
+use super::ids::{ContractId, EventId, LineId, ObligationId};
+use super::modify;
+use super::money::Currency;
+use super::obligation::Obligation;
+use super::period::{add_days, add_months};
+use super::reference::Tenant;
+use super::reject::{Code, Rejection};
+
+/// The books a deal should have.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wanted {
+    pub status: Standing,
+    /// Changes of terms that took effect: closed, amended, renewed, cancelled.
+    pub version: u32,
+    /// The day on which the deal was closed.
+    pub agreed: Date,
+    pub currency: Currency,
+    pub customer: Option<Customer>,
+    pub contracts: Vec<ContractId>,
+    pub obligations: Vec<Obligation>,
+    /// Sorted by day.
+    pub invoices: Vec<Invoice>,
+    pub credits: Vec<CreditMemo>,
+    pub payments: Vec<PaymentDue>,
+    pub explanations: Vec<Explanation>,
+    /// Event ids of the changes of terms, with the first day on which each holds.
+    pub history: Vec<(EventId, Date)>,
+}
+
+/// Whether promises are still owed under the contract's terms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    Active,
+    /// From this day on nothing is owed.
+    Cancelled(Date),
+}
+
+/// A reduction of what was invoiced; both amounts are positive.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CreditMemo {
+    pub date: Date,
+    pub amount: Decimal,
+    pub tax: Decimal,
+    pub cause: EventId,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct PaymentDue {
+    pub date: Date,
+    pub amount: Decimal,
+    pub cause: EventId,
+}
+
+/// What became of a deal's facts.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Derived {
+    /// `None` while the deal is a draft.
+    pub wanted: Option<Wanted>,
+    /// Facts without effect, in the order in which they were judged.
+    pub rejections: Vec<(EventId, Rejection)>,
+}
+
+/// Derives a deal's books. `facts` are the deal's own, each event id once, each valid by itself.
+pub fn derive(facts: &[Fact], tenant: &Tenant) -> Derived {
+    let mut ordered: Vec<&Fact> = facts.iter().collect();
+    ordered.sort_by(|a, b| (a.occurred_at, &a.event_id).cmp(&(b.occurred_at, &b.event_id)));
+    let is_closed = |fact: &&&Fact| matches!(fact.body, Body::DealClosed(_));
+    let Some((first, Body::DealClosed(deal))) = ordered.iter().find(is_closed).map(|fact| (*fact, &fact.body)) else {
+        let waits = |fact: &&Fact| (fact.event_id.clone(), not_closed(fact));
+        return Derived {
+            wanted: None,
+            rejections: ordered.iter().map(waits).collect(),
+        };
+    };
+    let mut rejections = Vec::new();
+    let measured = Measured::collect(first, &ordered, tenant, &mut rejections);
+    let mut fold = match Fold::close(first, deal, tenant, measured) {
+        Ok(fold) => fold,
+        Err(rejection) => {
+            rejections.push((first.event_id.clone(), rejection));
+            return Derived {
+                wanted: None,
+                rejections,
+            };
+        }
+    };
+    for fact in ordered.iter().filter(|fact| fact.event_id != first.event_id) {
+        if let Err(rejection) = fold.fact(fact) {
+            rejections.push((fact.event_id.clone(), rejection));
+        }
+    }
+    fold.finish(rejections)
+}
+
+fn not_closed(fact: &Fact) -> Rejection {
+    Rejection::new(
+        Code::DealNotClosed,
+        "payload.deal_id",
+        fact.body.deal_id().map_or("", |deal| deal.as_str()),
+        "the deal has no deal.closed yet; this fact waits for it",
+    )
+}
+
+struct Fold<'a> {
+    tenant: &'a Tenant,
+    spread: Spread,
+    main: ContractId,
+    measured: Measured,
+    wanted: Wanted,
+    term: Term,
+}
+
+/// The running term.
+#[derive(Clone)]
+struct Term {
+    deal: Deal,
+    start: Date,
+    end: Date,
+    /// Suffix of obligation ids, empty in the first term.
+    suffix: String,
+    /// Indices of the term's obligations in `Wanted::obligations`.
+    obligations: Vec<usize>,
+    /// Invoices of earlier terms, which nothing changes any more.
+    settled: Vec<Invoice>,
+    grid: Grid,
+    measured_from: Date,
+}
+
+impl<'a> Fold<'a> {
+    fn close(fact: &Fact, deal: &Deal, tenant: &'a Tenant, measured: Measured) -> Result<Fold<'a>, Rejection> {
+        let start = deal.contract_start.unwrap_or_else(|| day(tenant, fact));
+        let end = deal.contract_end.unwrap_or_else(|| term_end(start, deal.term_months));
+        // A deal id passed the rules of a contract id.
+        let main = ContractId::parse(deal.deal_id.as_str()).ok_or_else(|| bad_id(fact))?;
+        let mut fold = Fold {
+            tenant,
+            spread: Spread {
+                convention: tenant.policy.straight_line,
+                rounding: tenant.policy.rounding,
+                calendar: tenant.fiscal,
+                currency: deal.currency,
+            },
+            main: main.clone(),
+            measured,
+            wanted: Wanted {
+                status: Standing::Active,
+                version: 0,
+                agreed: day(tenant, fact),
+                currency: deal.currency,
+                customer: None,
+                contracts: vec![main],
+                obligations: Vec::new(),
+                invoices: Vec::new(),
+                credits: Vec::new(),
+                payments: Vec::new(),
+                explanations: Vec::new(),
+                history: Vec::new(),
+            },
+            term: Term {
+                deal: deal.clone(),
+                start,
+                end,
+                suffix: String::new(),
+                obligations: Vec::new(),
+                settled: Vec::new(),
+                grid: grid(tenant, deal, start, end, None),
+                measured_from: Date::MIN,
+            },
+        };
+        let sold = sell(deal, start, end, &tenant.policy)?;
+        fold.explain(Explanation::allocation(&fact.event_id, deal, &sold));
+        for line in &sold {
+            fold.promise(line, fold.main.clone(), Decimal::ZERO, &fact.event_id)?;
+        }
+        fold.plan_invoices(Date::MIN, &fact.event_id);
+        fold.accept(fact, deal.customer.as_ref(), start);
+        Ok(fold)
+    }
+
+    fn fact(&mut self, fact: &Fact) -> Result<(), Rejection> {
+        match &fact.body {
+            Body::DealClosed(deal) => Err(Rejection::new(
+                Code::AlreadyClosed,
+                "payload.deal_id",
+                &deal.deal_id,
+                "this deal was closed by an earlier event; send deal.amended or deal.renewed",
+            )),
+            Body::DealAmended(deal) => self.amend(fact, deal),
+            Body::DealRenewed(deal) => self.renew(fact, deal),
+            Body::DealCancelled(cancellation) => self.cancel(fact, cancellation),
+            Body::CreditGranted(credit) => self.credit(fact, credit),
+            Body::PaymentReceived(payment) => self.pay(fact, payment),
+            Body::MilestoneAccepted(_)
+            | Body::DeliveryRecorded(_)
+            | Body::ProgressMeasured(_)
+            | Body::UsageReported(_) => self.measured_after_end(fact),
+            Body::FxRate(_)
+            | Body::AccountMapped(_)
+            | Body::PeriodClosed(_)
+            | Body::PeriodReopened(_)
+            | Body::ClockTicked(_) => Ok(()),
+        }
+    }
+
+    fn pay(&mut self, fact: &Fact, it: &Payment) -> Result<(), Rejection> {
+        if it.currency != self.wanted.currency {
+            return Err(currency_mismatch(it.currency, self.wanted.currency));
+        }
+        self.wanted.payments.push(PaymentDue {
+            date: it.date,
+            amount: it.amount,
+            cause: fact.event_id.clone(),
+        });
+        Ok(())
+    }
+
+    /// Performance was collected before; here only what comes after the end is refused.
+    fn measured_after_end(&self, fact: &Fact) -> Result<(), Rejection> {
+        match (self.wanted.status, measured_on(fact)) {
+            (Standing::Cancelled(since), Some(day)) if day >= since => Err(already_cancelled(since)),
+            (Standing::Cancelled(_) | Standing::Active, Some(_) | None) => Ok(()),
+        }
+    }
+
+    fn changeable(&self, deal: &Deal) -> Result<(), Rejection> {
+        if let Standing::Cancelled(since) = self.wanted.status {
+            return Err(already_cancelled(since));
+        }
+        match deal.currency == self.wanted.currency {
+            true => Ok(()),
+            false => Err(currency_mismatch(deal.currency, self.wanted.currency)),
+        }
+    }
+
+    fn accept(&mut self, fact: &Fact, customer: Option<&Customer>, from: Date) {
+        self.wanted.version += 1;
+        self.wanted.history.push((fact.event_id.clone(), from));
+        if let Some(customer) = customer {
+            self.wanted.customer = Some(customer.clone());
+        }
+    }
+
+    fn explain(&mut self, explanation: Explanation) {
+        self.wanted.explanations.push(explanation);
+    }
+
+    fn promise(
+        &mut self,
+        line: &Sold,
+        contract: ContractId,
+        units_before: Decimal,
+        cause: &EventId,
+    ) -> Result<usize, Rejection> {
+        let id = ObligationId::parse(format!("{contract}/{}{}", line.line_id, self.term.suffix)).ok_or_else(|| {
+            Rejection::new(
+                Code::InvalidId,
+                "payload.line_items.id",
+                &line.line_id,
+                "deal id and line id are too long together",
+            )
+        })?;
+        let measured = self.measured.lines.get(&line.line_id).cloned().unwrap_or_default();
+        let performance = measured.window(self.term.measured_from, None);
+        self.wanted.obligations.push(modify::promise(
+            id,
+            contract,
+            line,
+            performance,
+            units_before,
+            cause,
+            self.spread,
+        ));
+        self.term.obligations.push(self.wanted.obligations.len() - 1);
+        Ok(self.wanted.obligations.len() - 1)
+    }
+
+    /// The obligation of a line in the running term: that of the main contract, else that of a separate one.
+    fn index(&self, line: &LineId) -> Option<usize> {
+        self.of_line(line)
+            .find(|at| self.wanted.obligations[*at].contract == self.main)
+            .or_else(|| self.of_line(line).next())
+    }
+
+    fn of_line(&self, line: &LineId) -> impl Iterator<Item = usize> {
+        let all = self.term.obligations.iter().copied();
+        all.filter(move |at| self.wanted.obligations[*at].line_id == *line)
+    }
+
+    fn current(&self, line: &LineId) -> Option<&Obligation> {
+        self.index(line).map(|at| &self.wanted.obligations[at])
+    }
+
+    fn finish(mut self, mut rejections: Vec<(EventId, Rejection)>) -> Derived {
+        let mut seen = BTreeSet::new();
+        rejections.retain(|(event, _)| seen.insert(event.clone()));
+        let performance = self.invoices_of_performance();
+        self.wanted.invoices.extend(performance);
+        self.wanted.invoices.append(&mut self.term.settled);
+        self.wanted
+            .invoices
+            .sort_by(|a, b| (a.date, &a.cause).cmp(&(b.date, &b.cause)));
+        self.wanted
+            .credits
+            .sort_by(|a, b| (a.date, &a.cause).cmp(&(b.date, &b.cause)));
+        self.wanted
+            .payments
+            .sort_by(|a, b| (a.date, &a.cause).cmp(&(b.date, &b.cause)));
+        Derived {
+            wanted: Some(self.wanted),
+            rejections,
+        }
+    }
+}
+
+fn grid(tenant: &Tenant, deal: &Deal, start: Date, end: Date, before: Option<BillingCycle>) -> Grid {
+    Grid {
+        cycle: deal.billing_cycle.or(before).unwrap_or(BillingCycle::Monthly),
+        timing: tenant.policy.billing,
+        start,
+        end,
+    }
+}
+
+fn day(tenant: &Tenant, fact: &Fact) -> Date {
+    fact.occurred_at.to_zoned_datetime(tenant.time_zone.clone()).date()
+}
+
+fn term_end(start: Date, months: Option<u32>) -> Date {
+    add_days(add_months(start, i64::from(months.unwrap_or(12))), -1)
+}
+
+fn bad_id(fact: &Fact) -> Rejection {
+    Rejection::new(
+        Code::InvalidId,
+        "event_id",
+        &fact.event_id,
+        "deal id and event id are too long together",
+    )
+}
+
+fn outside_term(day: Date, message: &str) -> Rejection {
+    Rejection::new(Code::OutsideTerm, "payload.effective_date", day, message)
+}
+
+fn already_cancelled(since: Date) -> Rejection {
+    Rejection::new(
+        Code::AlreadyCancelled,
+        "payload.deal_id",
+        since,
+        "the deal was cancelled from this day on; close a new deal instead",
+    )
+}
+
+fn currency_mismatch(found: Currency, expected: Currency) -> Rejection {
+    Rejection::new(
+        Code::CurrencyMismatch,
+        "payload.currency",
+        found,
+        &format!("the deal is in {expected}; a deal keeps its currency"),
+    )
+}
+
+fn too_precise(field: &str, amount: Decimal, currency: Currency) -> Rejection {
+    Rejection::new(
+        Code::TooPrecise,
+        field,
+        amount,
+        &format!("{currency} has {} decimals; round at the source", currency.exponent()),
+    )
+}
+
+fn unknown_line(field: &str, line: &LineId) -> Rejection {
+    Rejection::new(Code::UnknownLine, field, line, "the deal has no such line")
+}

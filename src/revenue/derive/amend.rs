@@ -1,0 +1,266 @@
+//! `deal.amended`: the deal as it now stands, line by line.
+//!
+//! Invariant: nothing before the effective date changes. Deliberately absent: how a segment is built (`modify`) and
+//! what it means for invoices (`invoicing`).
+
+use jiff::civil::Date;
+use rust_decimal::Decimal;
+
+use super::super::allocate::{Sold, sell};
+use super::super::explain::Explanation;
+use super::super::fact::{Deal, Fact, Line, RecognitionTerms};
+use super::super::ids::ContractId;
+use super::super::modify;
+use super::super::money::largest_remainder;
+use super::super::period::add_days;
+use super::super::policy::Treatment;
+use super::super::reject::Rejection;
+use super::{Fold, bad_id, day, grid, outside_term, term_end};
+
+impl Fold<'_> {
+    pub(super) fn amend(&mut self, fact: &Fact, deal: &Deal) -> Result<(), Rejection> {
+        self.changeable(deal)?;
+        let from = deal.effective_date.unwrap_or_else(|| day(self.tenant, fact));
+        let stated = deal.contract_start.unwrap_or(self.term.start);
+        let restarts = stated > self.term.start && stated >= from && from > self.term.start;
+        let end = match (deal.contract_end, deal.term_months) {
+            (Some(end), _) => end,
+            (None, Some(_)) => term_end(stated, deal.term_months),
+            (None, None) => self.term.end,
+        };
+        if from > add_days(self.term.end, 1).max(end) {
+            return Err(outside_term(from, "the contract has ended by then; send deal.renewed"));
+        }
+        let start = if restarts { self.term.start } else { stated };
+        let deal = &self.inherit(deal);
+        let mut sold = sell(deal, start, end, &self.tenant.policy)?;
+        if restarts {
+            self.add_the_past(&mut sold, from);
+        }
+        let given = deal.treatment.unwrap_or(self.tenant.policy.modification);
+        self.modify(fact, &sold, given, from)?;
+        self.term.start = start;
+        self.term.end = end;
+        let grid_start = if restarts { stated } else { start };
+        self.term.grid = grid(self.tenant, deal, grid_start, end, Some(self.term.grid.cycle));
+        self.term.deal = deal.clone();
+        self.plan_invoices(from, &fact.event_id);
+        self.accept(fact, deal.customer.as_ref(), from);
+        Ok(())
+    }
+
+    /// What the payload leaves out stays as it was; without lines, those there are change in proportion.
+    pub(super) fn inherit(&self, deal: &Deal) -> Deal {
+        let before = &self.term.deal;
+        let recognition = RecognitionTerms {
+            method: deal.recognition.method.or(before.recognition.method),
+            defer_setup: deal.recognition.defer_setup.or(before.recognition.defer_setup),
+        };
+        let deal = Deal {
+            recognition,
+            tax: deal.tax.or(before.tax),
+            ..deal.clone()
+        };
+        if !deal.lines.is_empty() || before.lines.is_empty() {
+            return deal;
+        }
+        let before: Vec<Decimal> = self.term.deal.lines.iter().map(|line| line.amount).collect();
+        let parts = largest_remainder(deal.amount, &before, deal.currency);
+        let lines = self.term.deal.lines.iter().zip(parts);
+        let lines = lines.map(|(line, amount)| Line { amount, ..line.clone() }).collect();
+        Deal { lines, ..deal }
+    }
+
+    /// The amendment prices only what follows: what was earned is added, line by line.
+    pub(super) fn add_the_past(&self, sold: &mut [Sold], from: Date) {
+        for line in sold {
+            let Some(obligation) = self.current(&line.line_id) else {
+                continue;
+            };
+            let price = obligation.last_segment().price;
+            line.terms.price += price - modify::remaining(obligation, price, from);
+            line.terms.start = obligation.start;
+        }
+    }
+
+    pub(super) fn modify(&mut self, fact: &Fact, sold: &[Sold], given: Treatment, from: Date) -> Result<(), Rejection> {
+        let spread = self.spread;
+        let mut pooled: Vec<(usize, Sold)> = Vec::new();
+        let mut unchanged: Vec<(usize, Sold)> = Vec::new();
+        for line in sold {
+            let Some(index) = self.index(&line.line_id) else {
+                let (treatment, why) = modify::treatment_of(given, line, None);
+                self.explain(Explanation::modification(&fact.event_id, line, treatment, why, from));
+                pooled.extend(self.add_line(fact, line, treatment, from)?);
+                continue;
+            };
+            let line = &self.without_separate(line, index);
+            let obligation = &mut self.wanted.obligations[index];
+            if modify::supersede(obligation, from, &line.terms) {
+                unchanged.push((index, line.clone()));
+                continue;
+            }
+            let (treatment, why) = modify::treatment_of(given, line, Some(obligation));
+            match treatment {
+                Treatment::SeparateContract if self.separate(fact, line, index, from)? => {}
+                Treatment::CumulativeCatchUp => {
+                    let terms = line.terms.clone();
+                    let obligation = &mut self.wanted.obligations[index];
+                    modify::catch_up(obligation, from, terms, &fact.event_id, spread);
+                }
+                Treatment::SeparateContract | Treatment::Prospective | Treatment::Auto => {
+                    pooled.push((index, line.clone()))
+                }
+            }
+            self.explain(Explanation::modification(&fact.event_id, line, treatment, why, from));
+        }
+        for index in self.term.obligations.clone() {
+            let obligation = &mut self.wanted.obligations[index];
+            let kept = sold.iter().any(|line| line.line_id == obligation.line_id);
+            if !kept && obligation.stop.is_none() && obligation.end >= from {
+                obligation.stop = Some(from);
+            }
+        }
+        self.apply_pool(fact, pooled, unchanged, from);
+        self.reapply_credits(from);
+        Ok(())
+    }
+
+    /// 25-13(a): the old contract ends and a new one begins, for what remains of the changed lines, and of the
+    /// unchanged ones where all of them share a measure by which one price can be spread over them.
+    pub(super) fn apply_pool(
+        &mut self,
+        fact: &Fact,
+        changed: Vec<(usize, Sold)>,
+        unchanged: Vec<(usize, Sold)>,
+        from: Date,
+    ) {
+        let spread = self.spread;
+        if changed.is_empty() {
+            return;
+        }
+        let left = |lines: &[(usize, Sold)]| -> Vec<modify::Left> {
+            lines
+                .iter()
+                .map(|(index, line)| {
+                    let obligation = &self.wanted.obligations[*index];
+                    let price = match obligation.last_segment().terms == line.terms {
+                        true => obligation.last_segment().price,
+                        false => line.terms.price,
+                    };
+                    modify::Left {
+                        sold: line.clone(),
+                        fraction: modify::fraction_left(&line.terms, from, &obligation.performance, spread),
+                        amount: modify::remaining(obligation, price, from),
+                    }
+                })
+                .collect()
+        };
+        let open = |at: &usize| self.wanted.obligations[*at].contract == self.main;
+        let mut all = changed.clone();
+        all.extend(unchanged.into_iter().filter(|(at, _)| open(at)));
+        let (lines, parts) = match modify::pool(&left(&all), spread) {
+            Some(parts) => (all, parts),
+            None => {
+                let own = left(&changed);
+                let parts = modify::pool(&own, spread).unwrap_or_else(|| own.iter().map(|it| it.amount).collect());
+                (changed, parts)
+            }
+        };
+        for ((index, line), amount) in lines.into_iter().zip(parts) {
+            let obligation = &mut self.wanted.obligations[index];
+            modify::prospective(obligation, from, line.terms, amount, &fact.event_id, spread);
+        }
+    }
+
+    /// A line that was not sold before. `Some` when its price is to be pooled with what remains.
+    pub(super) fn add_line(
+        &mut self,
+        fact: &Fact,
+        line: &Sold,
+        treatment: Treatment,
+        from: Date,
+    ) -> Result<Option<(usize, Sold)>, Rejection> {
+        let mut line = line.clone();
+        let catches_up = treatment == Treatment::CumulativeCatchUp;
+        if line.terms.start < from && !catches_up {
+            line.terms.start = from.min(line.terms.end);
+        }
+        match treatment {
+            Treatment::SeparateContract => {
+                let contract = self.separate_contract(fact)?;
+                self.promise(&line, contract, Decimal::ZERO, &fact.event_id)?;
+                Ok(None)
+            }
+            Treatment::CumulativeCatchUp => {
+                let index = self.promise(&line, self.main.clone(), Decimal::ZERO, &fact.event_id)?;
+                if from > line.terms.start {
+                    let obligation = &mut self.wanted.obligations[index];
+                    modify::begin_empty(obligation);
+                    modify::catch_up(obligation, from, line.terms, &fact.event_id, self.spread);
+                }
+                Ok(None)
+            }
+            Treatment::Prospective | Treatment::Auto => {
+                let index = self.promise(&line, self.main.clone(), Decimal::ZERO, &fact.event_id)?;
+                Ok(Some((index, line)))
+            }
+        }
+    }
+
+    /// Books what a changed line adds as a contract of its own. False when it adds nothing.
+    pub(super) fn separate(&mut self, fact: &Fact, line: &Sold, index: usize, from: Date) -> Result<bool, Rejection> {
+        let existing = &self.wanted.obligations[index];
+        let Some((quantity, price)) = modify::added(line, existing) else {
+            return Ok(false);
+        };
+        let before = existing.last_segment().terms.quantity.unwrap_or_default();
+        let mut added = line.clone();
+        added.terms.price = price;
+        added.terms.start = from.max(line.terms.start);
+        added.terms.end = line.terms.end.max(added.terms.start);
+        added.terms.quantity = line.terms.quantity.map(|_| quantity);
+        let contract = self.separate_contract(fact)?;
+        self.promise(&added, contract, before, &fact.event_id)?;
+        Ok(true)
+    }
+
+    pub(super) fn separate_contract(&mut self, fact: &Fact) -> Result<ContractId, Rejection> {
+        let event = fact.event_id.as_str().replace('/', "_");
+        let contract = ContractId::parse(format!("{}.{event}", self.main)).ok_or_else(|| bad_id(fact))?;
+        if !self.wanted.contracts.contains(&contract) {
+            self.wanted.contracts.push(contract.clone());
+        }
+        Ok(contract)
+    }
+
+    /// The line without what separate contracts already hold of it.
+    pub(super) fn without_separate(&self, line: &Sold, index: usize) -> Sold {
+        let mut line = line.clone();
+        for at in self.of_line(&line.line_id.clone()).filter(|at| *at != index) {
+            let held = &self.wanted.obligations[at].last_segment().terms;
+            line.terms.price -= held.price.min(line.terms.price);
+            line.terms.quantity = match (line.terms.quantity, held.quantity) {
+                (Some(all), Some(part)) if all > part => Some(all - part),
+                (quantity, _) => quantity,
+            };
+        }
+        line
+    }
+
+    pub(super) fn reapply_credits(&mut self, from: Date) {
+        for index in &self.term.obligations {
+            let obligation = &mut self.wanted.obligations[*index];
+            let later: Vec<_> = obligation
+                .credits
+                .iter()
+                .filter(|(date, ..)| *date >= from)
+                .cloned()
+                .collect();
+            obligation.credits.retain(|(date, ..)| *date < from);
+            for (date, amount, cause) in later {
+                modify::credit(obligation, date, amount, false, &cause, self.spread);
+            }
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! What ends or reduces promises: `deal.renewed`, `deal.cancelled`, `credit.granted`.
+//!
+//! Invariant: after a stop, billed less credited equals earned, so that the deferral clears and nothing is below zero.
+//! Deliberately absent: postings.
+
+use jiff::civil::Date;
+use rust_decimal::Decimal;
+
+use super::super::allocate::{sell, tax_on};
+use super::super::explain::Explanation;
+use super::super::fact::{Cancellation, Credit, Deal, Fact, Refund};
+use super::super::ids::EventId;
+use super::super::modify;
+use super::super::money::largest_remainder;
+use super::super::obligation::{Lump, LumpReason, Obligation};
+use super::super::period::add_days;
+use super::super::reject::{Code, Rejection};
+use super::{
+    CreditMemo, Fold, Standing, Term, already_cancelled, day, grid, outside_term, term_end, too_precise, unknown_line,
+};
+
+impl Fold<'_> {
+    pub(super) fn renew(&mut self, fact: &Fact, deal: &Deal) -> Result<(), Rejection> {
+        self.changeable(deal)?;
+        let follows = add_days(self.term.end, 1);
+        let stated = deal.contract_start.filter(|start| *start > self.term.start);
+        let start = stated.or(deal.effective_date).unwrap_or(follows);
+        if start <= self.term.start {
+            return Err(outside_term(
+                start,
+                "a renewal starts after the running term has started",
+            ));
+        }
+        let ends = deal.effective_date.unwrap_or(start).min(start);
+        let end = deal.contract_end.unwrap_or_else(|| match deal.term_months {
+            Some(_) => term_end(start, deal.term_months),
+            None => term_end(start, self.term.deal.term_months),
+        });
+        let deal = &self.inherit(deal);
+        let sold = sell(deal, start, end.max(start), &self.tenant.policy)?;
+        if ends <= self.term.end {
+            self.stop(fact, ends, Refund::Unused, Some(self.term.end));
+        }
+        for index in &self.term.obligations {
+            let obligation = &mut self.wanted.obligations[*index];
+            let line = self
+                .measured
+                .lines
+                .get(&obligation.line_id)
+                .cloned()
+                .unwrap_or_default();
+            obligation.performance = line.window(self.term.measured_from, Some(start));
+        }
+        self.term = Term {
+            deal: deal.clone(),
+            start,
+            end: end.max(start),
+            suffix: format!("/{}", fact.event_id),
+            obligations: Vec::new(),
+            settled: self
+                .term
+                .settled
+                .drain(..)
+                .chain(self.wanted.invoices.drain(..))
+                .collect(),
+            grid: grid(self.tenant, deal, start, end.max(start), Some(self.term.grid.cycle)),
+            measured_from: start,
+        };
+        self.explain(Explanation::renewal(&fact.event_id, start, ends));
+        self.explain(Explanation::allocation(&fact.event_id, deal, &sold));
+        for line in &sold {
+            self.promise(line, self.main.clone(), Decimal::ZERO, &fact.event_id)?;
+        }
+        self.plan_invoices(Date::MIN, &fact.event_id);
+        self.accept(fact, deal.customer.as_ref(), start);
+        Ok(())
+    }
+
+    pub(super) fn cancel(&mut self, fact: &Fact, it: &Cancellation) -> Result<(), Rejection> {
+        if let Standing::Cancelled(since) = self.wanted.status {
+            return Err(already_cancelled(since));
+        }
+        let from = it.effective_date.unwrap_or_else(|| day(self.tenant, fact));
+        if let Refund::Amount(amount) = it.refund
+            && !self.wanted.currency.holds(amount)
+        {
+            return Err(too_precise("payload.refund", amount, self.wanted.currency));
+        }
+        if from > add_days(self.term.end, 1) {
+            return Err(outside_term(from, "the contract has ended by then"));
+        }
+        self.stop(fact, from, it.refund, None);
+        self.wanted.status = Standing::Cancelled(from);
+        self.accept(fact, None, from);
+        Ok(())
+    }
+
+    /// Ends every promise on a day and settles what was billed against what was earned. A renewal leaves alone what
+    /// was to outlast the running term, such as setup fees over the customer's life.
+    pub(super) fn stop(&mut self, fact: &Fact, from: Date, refund: Refund, outlasts: Option<Date>) {
+        let mut stopped = Vec::new();
+        let mut carried = Decimal::ZERO;
+        for (index, obligation) in self.wanted.obligations.iter_mut().enumerate() {
+            if outlasts.is_some_and(|end| obligation.end > end) {
+                carried += obligation.last_segment().price - obligation.level_before(from);
+                continue;
+            }
+            let performed = obligation.level_before(from) >= obligation.last_segment().price && obligation.end < from;
+            if !performed && obligation.stop.is_none_or(|stop| stop > from) {
+                obligation.stop = Some(from);
+                obligation
+                    .lumps
+                    .retain(|lump| lump.date < from || lump.reason != LumpReason::CatchUp);
+                stopped.push(index);
+            }
+        }
+        self.wanted
+            .invoices
+            .retain(|invoice| invoice.date < from && invoice.firm);
+        self.term.settled.retain(|invoice| invoice.date < from && invoice.firm);
+        let billed = self.billed_before(Date::MAX);
+        let earned: Decimal = self
+            .wanted
+            .obligations
+            .iter()
+            .map(|obligation| {
+                obligation.level_before(from) + obligation.lumps.iter().map(|lump| lump.amount).sum::<Decimal>()
+            })
+            .sum();
+        let mut unused = billed - earned - carried;
+        if unused < Decimal::ZERO {
+            self.invoice(from, -unused, fact);
+            unused = Decimal::ZERO;
+        }
+        let billed = self.billed_before(Date::MAX);
+        let credited = match refund {
+            Refund::Unused => unused,
+            Refund::None => Decimal::ZERO,
+            Refund::Amount(amount) => amount.min(billed).max(Decimal::ZERO),
+        };
+        self.explain(Explanation::cancellation(
+            &fact.event_id,
+            from,
+            billed,
+            earned,
+            credited,
+        ));
+        if credited > Decimal::ZERO {
+            let tax = tax_on(credited, &self.term.deal);
+            let cause = fact.event_id.clone();
+            self.wanted.credits.push(CreditMemo {
+                date: from,
+                amount: credited,
+                tax,
+                cause,
+            });
+        }
+        let kept = unused - credited;
+        let reason = if kept > Decimal::ZERO {
+            LumpReason::Forfeit
+        } else {
+            LumpReason::Refund
+        };
+        let over: Vec<usize> = match stopped.is_empty() {
+            true => (0..self.wanted.obligations.len()).collect(),
+            false => stopped,
+        };
+        self.lump(&over, from, kept, reason, &fact.event_id, |it| {
+            match kept > Decimal::ZERO {
+                true => (it.last_segment().price - it.level_before(from)).max(Decimal::ZERO),
+                false => it.level_before(from).max(Decimal::ZERO),
+            }
+        });
+    }
+
+    pub(super) fn credit(&mut self, fact: &Fact, it: &Credit) -> Result<(), Rejection> {
+        if !self.wanted.currency.holds(it.amount) {
+            return Err(too_precise("payload.amount", it.amount, self.wanted.currency));
+        }
+        let lines: Vec<usize> = (0..self.wanted.obligations.len())
+            .filter(|at| {
+                let line = &self.wanted.obligations[*at].line_id;
+                it.line_id.as_ref().is_none_or(|wanted| wanted == line)
+            })
+            .collect();
+        if let (Some(line), true) = (&it.line_id, lines.is_empty()) {
+            return Err(unknown_line("payload.line_item_id", line));
+        }
+        let billed = self.billed_before(add_days(it.date, 1));
+        let prices: Vec<Decimal> = lines
+            .iter()
+            .map(|at| self.wanted.obligations[*at].expected().max(Decimal::ZERO))
+            .collect();
+        let most = billed.min(prices.iter().sum());
+        if most <= Decimal::ZERO {
+            return Err(Rejection::new(
+                Code::OverCredit,
+                "payload.amount",
+                it.amount,
+                "nothing is billed by that day that could be credited",
+            ));
+        }
+        let amount = it.amount.min(most);
+        let past = concerns_the_past(it.reason.as_deref().unwrap_or(""));
+        self.explain(Explanation::credit(&fact.event_id, it, amount, past));
+        let parts = largest_remainder(amount, &prices, self.wanted.currency);
+        for (at, part) in lines.iter().zip(parts) {
+            if part > Decimal::ZERO {
+                let obligation = &mut self.wanted.obligations[*at];
+                modify::credit(obligation, it.date, part, past, &fact.event_id, self.spread);
+            }
+        }
+        self.wanted.credits.push(CreditMemo {
+            date: it.date,
+            amount,
+            tax: tax_on(amount, &self.term.deal),
+            cause: fact.event_id.clone(),
+        });
+        Ok(())
+    }
+
+    pub(super) fn lump(
+        &mut self,
+        over: &[usize],
+        date: Date,
+        amount: Decimal,
+        reason: LumpReason,
+        cause: &EventId,
+        weight: impl Fn(&Obligation) -> Decimal,
+    ) {
+        if amount.is_zero() || over.is_empty() {
+            return;
+        }
+        let weights: Vec<Decimal> = over.iter().map(|at| weight(&self.wanted.obligations[*at])).collect();
+        for (at, amount) in over
+            .iter()
+            .zip(largest_remainder(amount, &weights, self.wanted.currency))
+        {
+            if !amount.is_zero() {
+                let lump = Lump {
+                    date,
+                    amount,
+                    cause: cause.clone(),
+                    reason,
+                };
+                self.wanted.obligations[*at].lumps.push(lump);
+            }
+        }
+    }
+}
+
+/// Words by which a credit's reason says that it pays for a past shortcoming, not for what is still to come.
+fn concerns_the_past(reason: &str) -> bool {
+    let reason = reason.to_lowercase();
+    [
+        "defect", "fault", "damage", "outage", "sla", "quality", "past", "goodwill",
+    ]
+    .iter()
+    .any(|word| reason.contains(word))
+}

@@ -1,0 +1,155 @@
+//! The invoices of a deal: the plan of its terms, and what follows from performance.
+//!
+//! Usage beyond what is prepaid is invoiced on the last day of its billing cycle; under the cycle `milestone`, milestone
+//! lines are invoiced as they are accepted. Everything else follows the plan (`billing`).
+//!
+//! Invariant: invoices sum to the price before credits. Deliberately absent: credit memos.
+
+use std::collections::BTreeMap;
+
+use jiff::civil::Date;
+use rust_decimal::Decimal;
+
+use super::super::allocate::tax_on;
+use super::super::billing::{Grid, Invoice, replan};
+use super::super::fact::{BillingCycle, Fact, Method};
+use super::super::ids::EventId;
+use super::super::obligation::Obligation;
+use super::super::period::add_days;
+use super::super::policy::BillingTiming;
+use super::Fold;
+
+impl Fold<'_> {
+    /// The price that is invoiced by the plan; usage beyond it is invoiced as it is reported.
+    pub(super) fn fixed_price(&self, obligation: &Obligation) -> Decimal {
+        match (obligation.last_segment().terms.method, obligation.stop) {
+            (Method::Usage, None) => obligation.last_segment().price,
+            (_, _) => obligation.gross_price(),
+        }
+    }
+
+    pub(super) fn plan_invoices(&mut self, from: Date, cause: &EventId) {
+        let currency = self.wanted.currency;
+        let by_milestone = self.term.grid.cycle == BillingCycle::Milestone;
+        let on_acceptance =
+            |obligation: &Obligation| by_milestone && obligation.last_segment().terms.method == Method::Milestone;
+        let spread: Decimal = self
+            .term
+            .obligations
+            .iter()
+            .map(|at| &self.wanted.obligations[*at])
+            .filter(|obligation| !on_acceptance(obligation))
+            .map(|obligation| self.fixed_price(obligation))
+            .sum();
+        let old: Vec<(Date, Decimal)> = self.wanted.invoices.iter().map(|it| (it.date, it.amount)).collect();
+        let rows = replan(&old, spread, self.term.grid, from, currency);
+        let causes: BTreeMap<(Date, Decimal), EventId> = self
+            .wanted
+            .invoices
+            .iter()
+            .map(|it| ((it.date, it.amount), it.cause.clone()))
+            .collect();
+        self.wanted.invoices = rows
+            .into_iter()
+            .filter(|(_, amount)| !amount.is_zero())
+            .map(|(date, amount)| Invoice {
+                date,
+                amount,
+                tax: tax_on(amount, &self.term.deal),
+                cause: causes.get(&(date, amount)).unwrap_or(cause).clone(),
+                firm: true,
+            })
+            .collect();
+    }
+
+    /// Invoices that follow from performance: usage beyond what is prepaid, and accepted milestones.
+    pub(super) fn invoices_of_performance(&self) -> Vec<Invoice> {
+        let mut invoices = Vec::new();
+        let mut push = |date: Date, amount: Decimal, cause: &EventId, firm: bool| {
+            if !amount.is_zero() {
+                let tax = tax_on(amount, &self.term.deal);
+                invoices.push(Invoice {
+                    date,
+                    amount,
+                    tax,
+                    cause: cause.clone(),
+                    firm,
+                });
+            }
+        };
+        for obligation in &self.wanted.obligations {
+            let method = obligation.last_segment().terms.method;
+            if method == Method::Usage {
+                let prepaid = obligation.last_segment().price;
+                let mut used = Decimal::ZERO;
+                let inside = |date: Date| obligation.stop.is_none_or(|stop| date < stop);
+                for (date, amount, cause) in &obligation.performance.usage {
+                    if inside(*date) {
+                        let before = (used - prepaid).max(Decimal::ZERO);
+                        used += amount;
+                        let beyond = (used - prepaid).max(Decimal::ZERO) - before;
+                        push(self.usage_invoice_day(*date), beyond, cause, true);
+                    }
+                }
+            }
+            if method == Method::Milestone && self.term.grid.cycle == BillingCycle::Milestone {
+                let mut billed = Decimal::ZERO;
+                for (date, _, cause) in &obligation.performance.accepted {
+                    let level = obligation.level_before(add_days(*date, 1));
+                    push(*date, level - billed, cause, true);
+                    billed = level;
+                }
+                if obligation.stop.is_none() {
+                    let cause = &obligation.last_segment().cause;
+                    push(obligation.end, obligation.gross_price() - billed, cause, false);
+                }
+            }
+        }
+        invoices
+    }
+
+    /// Usage is invoiced on the last day of the billing cycle in which it falls.
+    pub(super) fn usage_invoice_day(&self, date: Date) -> Date {
+        let grid = Grid {
+            timing: BillingTiming::InArrears,
+            ..self.term.grid
+        };
+        match grid.cycle {
+            BillingCycle::Monthly | BillingCycle::Quarterly | BillingCycle::Annual => grid
+                .days()
+                .into_iter()
+                .map(|(day, _)| day)
+                .find(|day| *day >= date)
+                .unwrap_or(date),
+            BillingCycle::Upfront | BillingCycle::Milestone => {
+                self.spread.calendar.last_day(self.spread.calendar.of(date))
+            }
+        }
+    }
+
+    pub(super) fn invoice(&mut self, date: Date, amount: Decimal, fact: &Fact) {
+        let tax = tax_on(amount, &self.term.deal);
+        let cause = fact.event_id.clone();
+        self.wanted.invoices.push(Invoice {
+            date,
+            amount,
+            tax,
+            cause,
+            firm: true,
+        });
+    }
+
+    /// Invoiced less credited on the days before a day.
+    pub(super) fn billed_before(&self, day: Date) -> Decimal {
+        let performance = self.invoices_of_performance();
+        let invoices = self
+            .wanted
+            .invoices
+            .iter()
+            .chain(&self.term.settled)
+            .chain(&performance);
+        let invoiced: Decimal = invoices.filter(|it| it.firm && it.date < day).map(|it| it.amount).sum();
+        let credits = self.wanted.credits.iter().filter(|it| it.date < day);
+        invoiced - credits.map(|it| it.amount).sum::<Decimal>()
+    }
+}

@@ -1,0 +1,181 @@
+//! Explanations: for each decision the rule, its inputs, its arithmetic and the facts it rests on, as data.
+//!
+//! Invariant: an explanation is written where the decision is made, from the values it used; nothing is reconstructed
+//! afterwards. Deliberately absent: prose for screens and any formatting beyond plain numbers.
+
+use jiff::civil::Date;
+use rust_decimal::Decimal;
+
+use super::allocate::Sold;
+use super::contract::Contract;
+use super::fact::{Credit, Deal};
+use super::ids::EventId;
+use super::policy::Treatment;
+use super::reference::Context;
+
+/// Why something was decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// The paragraph or policy: `ASC 606-10-25-13(a) prospective`.
+    pub rule: String,
+    pub decision: String,
+    /// Name and value of each input.
+    pub inputs: Vec<(String, String)>,
+    /// The calculation, as text with its numbers.
+    pub arithmetic: String,
+    pub facts: Vec<EventId>,
+}
+
+/// Explains a contract from its facts under the tenant's present policy: terms and changes first, then what was issued.
+pub fn explain(contract: &Contract, cx: &Context) -> Vec<Explanation> {
+    let derived = super::derive::derive(&contract.facts, cx.tenant);
+    let mut all: Vec<Explanation> = derived
+        .rejections
+        .iter()
+        .map(|(event, rejection)| Explanation {
+            rule: format!("rejected: {}", rejection.code),
+            decision: "this fact has no effect".to_owned(),
+            inputs: vec![(rejection.field.clone(), rejection.value.clone())],
+            arithmetic: rejection.message.clone(),
+            facts: vec![event.clone()],
+        })
+        .collect();
+    if let Some(wanted) = derived.wanted {
+        all.extend(wanted.explanations);
+        for obligation in &wanted.obligations {
+            for segment in &obligation.segments {
+                all.push(Explanation {
+                    rule: format!(
+                        "ASC 606-10-25-31 measure of progress: {:?}; policy {:?}, rounding {:?}",
+                        obligation.method, cx.tenant.policy.straight_line, cx.tenant.policy.rounding
+                    ),
+                    decision: format!("{} from {}", obligation.id, segment.from),
+                    inputs: inputs([
+                        ("price", segment.price.to_string()),
+                        ("start", segment.terms.start.to_string()),
+                        ("end", segment.terms.end.to_string()),
+                        ("earned_before", segment.base.to_string()),
+                    ]),
+                    arithmetic: format!(
+                        "{} - {} = {} to recognise from {}",
+                        segment.price,
+                        segment.base,
+                        segment.price - segment.base,
+                        segment.from
+                    ),
+                    facts: vec![segment.cause.clone()],
+                });
+            }
+        }
+    }
+    for issued in &contract.issued {
+        if issued.period != issued.concerns {
+            all.push(Explanation {
+                rule: "policy late_events: first_open_period".to_owned(),
+                decision: format!("{} was posted in {}", issued.entry_id, issued.period),
+                inputs: inputs([
+                    ("concerns", issued.concerns.to_string()),
+                    ("posted", issued.period.to_string()),
+                ]),
+                arithmetic: format!("{} is closed", issued.concerns),
+                facts: vec![issued.cause.clone()],
+            });
+        }
+    }
+    all
+}
+
+impl Explanation {
+    pub(super) fn allocation(event: &EventId, deal: &Deal, sold: &[Sold]) -> Explanation {
+        let shares: Vec<String> = sold
+            .iter()
+            .map(|line| match line.ssp {
+                Some(ssp) => format!("{} {} (ssp {ssp})", line.line_id, line.terms.price),
+                None => format!("{} {}", line.line_id, line.terms.price),
+            })
+            .collect();
+        let total: Decimal = sold.iter().map(|line| line.terms.price).sum();
+        Explanation {
+            rule: sold.iter().map(|line| line.rule).max().unwrap_or_default().to_owned(),
+            decision: format!("the price of {} {} is allocated", deal.currency, total),
+            inputs: inputs([("amount", deal.amount.to_string()), ("lines", sold.len().to_string())]),
+            arithmetic: format!("{} = {total}", shares.join(" + ")),
+            facts: vec![event.clone()],
+        }
+    }
+
+    pub(super) fn modification(
+        event: &EventId,
+        line: &Sold,
+        treatment: Treatment,
+        why: &str,
+        from: Date,
+    ) -> Explanation {
+        let rule = match treatment {
+            Treatment::SeparateContract => "ASC 606-10-25-12 separate contract",
+            Treatment::Prospective | Treatment::Auto => "ASC 606-10-25-13(a) prospective",
+            Treatment::CumulativeCatchUp => "ASC 606-10-25-13(b) cumulative catch-up",
+        };
+        Explanation {
+            rule: rule.to_owned(),
+            decision: format!("line {} from {from}: {why}", line.line_id),
+            inputs: inputs([
+                ("price", line.terms.price.to_string()),
+                ("distinct", format!("{:?}", line.distinct)),
+                ("ssp", line.ssp.map_or("none".to_owned(), |ssp| ssp.to_string())),
+            ]),
+            arithmetic: format!("new price {} until {}", line.terms.price, line.terms.end),
+            facts: vec![event.clone()],
+        }
+    }
+
+    pub(super) fn renewal(event: &EventId, start: Date, ends: Date) -> Explanation {
+        Explanation {
+            rule: "ASC 606-10-25-3 a following term".to_owned(),
+            decision: format!("a new term from {start}"),
+            inputs: inputs([("start", start.to_string()), ("running_term_ends", ends.to_string())]),
+            arithmetic: String::new(),
+            facts: vec![event.clone()],
+        }
+    }
+
+    pub(super) fn cancellation(
+        event: &EventId,
+        from: Date,
+        billed: Decimal,
+        earned: Decimal,
+        credited: Decimal,
+    ) -> Explanation {
+        Explanation {
+            rule: "ASC 606-10-25-13(a) termination of what remains".to_owned(),
+            decision: format!("no service from {from}; {credited} is credited"),
+            inputs: inputs([("billed", billed.to_string()), ("earned", earned.to_string())]),
+            arithmetic: format!("{billed} - {earned} = {} unused", billed - earned),
+            facts: vec![event.clone()],
+        }
+    }
+
+    pub(super) fn credit(event: &EventId, it: &Credit, amount: Decimal, past: bool) -> Explanation {
+        let rule = match past {
+            true => "ASC 606-10-55-114 credit for past defects: revenue now",
+            false => "ASC 606-10-32-43 price concession: the remaining price first",
+        };
+        Explanation {
+            rule: rule.to_owned(),
+            decision: format!("{amount} is credited on {}", it.date),
+            inputs: inputs([
+                ("amount", it.amount.to_string()),
+                ("reason", it.reason.clone().unwrap_or_default()),
+            ]),
+            arithmetic: format!("min({}, billed) = {amount}", it.amount),
+            facts: vec![event.clone()],
+        }
+    }
+}
+
+fn inputs<const N: usize>(pairs: [(&str, String); N]) -> Vec<(String, String)> {
+    pairs
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+}

@@ -1,0 +1,195 @@
+//! Measures that finance reports: the deferred revenue waterfall, remaining performance obligations, recurring revenue.
+//!
+//! Invariant: every bridge closes exactly: opening and movements make closing. Deliberately absent: charts, estimates,
+//! and sums over currencies.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::civil::Date;
+use rust_decimal::Decimal;
+
+use super::contract::{Contract, ScheduleRow};
+use super::curve::{MONTH, Spread, TimeCurve};
+use super::derive::derive;
+use super::ids::{DealId, TenantId};
+use super::journal::{JournalEntry, Kind};
+use super::ledger::Role;
+use super::money::{Currency, proportion};
+use super::obligation::{Curve, Obligation};
+use super::period::{Period, add_days, add_months};
+use super::policy::{Rounding, StraightLine};
+use super::reference::Context;
+
+/// Deferred revenue of one tenant, currency and period.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WaterfallRow {
+    pub tenant: TenantId,
+    pub currency: Currency,
+    pub functional_currency: Currency,
+    pub period: Period,
+    pub amounts: Waterfall,
+    pub functional: Waterfall,
+}
+
+/// `opening + billed - recognised + fx = closing`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Waterfall {
+    pub opening: Decimal,
+    /// Invoiced and prepaid, less credited.
+    pub billed: Decimal,
+    pub recognised: Decimal,
+    /// Zero where the liability keeps its historic rate (IFRIC 22).
+    pub fx: Decimal,
+    pub closing: Decimal,
+}
+
+/// The waterfall of contract liabilities, one row for each period with entries, sorted by tenant, currency, period.
+pub fn waterfall(entries: &[JournalEntry]) -> Vec<WaterfallRow> {
+    let mut rows: BTreeMap<(TenantId, Currency, Currency, Period), (Waterfall, Waterfall)> = BTreeMap::new();
+    for entry in entries {
+        let key = (
+            entry.tenant.clone(),
+            entry.currency,
+            entry.functional_currency,
+            entry.period,
+        );
+        let (amounts, functional) = rows.entry(key).or_default();
+        for line in entry.lines.iter().filter(|line| line.role == Role::ContractLiability) {
+            amounts.add(entry.kind, line.credit - line.debit);
+            functional.add(entry.kind, line.functional_credit - line.functional_debit);
+        }
+    }
+    let mut last: BTreeMap<(TenantId, Currency, Currency), (Decimal, Decimal)> = BTreeMap::new();
+    rows.into_iter()
+        .map(
+            |((tenant, currency, functional_currency, period), (mut amounts, mut functional))| {
+                let balance = last.entry((tenant.clone(), currency, functional_currency)).or_default();
+                balance.0 = amounts.open_at(balance.0);
+                balance.1 = functional.open_at(balance.1);
+                WaterfallRow {
+                    tenant,
+                    currency,
+                    functional_currency,
+                    period,
+                    amounts,
+                    functional,
+                }
+            },
+        )
+        .collect()
+}
+
+impl Waterfall {
+    fn add(&mut self, kind: Kind, liability: Decimal) {
+        match kind {
+            Kind::Invoice | Kind::Payment | Kind::CreditMemo => self.billed += liability,
+            Kind::Recognition | Kind::Adjustment | Kind::Reversal => self.recognised -= liability,
+            Kind::FxRemeasurement => self.fx += liability,
+        }
+    }
+
+    fn open_at(&mut self, opening: Decimal) -> Decimal {
+        self.opening = opening;
+        self.closing = opening + self.billed - self.recognised + self.fx;
+        self.closing
+    }
+}
+
+/// Remaining performance obligations (ASC 606-10-50-13), and the part due within twelve months.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Remaining {
+    pub total: Decimal,
+    pub within_a_year: Decimal,
+}
+
+/// What the rows of one currency still hold for the days from `day` on.
+pub fn remaining(rows: &[ScheduleRow], currency: Currency, day: Date, cx: &Context) -> Remaining {
+    let calendar = cx.tenant.fiscal;
+    let year = add_days(add_months(day, 12), -1);
+    let mut found = Remaining::default();
+    for row in rows.iter().filter(|row| row.currency == currency) {
+        if calendar.last_day(row.period) >= day && !row.posted {
+            found.total += row.amount;
+            if calendar.first_day(row.period) <= year {
+                found.within_a_year += row.amount;
+            }
+        }
+    }
+    found
+}
+
+/// Annual recurring revenue of a deal on a day; a twelfth of it is the monthly one.
+pub fn annual_recurring(contract: &Contract, day: Date, cx: &Context) -> Decimal {
+    let Some(wanted) = derive(&contract.facts, cx.tenant).wanted else {
+        return Decimal::ZERO;
+    };
+    let active = wanted
+        .obligations
+        .iter()
+        .filter(|it| it.recurring && it.start <= day && it.stop.is_none_or(|stop| day < stop) && day <= it.end);
+    active.map(|it| annual_rate(it, day, cx)).sum()
+}
+
+fn annual_rate(obligation: &Obligation, day: Date, cx: &Context) -> Decimal {
+    match &obligation.segment_before(add_days(day, 1)).curve {
+        Curve::Time(time) => {
+            let spread = Spread {
+                convention: StraightLine::Monthly,
+                rounding: Rounding::Cumulative,
+                calendar: cx.tenant.fiscal,
+                currency: obligation.currency,
+            };
+            let months = TimeCurve::new(time.amount, time.from, time.to, spread).total_weight();
+            let annual = proportion(time.amount, (12 * MONTH).into(), months.into());
+            obligation.currency.round(annual)
+        }
+        Curve::Point { .. }
+        | Curve::Units { .. }
+        | Curve::Milestones { .. }
+        | Curve::Progress { .. }
+        | Curve::Usage { .. } => Decimal::ZERO,
+    }
+}
+
+/// How recurring revenue moved between two days:
+/// `opening + new + expansion - contraction - churn = closing`. `renewed` tells how much of it went into a new term.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Movement {
+    pub opening: Decimal,
+    pub new: Decimal,
+    pub expansion: Decimal,
+    pub contraction: Decimal,
+    pub churn: Decimal,
+    pub renewed: Decimal,
+    pub closing: Decimal,
+}
+
+/// Compares recurring revenue by deal on two days; `renewals` are the deals whose term was renewed in between.
+pub fn movement(
+    before: &BTreeMap<DealId, Decimal>,
+    after: &BTreeMap<DealId, Decimal>,
+    renewals: &BTreeSet<DealId>,
+) -> Movement {
+    let mut found = Movement {
+        opening: before.values().sum(),
+        closing: after.values().sum(),
+        ..Movement::default()
+    };
+    let deals: BTreeSet<&DealId> = before.keys().chain(after.keys()).collect();
+    for deal in deals {
+        let of = |day: &BTreeMap<DealId, Decimal>| day.get(deal).copied().unwrap_or_default();
+        let (was, is) = (of(before), of(after));
+        match (was.is_zero(), is.is_zero()) {
+            (true, _) => found.new += is,
+            (false, true) => found.churn += was,
+            (false, false) => {
+                found.expansion += (is - was).max(Decimal::ZERO);
+                found.contraction += (was - is).max(Decimal::ZERO);
+                if renewals.contains(deal) {
+                    found.renewed += is.min(was);
+                }
+            }
+        }
+    }
+    found
+}

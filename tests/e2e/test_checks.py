@@ -1,0 +1,130 @@
+#!/usr/bin/env python3
+"""Each check accepts good books and names each planted fault: a check that finds nothing proves nothing by itself."""
+
+import copy
+import unittest
+from decimal import Decimal
+from types import SimpleNamespace
+
+import checks
+from reader import set_hash
+
+
+def record(topic, value, key="acme/D-1", partition=0, offset=0):
+    raw = None if value is None else repr(value).encode()
+    return SimpleNamespace(
+        topic=topic, partition=partition, offset=offset, key=key.encode(), raw=raw, value=value, where=lambda: f"{topic}-{partition}@{offset}"
+    )
+
+
+def amount(text):
+    return Decimal(text)
+
+
+OF_DEAL = {"tenant_id": "acme", "deal_id": "D-1"}
+STATE = OF_DEAL | {
+    "status": "active",
+    "contracts": [
+        {
+            "transaction_price": amount("100.00"),
+            "obligations": [
+                {"obligation_id": "o-1", "allocated": amount("70.00")},
+                {"obligation_id": "o-2", "allocated": amount("30.00")},
+            ],
+        }
+    ],
+}
+SCHEDULE = OF_DEAL | {
+    "rows": [
+        {"obligation_id": "o-1", "amount": amount("35.00")},
+        {"obligation_id": "o-1", "amount": amount("35.00")},
+        {"obligation_id": "o-2", "amount": amount("30.00")},
+    ]
+}
+ENTRY = OF_DEAL | {
+    "entry_id": "e-1",
+    "lines": [
+        {"debit": amount("1.10"), "credit": amount("0"), "functional_debit": amount("1.00"), "functional_credit": amount("0")},
+        {"debit": amount("0"), "credit": amount("1.10"), "functional_debit": amount("0"), "functional_credit": amount("1.00")},
+    ],
+}
+CRM = OF_DEAL | {"stage": "closed_won", "signed": True, "amount": "100.0000"}
+
+
+class Checks(unittest.TestCase):
+    def good(self, found):
+        self.assertEqual(list(found), [])
+
+    def bad(self, found, *words):
+        found = list(found)
+        self.assertEqual(len(found), 1, found)
+        for word in words:
+            self.assertIn(word, found[0])
+
+    def test_keys(self):
+        self.good(checks.keys([record("t", STATE), record("t", None, offset=1)]))
+        self.bad(checks.keys([record("t", STATE, key="acme/D-2")]), "D-2", "D-1")
+        self.bad(checks.keys([record("t", STATE), record("t", STATE, partition=1)]), "partitions [0, 1]")
+
+    def test_together(self):
+        self.good(checks.together([record("t", STATE), record("u", STATE)]))
+        self.bad(checks.together([record("t", STATE), record("u", STATE, partition=2)]), "'u': 2")
+
+    def test_unique(self):
+        other = ENTRY | {"entry_id": "e-2"}
+        self.good(checks.unique([record("j", ENTRY), record("j", other)], "entry_id"))
+        self.bad(checks.unique([record("j", ENTRY), record("j", other), record("j", ENTRY)], "entry_id"), "e-1", "2 times")
+
+    def test_balanced(self):
+        self.good(checks.balanced([record("j", ENTRY)]))
+        for name in ("debit", "functional_debit"):
+            off = copy.deepcopy(ENTRY)
+            off["lines"][0][name] += amount("0.000001")
+            self.bad(checks.balanced([record("j", off)]), "e-1", name)
+        self.bad(checks.balanced([record("j", ENTRY | {"lines": []})]), "no lines")
+        negative = copy.deepcopy(ENTRY)
+        for line in negative["lines"]:
+            line["debit"], line["credit"] = -line["debit"], -line["credit"]
+        self.assertIn("below zero", next(checks.balanced([record("j", negative)])))
+
+    def test_schedules(self):
+        self.good(checks.schedules([record("r", SCHEDULE)], [record("s", STATE)]))
+        # The last record of a deal counts, not the first.
+        older = copy.deepcopy(SCHEDULE)
+        older["rows"].pop()
+        self.good(checks.schedules([record("r", older), record("r", SCHEDULE)], [record("s", STATE)]))
+        found = list(checks.schedules([record("r", older)], [record("s", STATE)]))
+        self.assertEqual(len(found), 2)  # the deal, and the obligation
+        self.assertIn("70.00", found[0])
+        self.assertIn("o-2", found[1])
+        moved = copy.deepcopy(SCHEDULE)
+        moved["rows"][0]["amount"] -= amount("0.01")
+        moved["rows"][2]["amount"] += amount("0.01")
+        self.assertEqual(len(list(checks.schedules([record("r", moved)], [record("s", STATE)]))), 2)
+        self.bad(checks.schedules([record("r", SCHEDULE)], []), "no state")
+
+    def test_against_crm(self):
+        self.good(checks.against_crm([record("s", STATE)], [CRM]))
+        self.bad(checks.against_crm([record("s", STATE)], [CRM | {"amount": "100.01"}]), "100.01", "100.00")
+        self.bad(checks.against_crm([record("s", STATE)], [CRM | {"stage": "cancelled"}]), "cancelled", "active")
+        self.bad(checks.against_crm([record("s", STATE)], [CRM | {"signed": False}]), "never signed")
+        self.bad(checks.against_crm([], [CRM]), "no contract")
+        self.bad(checks.against_crm([record("s", STATE)], []), "not in the CRM")
+        ended = copy.deepcopy(STATE) | {"status": "cancelled"}
+        self.good(checks.against_crm([record("s", ended)], [CRM | {"stage": "cancelled", "amount": "120"}]))
+        self.bad(checks.against_crm([record("s", ended)], [CRM | {"stage": "cancelled", "amount": "90"}]), "more than was sold")
+
+    def test_nothing_open(self):
+        self.good(checks.nothing_open({("t", 0): 5}, {("t", 0): 5}))
+        self.bad(checks.nothing_open({("t", 0): 4}, {("t", 0): 5}), "open")
+
+    def test_set_hash(self):
+        one, two = record("t", STATE), record("t", ENTRY, key="acme/D-2")
+        self.assertEqual(set_hash([one, two]), set_hash([two, one]))
+        self.assertNotEqual(set_hash([one, two]), set_hash([one]))
+        self.assertNotEqual(set_hash([one, two]), set_hash([one, two, two]))
+        self.assertNotEqual(set_hash([record("t", None)]), set_hash([one]))
+
+
+if __name__ == "__main__":
+    unittest.main()

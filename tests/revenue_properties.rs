@@ -1,0 +1,479 @@
+//! Properties of the books over generated histories: what holds for every deal, whatever happens to it.
+//!
+//! A history is one deal with lines of every method, on awkward days, in currencies of 0, 2 and 3 decimals, followed by
+//! any changes, measurements, credits and payments. Facts that do not fit are rejected; the properties hold all the same.
+
+use std::collections::BTreeMap;
+
+use accrue::codec::{fact_json, replay};
+use accrue::revenue::books::{Books, Report};
+use accrue::revenue::checks;
+use accrue::revenue::fact::Fact;
+use accrue::revenue::ids::TenantId;
+use accrue::revenue::money::Currency;
+use accrue::revenue::period::FiscalCalendar;
+use accrue::revenue::policy::*;
+use accrue::revenue::reference::{Settings, Tenant};
+use jiff::civil::Date;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+/// Days on which anchors, leap years and month ends go wrong.
+const STARTS: &[&str] = &[
+    "2023-12-31",
+    "2024-01-29",
+    "2024-01-30",
+    "2024-01-31",
+    "2024-02-29",
+    "2024-02-01",
+    "2024-03-16",
+    "2024-04-15",
+    "2025-02-28",
+    "2026-07-01",
+];
+
+fn minor(currency: &str) -> i64 {
+    match currency {
+        "JPY" => 1,
+        "KWD" => 1000,
+        _other => 100,
+    }
+}
+
+fn amount(units: i64, currency: &str) -> Value {
+    let minor = minor(currency);
+    match minor {
+        1 => json!(units.to_string()),
+        _many => {
+            let width = minor.to_string().len() - 1;
+            json!(format!("{}.{:0width$}", units / minor, units % minor))
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct History {
+    facts: Vec<Value>,
+    settings: Tenant,
+}
+
+fn line(id: usize, units: i64, method: usize, currency: &str) -> Value {
+    let mut line = json!({"id": format!("li-{id}"), "type": ["subscription", "setup", "services", "goods"][method % 4],
+        "amount": amount(units, currency)});
+    let extra = match method {
+        0 => json!({"method": "straight_line"}),
+        1 => json!({}),
+        2 => json!({"method": "milestone", "milestones": [{"id": "m-1", "percent": 30}, {"id": "m-2", "percent": 70}]}),
+        3 => json!({"method": "units", "quantity": 7}),
+        4 => json!({"method": "point_in_time"}),
+        5 => json!({"method": "progress"}),
+        6 => json!({"method": "usage", "unit_price": "0.5"}),
+        _more => json!({"distinct": false}),
+    };
+    for (key, value) in extra.as_object().into_iter().flatten() {
+        line[key] = value.clone();
+    }
+    line
+}
+
+fn lines(prices: &[(i64, usize)], currency: &str) -> (Value, Value) {
+    let total = prices.iter().map(|(units, _)| units).sum();
+    let lines: Vec<Value> = prices
+        .iter()
+        .enumerate()
+        .map(|(i, (units, method))| line(i, *units, *method, currency))
+        .collect();
+    (amount(total, currency), Value::from(lines))
+}
+
+fn day_after(start: &str, days: i64) -> String {
+    let start: Date = start.parse().unwrap();
+    start.checked_add(jiff::Span::new().days(days)).unwrap().to_string()
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Amend {
+        prices: Vec<(i64, usize)>,
+        days: i64,
+        treatment: Option<usize>,
+        months: i64,
+    },
+    Renew {
+        prices: Vec<(i64, usize)>,
+        days: i64,
+    },
+    Cancel {
+        days: i64,
+        refund: Option<i64>,
+    },
+    Deliver {
+        line: usize,
+        quantity: i64,
+        days: i64,
+    },
+    Accept {
+        line: usize,
+        milestone: usize,
+        days: i64,
+    },
+    Progress {
+        line: usize,
+        percent: i64,
+        days: i64,
+    },
+    Use {
+        line: usize,
+        quantity: i64,
+        days: i64,
+    },
+    Credit {
+        line: Option<usize>,
+        units: i64,
+        days: i64,
+        past: bool,
+    },
+    Pay {
+        units: i64,
+        days: i64,
+    },
+}
+
+fn prices() -> impl Strategy<Value = Vec<(i64, usize)>> {
+    prop::collection::vec((0i64..5_000_000, 0usize..8), 1..4)
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let days = -20i64..500;
+    prop_oneof![
+        3 => (prices(), days.clone(), prop::option::of(0usize..4), 1i64..30).prop_map(
+            |(prices, days, treatment, months)| Step::Amend { prices, days, treatment, months }),
+        1 => (prices(), days.clone()).prop_map(|(prices, days)| Step::Renew { prices, days }),
+        1 => (days.clone(), prop::option::of(0i64..9_000_000)).prop_map(|(days, refund)| Step::Cancel { days, refund }),
+        2 => (0usize..3, -1i64..5, days.clone()).prop_map(|(line, quantity, days)| Step::Deliver { line, quantity, days }),
+        2 => (0usize..3, 1usize..3, days.clone()).prop_map(|(line, milestone, days)| Step::Accept { line, milestone, days }),
+        2 => (0usize..3, 0i64..=100, days.clone()).prop_map(|(line, percent, days)| Step::Progress { line, percent, days }),
+        2 => (0usize..3, 0i64..3000, days.clone()).prop_map(|(line, quantity, days)| Step::Use { line, quantity, days }),
+        1 => (prop::option::of(0usize..3), 1i64..900_000, days.clone(), any::<bool>()).prop_map(
+            |(line, units, days, past)| Step::Credit { line, units, days, past }),
+        2 => (1i64..5_000_000, days).prop_map(|(units, days)| Step::Pay { units, days }),
+    ]
+}
+
+fn event(number: usize, kind: &str, payload: Value) -> Value {
+    json!({"event_id": format!("evt-{number:03}"), "source": "test", "type": kind,
+        "occurred_at": format!("2024-01-01T00:{:02}:{:02}Z", number / 60, number % 60),
+        "tenant_id": "acme", "payload": payload})
+}
+
+fn fact(number: usize, step: &Step, start: &str, currency: &str) -> Value {
+    let day = |days: &i64| day_after(start, *days);
+    let deal = |prices: &[(i64, usize)], rest: Value| {
+        let (amount, lines) = lines(prices, currency);
+        let mut deal = json!({"deal_id": "D-1", "amount": amount, "currency": currency, "line_items": lines});
+        for (key, value) in rest.as_object().into_iter().flatten() {
+            deal[key] = value.clone();
+        }
+        deal
+    };
+    let of_line = |line: &usize, rest: Value| {
+        let mut payload = json!({"deal_id": "D-1", "line_item_id": format!("li-{line}")});
+        for (key, value) in rest.as_object().into_iter().flatten() {
+            payload[key] = value.clone();
+        }
+        payload
+    };
+    match step {
+        Step::Amend {
+            prices,
+            days,
+            treatment,
+            months,
+        } => {
+            let mut rest = json!({"effective_date": day(days), "term_months": months, "contract_start": start});
+            if let Some(index) = treatment {
+                let name = ["auto", "separate_contract", "prospective", "cumulative_catch_up"][*index];
+                rest["amendment"] = json!({"treatment": name});
+            }
+            event(number, "deal.amended", deal(prices, rest))
+        }
+        Step::Renew { prices, days } => event(
+            number,
+            "deal.renewed",
+            deal(prices, json!({"effective_date": day(days), "term_months": 12})),
+        ),
+        Step::Cancel { days, refund } => {
+            let refund = match refund {
+                None => json!("unused"),
+                Some(0..1000) => json!("none"),
+                Some(units) => amount(*units, currency),
+            };
+            event(
+                number,
+                "deal.cancelled",
+                json!({"deal_id": "D-1", "effective_date": day(days), "refund": refund}),
+            )
+        }
+        Step::Deliver { line, quantity, days } => event(
+            number,
+            "delivery.recorded",
+            of_line(line, json!({"quantity": quantity, "date": day(days)})),
+        ),
+        Step::Accept { line, milestone, days } => {
+            let id = format!("m-{milestone}");
+            event(
+                number,
+                "milestone.accepted",
+                of_line(line, json!({"milestone_id": id, "date": day(days)})),
+            )
+        }
+        Step::Progress { line, percent, days } => event(
+            number,
+            "progress.measured",
+            of_line(line, json!({"percent": percent, "date": day(days)})),
+        ),
+        Step::Use { line, quantity, days } => event(
+            number,
+            "usage.reported",
+            of_line(line, json!({"quantity": quantity, "date": day(days)})),
+        ),
+        Step::Credit {
+            line,
+            units,
+            days,
+            past,
+        } => {
+            let mut payload = json!({"deal_id": "D-1", "amount": amount(*units, currency), "date": day(days),
+                "reason": if *past { "defects" } else { "concession" }});
+            if let Some(line) = line {
+                payload["line_item_id"] = json!(format!("li-{line}"));
+            }
+            event(number, "credit.granted", payload)
+        }
+        Step::Pay { units, days } => event(
+            number,
+            "payment.received",
+            json!({"deal_id": "D-1", "amount": amount(*units, currency), "currency": currency, "date": day(days)}),
+        ),
+    }
+}
+
+fn tenant() -> impl Strategy<Value = Tenant> {
+    let convention = prop::sample::select(vec![
+        StraightLine::Monthly,
+        StraightLine::MonthlyEven,
+        StraightLine::Daily,
+        StraightLine::HalfMonth,
+        StraightLine::Thirty360,
+    ]);
+    let rounding = prop::sample::select(vec![
+        Rounding::Cumulative,
+        Rounding::LastPeriod,
+        Rounding::FirstPeriod,
+        Rounding::LargestRemainder,
+    ]);
+    let setup = prop::sample::select(vec![
+        SetupFees::OverTerm,
+        SetupFees::Immediately,
+        SetupFees::OverCustomerLife,
+    ]);
+    let billing = prop::sample::select(vec![BillingTiming::InAdvance, BillingTiming::InArrears]);
+    let fiscal = prop::sample::select(vec![FiscalCalendar::Months, FiscalCalendar::FOUR_FOUR_FIVE]);
+    let posting = prop::sample::select(vec![RecognitionPosting::PeriodEnd, RecognitionPosting::Upfront]);
+    (convention, rounding, setup, billing, fiscal, posting, any::<bool>()).prop_map(
+        |(straight_line, rounding, setup_fees, billing, fiscal, recognition_posting, foreign)| Tenant {
+            policy: Policy {
+                straight_line,
+                rounding,
+                setup_fees,
+                billing,
+                recognition_posting,
+                ..Policy::default()
+            },
+            fiscal,
+            functional_currency: foreign.then(|| Currency::parse("EUR")).flatten(),
+            ..Tenant::default()
+        },
+    )
+}
+
+fn history() -> impl Strategy<Value = History> {
+    let currency = prop::sample::select(vec!["USD", "JPY", "KWD"]);
+    let cycle = prop::sample::select(vec!["monthly", "quarterly", "annual", "upfront", "milestone"]);
+    (
+        prices(),
+        prop::sample::select(STARTS.to_vec()),
+        1i64..26,
+        currency,
+        cycle,
+        prop::collection::vec(step(), 0..7),
+        tenant(),
+    )
+        .prop_map(|(sold, start, months, currency, cycle, steps, settings)| {
+            let (amount, lines) = lines(&sold, currency);
+            let closed = json!({"deal_id": "D-1", "amount": amount, "currency": currency, "term_months": months,
+                "billing_cycle": cycle, "contract_start": start, "line_items": lines});
+            let mut facts = vec![event(0, "deal.closed", closed)];
+            facts.extend(
+                steps
+                    .iter()
+                    .enumerate()
+                    .map(|(i, step)| fact(i + 1, step, start, currency)),
+            );
+            let rate = json!({"base": currency, "quote": "EUR", "date": "2023-01-01", "rate": "0.91"});
+            facts.push(event(90, "fx.rate", rate));
+            for (number, day) in ["2024-01-20", "2024-06-30", "2024-12-31", "2026-06-20"]
+                .iter()
+                .enumerate()
+            {
+                let rate = json!({"base": currency, "quote": "EUR", "date": day, "rate": format!("0.9{number}7")});
+                facts.push(event(91 + number, "fx.rate", rate));
+            }
+            // A rate for every week, so that no deal is parked for long.
+            for week in 0..260 {
+                let rate = json!({"base": currency, "quote": "EUR", "date": day_after("2023-11-01", week * 7),
+                    "rate": format!("0.{}", 80 + week % 17)});
+                facts.push(event(100 + week as usize, "fx.rate", rate));
+            }
+            History { facts, settings }
+        })
+}
+
+fn settings(tenant: &Tenant) -> Settings {
+    Settings {
+        default: tenant.clone(),
+        ..Settings::default()
+    }
+}
+
+fn read(facts: &[Value], settings: &Settings) -> Vec<Fact> {
+    facts
+        .iter()
+        .map(|value| fact_json::read(value.to_string().as_bytes(), settings).expect("generated facts are readable"))
+        .collect()
+}
+
+fn fold(facts: Vec<Fact>, settings: &Settings, as_of: &str) -> Report {
+    let mut books = Books::new(settings.clone());
+    for fact in facts {
+        books.fold(fact);
+    }
+    books.finish(Some(as_of.parse().unwrap()))
+}
+
+fn assert_sound(report: &Report) {
+    let violations = checks::run(report);
+    assert!(violations.is_empty(), "{violations:#?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_check_holds_on_every_day(history in history(), as_of in prop::sample::select(vec![
+        "2024-01-15", "2024-03-01", "2024-08-16", "2025-05-31", "2030-01-01"])) {
+        let settings = settings(&history.settings);
+        assert_sound(&fold(read(&history.facts, &settings), &settings, as_of));
+    }
+
+    #[test]
+    fn order_and_repetition_do_not_matter(history in history(), seed in any::<u64>()) {
+        let settings = settings(&history.settings);
+        let facts = read(&history.facts, &settings);
+        let once = replay::document(&fold(facts.clone(), &settings, "2025-02-01")).to_string();
+        let mut shuffled = facts.clone();
+        shuffled.extend(facts.into_iter().step_by(2));
+        let mut state = seed;
+        for index in (1..shuffled.len()).rev() {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            shuffled.swap(index, (state >> 33) as usize % (index + 1));
+        }
+        let again = replay::document(&fold(shuffled, &settings, "2025-02-01")).to_string();
+        prop_assert_eq!(once, again);
+    }
+
+    #[test]
+    fn ticks_and_closed_periods_lead_to_the_same_balances(history in history(), seed in any::<u64>()) {
+        let settings = settings(&history.settings);
+        let facts = read(&history.facts, &settings);
+        let direct = fold(facts.clone(), &settings, "2030-01-01");
+        let mut state = seed;
+        let mut logged = Vec::new();
+        let (rates, deals): (Vec<Fact>, Vec<Fact>) =
+            facts.into_iter().partition(|fact| fact.body.deal_id().is_none());
+        logged.extend(rates);
+        for (number, fact) in deals.into_iter().enumerate() {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let month = 1 + number * 2 + (state >> 60) as usize % 3;
+            let day = format!("{}-{:02}-15", 2024 + (month - 1) / 12, (month - 1) % 12 + 1);
+            let tick = event(500 + number, "clock.ticked", json!({"date": day}));
+            logged.extend(read(&[tick], &settings));
+            logged.push(fact);
+            if settings.default.fiscal == FiscalCalendar::Months && (state >> 40) % 2 == 0 {
+                let closed = event(600 + number, "period.closed", json!({"period": &day[..7]}));
+                logged.extend(read(&[closed], &settings));
+            }
+        }
+        let ticked = fold(logged, &settings, "2030-01-01");
+        assert_sound(&ticked);
+        let balances = |report: &Report| report.contracts.iter().map(|it| (it.status, it.balances.clone())).collect::<Vec<_>>();
+        // A payment that met no invoice yet is a deposit; how much of it is open depends on what was known when.
+        let paid = |report: &Report| report.journals.iter().flat_map(|it| &it.lines)
+            .filter(|line| line.role.name() == "cash").map(|line| line.debit).sum::<rust_decimal::Decimal>();
+        prop_assert_eq!(paid(&direct), paid(&ticked));
+        let recognised = |report: &Report| balances(report).into_iter()
+            .map(|(status, it)| (status, it.map(|it| (it.recognised, it.remaining)))).collect::<Vec<_>>();
+        prop_assert_eq!(recognised(&direct), recognised(&ticked));
+    }
+
+    #[test]
+    fn a_replay_gives_the_same_bytes(history in history()) {
+        let settings = settings(&history.settings);
+        let text: String = history.facts.iter().map(|fact| format!("{fact}\n")).collect();
+        let as_of = Some("2025-01-01".parse().unwrap());
+        let first = replay::replay(text.as_bytes(), &settings, as_of);
+        prop_assert_eq!(&first, &replay::replay(text.as_bytes(), &settings, as_of));
+        let written: String = read(&history.facts, &settings).iter()
+            .map(|fact| format!("{}\n", fact_json::write(fact))).collect();
+        prop_assert_eq!(first, replay::replay(written.as_bytes(), &settings, as_of));
+    }
+
+    #[test]
+    fn any_bytes_are_answered(text in "\\PC*", amount in "[-+]?[0-9]{0,40}(\\.[0-9]{0,40})?([eE][-+]?[0-9]{1,5})?") {
+        let settings = settings(&Tenant::default());
+        let _document = replay::replay(text.as_bytes(), &settings, None);
+        let deal = format!("{{\"event_id\":\"e\",\"source\":\"s\",\"type\":\"deal.closed\",\"occurred_at\":\
+            \"2026-01-01T00:00:00Z\",\"tenant_id\":\"t\",\"payload\":{{\"deal_id\":\"D\",\"amount\":\"{amount}\",\
+            \"currency\":\"USD\",\"term_months\":12,\"contract_start\":\"2026-01-31\"}}}}");
+        let document: Value = serde_json::from_str(&replay::replay(deal.as_bytes(), &settings, None)).unwrap();
+        let answers = document["contracts"].as_array().unwrap().len() + document["rejections"].as_array().unwrap().len();
+        prop_assert_eq!(answers, 1);
+    }
+}
+
+/// The generator is of use only if most of what it makes is taken.
+#[test]
+fn the_generator_makes_living_histories() {
+    use proptest::strategy::ValueTree;
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for _round in 0..64 {
+        let history = history().new_tree(&mut runner).unwrap().current();
+        let settings = settings(&history.settings);
+        let report = fold(read(&history.facts, &settings), &settings, "2030-01-01");
+        let _tenant = TenantId::parse("acme");
+        for entry in &report.journals {
+            *counts.entry(entry.kind.as_str()).or_default() += 1;
+        }
+    }
+    for kind in [
+        "invoice",
+        "recognition",
+        "credit_memo",
+        "adjustment",
+        "payment",
+        "fx_remeasurement",
+    ] {
+        assert!(counts.get(kind).is_some_and(|count| *count > 5), "{kind}: {counts:?}");
+    }
+}
