@@ -1,5 +1,6 @@
 //! `accrue topics`: what is in the topics, decoded.
 
+use std::io::{ErrorKind, Write as _};
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
@@ -74,6 +75,7 @@ fn tail(arguments: &Tail) -> Result<(), Failure> {
         )));
     };
     let values = AnyReader::new(registry.clone() as std::sync::Arc<dyn Registry>);
+    let mut out = std::io::stdout().lock();
     let mut readers = Vec::new();
     for n in 0..count {
         let at = TopicPartition::new(&topic, Partition(n));
@@ -86,7 +88,11 @@ fn tail(arguments: &Tail) -> Result<(), Failure> {
             let deadline = Instant::now() + Duration::from_secs(10);
             loop {
                 for record in reader.read(Duration::from_millis(100))? {
-                    println!("{}", line(&record, &values));
+                    match writeln!(out, "{}", line(&record, &values)) {
+                        // The reader of our output has seen enough.
+                        Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
+                        written => written?,
+                    }
                 }
                 if reader.position()? >= *end || Instant::now() > deadline {
                     break;

@@ -122,8 +122,8 @@ impl Schemas {
             stage: wire.stage.into_owned(),
             code: wire.code.into_owned(),
             message: wire.message.into_owned(),
-            tenant: wire.tenant_id.and_then(|tenant| TenantId::parse(tenant)),
-            deal: wire.deal_id.and_then(|deal| DealId::parse(deal)),
+            tenant: wire.tenant_id.and_then(TenantId::parse),
+            deal: wire.deal_id.and_then(DealId::parse),
         })
     }
 }

@@ -5,7 +5,8 @@
 //! by an older version still decode. Deliberately absent: decisions. Nothing here knows what a deal means.
 //!
 //! Reading order:
-//! - `value`, `decimal`, `position`: what a row change holds; `shape` and `debezium`: how it is read off a record.
+//! - `value`, `decimal`, `position`: what a row change holds; `shape`, `column`, `debezium`: how it is
+//!   read off a record.
 //! - `source`: any input record to what it says; `fact_json`, `cloudevents`: the canonical event; `trace`: W3C trace context.
 //! - `registry`: schema ids; `schemas`: our topics' schemas, encoding and decoding on the Confluent wire.
 //! - `wire`, `names`: amounts, days, instants and words as Avro sees them; `facts`, `change`, `outputs`, `dead_letter`:
@@ -16,6 +17,7 @@ mod avro_json;
 mod cell;
 pub mod change;
 pub mod cloudevents;
+mod column;
 pub mod contract_store;
 pub mod crm_store;
 pub mod dead_letter;

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
 
-use super::debezium::column;
+use super::column::column;
 use super::value::{Value, base64_of};
 
 /// How to read one JSON value.

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::leaf::{Leaf, TopicName, TopicPrefix};
-use super::measure::{Interval, Retention};
+use super::measure::Retention;
 use super::problem::{KeyPath, Problems};
 
 /// The topics accrue writes, with their full names.
@@ -65,7 +65,8 @@ pub(super) struct OutputsText {
     dead_letters: TopicName,
     /// How long the topics keep their records, apart from compacted ones and dead letters.
     retention: Retention,
-    /// How long dead letters are kept.
+    /// How long dead letters are kept, by the time of the record they are about: a replay of last year's records writes
+    /// letters that are a year old.
     dead_letter_retention: Retention,
 }
 
@@ -82,7 +83,7 @@ impl Default for OutputsText {
             journal_entries: TopicName::literal("journal.entries"),
             dead_letters: TopicName::literal("accrue.dead-letters"),
             retention: Retention::Forever,
-            dead_letter_retention: Retention::For(Interval::days(30)),
+            dead_letter_retention: Retention::Forever,
         }
     }
 }

@@ -162,9 +162,10 @@ impl Books {
                 &b.entry_id,
             ))
         });
-        report
-            .rejections
-            .sort_by(|a, b| (&a.0, a.1.code).cmp(&(&b.0, b.1.code)));
+        report.rejections.sort_by(|(a, x), (b, y)| {
+            (a, x.code, &x.field, &x.value).cmp(&(b, y.code, &y.field, &y.value))
+        });
+        report.rejections.dedup();
         report
     }
 }

@@ -9,8 +9,6 @@ pub fn first_difference(known: &Fact, other: &Fact) -> Option<String> {
     let mut fields: Vec<(String, bool)> = vec![
         ("type".into(), known.body.type_name() == other.body.type_name()),
         ("tenant_id".into(), known.tenant == other.tenant),
-        ("source".into(), known.source == other.source),
-        ("occurred_at".into(), known.occurred_at == other.occurred_at),
         ("payload.deal_id".into(), known.body.deal_id() == other.body.deal_id()),
     ];
     let field = |name: &str, same: bool| (format!("payload.{name}"), same);
@@ -92,5 +90,7 @@ pub fn first_difference(known: &Fact, other: &Fact) -> Option<String> {
         // Different types: `type` differs above.
         (_, _) => {}
     }
+    fields.push(("source".into(), known.source == other.source));
+    fields.push(("occurred_at".into(), known.occurred_at == other.occurred_at));
     fields.into_iter().find(|(_, same)| !same).map(|(path, _)| path)
 }

@@ -228,7 +228,7 @@ impl Obligation {
         let curve = self
             .segments
             .iter()
-            .map(|segment| segment.curve.last_day(self.end))
+            .map(|segment| segment.curve.last_day(self.end).max(segment.from))
             .max();
         [performed, lump, curve, Some(self.end)]
             .into_iter()

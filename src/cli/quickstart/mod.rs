@@ -48,7 +48,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let log = connect::log(&topology)?;
     let (registry, embedded) = connect::registry(&topology)?;
     log.create_topics(&pipeline::topics(&topology))?;
-    let schemas = Arc::new(pipeline::schemas(&topology, registry.clone())?);
+    let schemas = Arc::new(pipeline::schemas(&topology, registry)?);
 
     let loaded = load(&topology, log.as_ref())?;
     let stream = pipeline::build(&topology, schemas.clone())?;
@@ -72,9 +72,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     report::print(&report::Run {
         topology: &topology,
         log: log.as_ref(),
-        registry,
         schemas: &schemas,
-        shape: &shape,
         dir: &arguments.dir,
         loaded,
         processed: left > 0,

@@ -38,7 +38,6 @@ pub enum SampleTopic {
     Deals,
     LineItems,
     Customers,
-    Milestones,
     Transactions,
     ReferenceFacts,
 }
@@ -50,7 +49,6 @@ impl SampleTopic {
             SampleTopic::Deals => "crm-deals",
             SampleTopic::LineItems => "crm-deal-line-items",
             SampleTopic::Customers => "crm-customers",
-            SampleTopic::Milestones => "crm-milestones",
             SampleTopic::Transactions => "crm-transactions",
             SampleTopic::ReferenceFacts => "reference-facts",
         }
@@ -61,13 +59,12 @@ impl SampleTopic {
             SampleTopic::Deals => "deals",
             SampleTopic::LineItems => "deal_line_items",
             SampleTopic::Customers => "customers",
-            SampleTopic::Milestones => "milestones",
             SampleTopic::Transactions | SampleTopic::ReferenceFacts => "",
         }
     }
 }
 
-/// The whole history, in time order.
+/// The whole history, in time order; what would happen after its end is left out.
 pub fn history() -> Vec<SampleRecord> {
     let mut events: Vec<(Timestamp, Happening)> = Vec::new();
     for n in 0..CUSTOMERS {
@@ -79,6 +76,8 @@ pub fn history() -> Vec<SampleRecord> {
     }
     bad_records(&mut events);
     reference_facts(&mut events);
+    let end = moment(LAST_TICK, 24 * 60);
+    events.retain(|(at, _)| *at < end);
     events.sort_by_key(|(at, happening)| (*at, matches!(happening, Happening::Fact(_))));
 
     let mut database = Database {

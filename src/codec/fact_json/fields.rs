@@ -57,7 +57,7 @@ impl<'a> Fields<'a> {
             .iter()
             .map(|name| (strsim::damerau_levenshtein(name, field), name))
             .min()
-            .filter(|(distance, _)| *distance <= 3)
+            .filter(|(distance, _)| *distance <= 1 + field.len() / 4 && *distance < field.len() / 2 + 1)
             .map(|(_, name)| format!("; did you mean `{name}`?"))
             .unwrap_or_default();
         Err(Rejection::new(
