@@ -484,10 +484,10 @@ fn instants_are_kept_to_the_microsecond_towards_the_past() {
 
 /// Changes every record named `record` in a schema.
 fn edit(schema: &mut Json, record: &str, change: &dyn Fn(&mut Vec<Json>)) {
-    if schema.get("name").and_then(Json::as_str) == Some(record) {
-        if let Some(fields) = schema.get_mut("fields").and_then(Json::as_array_mut) {
-            change(fields);
-        }
+    if schema.get("name").and_then(Json::as_str) == Some(record)
+        && let Some(fields) = schema.get_mut("fields").and_then(Json::as_array_mut)
+    {
+        change(fields);
     }
     match schema {
         Json::Object(fields) => fields.values_mut().for_each(|inner| edit(inner, record, change)),

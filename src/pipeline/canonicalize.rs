@@ -269,7 +269,7 @@ impl Canonicalize {
             picture.baseline = true;
         }
         self.await_transaction(mapping, &key, &mut picture, change, at)?;
-        self.judge(&key, &mut picture, at)
+        self.judge(&key, &mut picture, table == TableRole::Deals, at)
     }
 
     /// A deal's row that went away or took another id says nothing about the contract; people must.
@@ -350,7 +350,7 @@ impl Canonicalize {
             let deal = &key[waiting.len()..];
             if let Some(mut picture) = self.picture(deal, at.cx)? {
                 picture.open_transactions.retain(|open| open != id);
-                self.judge(deal, &mut picture, at)?;
+                self.judge(deal, &mut picture, false, at)?;
             }
         }
         Ok(())
@@ -358,20 +358,25 @@ impl Canonicalize {
 
     fn look_again(&self, key: &[u8], at: &mut At<'_, '_>) -> Result<(), Failure> {
         match self.picture(key, at.cx)? {
-            Some(mut picture) => self.judge(key, &mut picture, at),
+            Some(mut picture) => self.judge(key, &mut picture, false, at),
             None => Ok(()),
         }
     }
 
-    /// The heart: does the picture say something new, and is it settled? Stores the picture either way.
-    fn judge(&self, key: &[u8], picture: &mut DealPicture, at: &mut At<'_, '_>) -> Result<(), Failure> {
+    /// The heart: does the picture say something new, and is it settled? Stores the picture either way. `own_row`: the
+    /// deal's own row has changed.
+    fn judge(&self, key: &[u8], picture: &mut DealPicture, own_row: bool, at: &mut At<'_, '_>) -> Result<(), Failure> {
         let mapping = Mappings::get(&self.mappings.by_name, &picture.mapping)?;
         let tenant = tenant_of(key)?;
         let told = match self.read(&mapping, &tenant, picture, at.cx)? {
             Ok(told) => told,
             Err(unreadable) => {
-                // The rows are kept, the record is a dead letter; a corrected row mends the picture.
-                at.cx.reject(about(key, &unreadable));
+                // The rows are kept, the record is a dead letter; a corrected row mends the picture. What else arrives
+                // for a deal that is parked already says nothing new.
+                if own_row || !picture.parked {
+                    at.cx.reject(about(key, &unreadable));
+                }
+                picture.parked = true;
                 return self.keep(key, picture, at.cx);
             }
         };
@@ -613,6 +618,7 @@ impl Canonicalize {
                 self.judge(
                     key,
                     &mut picture,
+                    false,
                     &mut At {
                         record: &record,
                         trace,

@@ -162,9 +162,9 @@ impl Books {
                 &b.entry_id,
             ))
         });
-        report.rejections.sort_by(|(a, x), (b, y)| {
-            (a, x.code, &x.field, &x.value).cmp(&(b, y.code, &y.field, &y.value))
-        });
+        report
+            .rejections
+            .sort_by(|(a, x), (b, y)| (a, x.code, &x.field, &x.value).cmp(&(b, y.code, &y.field, &y.value)));
         report.rejections.dedup();
         report
     }

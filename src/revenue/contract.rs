@@ -52,7 +52,7 @@ pub struct Contract {
 pub struct Decision {
     /// The state to store.
     pub contract: Contract,
-    /// All rows of the present version; empty when nothing changed.
+    /// All rows of the present version when an amount of it changed; else the rows posted in this step.
     pub schedule: Vec<ScheduleRow>,
     /// The whole plan; empty when nothing changed.
     pub billing: Vec<BillingRow>,
@@ -88,12 +88,13 @@ pub fn apply(contract: Option<Contract>, fact: &Fact, cx: &Context) -> Result<De
         return Err(conflict(&field, fact));
     }
     let mut sealed = Vec::new();
+    let issued_before = contract.issued.len();
     contract.seal(cx, &mut sealed);
     let at = |known: &Fact| (known.occurred_at, &known.event_id).cmp(&(fact.occurred_at, &fact.event_id));
     if let Err(index) = contract.facts.binary_search_by(at) {
         contract.facts.insert(index, fact.clone());
     }
-    let mut decision = contract.decide(cx);
+    let mut decision = contract.decide(cx, issued_before);
     sealed.append(&mut decision.entries);
     decision.entries = sealed;
     Ok(decision)
@@ -104,8 +105,9 @@ pub fn apply(contract: Option<Contract>, fact: &Fact, cx: &Context) -> Result<De
 /// Errors: none today; the signature is that of [`apply`].
 pub fn settle(mut contract: Contract, cx: &Context) -> Result<Decision, Rejection> {
     let mut sealed = Vec::new();
+    let issued_before = contract.issued.len();
     contract.seal(cx, &mut sealed);
-    let mut decision = contract.decide(cx);
+    let mut decision = contract.decide(cx, issued_before);
     sealed.append(&mut decision.entries);
     decision.entries = sealed;
     Ok(decision)
@@ -166,7 +168,8 @@ impl Contract {
         plan(&books, &mut self.ledger)
     }
 
-    fn decide(mut self, cx: &Context) -> Decision {
+    /// `issued_before`: how much was issued before this step.
+    fn decide(mut self, cx: &Context, issued_before: usize) -> Decision {
         let Derived { wanted, rejections } = derive(&self.facts, cx.tenant);
         let Some(wanted) = wanted else {
             let view = View {
@@ -196,8 +199,16 @@ impl Contract {
         self.next_due = self.next_tick(&wanted, &plan, cx);
         let mut schedule = self.schedule(&wanted, &plan, cx);
         let mut billing = self.billing(&wanted);
-        if !changed(&mut self.schedule_hash, &schedule) {
-            schedule.clear();
+        let amounts = schedule
+            .iter()
+            .map(|row| (&row.obligation, row.period, row.amount, row.version));
+        if !changed(&mut self.schedule_hash, amounts) {
+            // The plan stands; only rows that were posted in this step have something new to say.
+            let new = &self.issued[issued_before..];
+            schedule.retain(|row| {
+                new.iter()
+                    .any(|it| it.key.obligation.as_ref() == Some(&row.obligation) && it.period == row.period)
+            });
         }
         if !changed(&mut self.billing_hash, &billing) {
             billing.clear();
@@ -392,7 +403,7 @@ impl Contract {
 }
 
 /// True when the rows differ from those last hashed; remembers them.
-fn changed<T: std::fmt::Debug>(hash: &mut [u8; 32], rows: &[T]) -> bool {
+fn changed<T: std::fmt::Debug>(hash: &mut [u8; 32], rows: impl IntoIterator<Item = T>) -> bool {
     let mut digest = Sha256::new();
     for row in rows {
         digest.update(format!("{row:?}\n"));

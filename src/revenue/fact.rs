@@ -147,7 +147,8 @@ pub enum BillingCycle {
 pub struct Customer {
     pub customer_id: CustomerId,
     pub name: Option<String>,
-    /// The customer's receivable account in the ledger.
+    /// The customer's name in the accounting system, for those who deliver there. A ledger account for its receivables
+    /// is mapped by [`AccountMapped`].
     pub accounting_id: Option<String>,
 }
 

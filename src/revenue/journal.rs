@@ -247,18 +247,19 @@ impl Books<'_> {
 
     fn line(&self, posting: Posting, day: Date) -> EntryLine {
         let name = posting.role.name();
-        let customer = self.wanted.customer.as_ref();
-        let mapped = match posting.role {
-            Role::AccountsReceivable => customer
-                .and_then(|it| self.cx.customer_account(&it.customer_id, day))
-                .or_else(|| customer.and_then(|it| it.accounting_id.as_deref())),
-            Role::Cash
-            | Role::ContractLiability
-            | Role::ContractAsset
-            | Role::Revenue(_)
-            | Role::TaxPayable
-            | Role::FxGainLoss
-            | Role::RefundLiability => None,
+        let mapped = match (&posting.role, &self.wanted.customer) {
+            (Role::AccountsReceivable, Some(it)) => self.cx.customer_account(&it.customer_id, day),
+            (
+                Role::AccountsReceivable
+                | Role::Cash
+                | Role::ContractLiability
+                | Role::ContractAsset
+                | Role::Revenue(_)
+                | Role::TaxPayable
+                | Role::FxGainLoss
+                | Role::RefundLiability,
+                _,
+            ) => None,
         };
         let account = mapped.or_else(|| self.cx.role_account(&name, day)).unwrap_or(&name);
         let side = |amount: Decimal| (amount.max(Decimal::ZERO), (-amount).max(Decimal::ZERO));

@@ -43,7 +43,10 @@ pub struct Run<'a> {
 pub fn print(run: &Run<'_>) -> Result<(), anyhow::Error> {
     let out = &run.topology.outputs;
     if run.processed {
-        println!("Loaded {} records of a sample CRM history and processed them in {:.1} s.", run.loaded, run.seconds);
+        println!(
+            "Loaded {} records of a sample CRM history and processed them in {:.1} s.",
+            run.loaded, run.seconds
+        );
     } else {
         println!("Resumed: everything was processed before, nothing is new.");
     }
@@ -56,24 +59,55 @@ pub fn print(run: &Run<'_>) -> Result<(), anyhow::Error> {
 
     println!("\nWhat came out");
     let facts = facts(run)?;
-    let deal_facts: Vec<&Fact> = facts.iter().flatten().filter(|fact| fact.body.deal_id().is_some()).collect();
-    counted(out.deal_canonical.as_str(), "facts", deal_facts.iter().map(|fact| fact.body.type_name()));
+    let deal_facts: Vec<&Fact> = facts
+        .iter()
+        .flatten()
+        .filter(|fact| fact.body.deal_id().is_some())
+        .collect();
+    counted(
+        out.deal_canonical.as_str(),
+        "facts",
+        deal_facts.iter().map(|fact| fact.body.type_name()),
+    );
     for (topic, what) in [
         (&out.contract_state, "contract states"),
         (&out.recognition_schedule, "rows of schedule versions"),
         (&out.billing_schedule, "planned invoices"),
     ] {
-        println!("  {:<28} {:>6} {what}", topic.as_str(), read(run.log, topic.as_str())?.len());
+        println!(
+            "  {:<28} {:>6} {what}",
+            topic.as_str(),
+            read(run.log, topic.as_str())?.len()
+        );
     }
     let journal = proved_journal(run, &facts)?;
-    counted(out.journal_entries.as_str(), "entries", journal.iter().map(|entry| entry.kind.as_str()));
+    counted(
+        out.journal_entries.as_str(),
+        "entries",
+        journal.iter().map(|entry| entry.kind.as_str()),
+    );
     let letters = read(run.log, out.dead_letters.as_str())?;
-    println!("  {:<28} {:>6} records that could not be used:", out.dead_letters.as_str(), letters.len());
+    println!(
+        "  {:<28} {:>6} records that could not be used:",
+        out.dead_letters.as_str(),
+        letters.len()
+    );
     for letter in &letters {
-        let letter = run.schemas.decode_dead_letter(letter.value.as_deref().unwrap_or_default())?;
-        println!("    {}, offset {}: {}: {}", letter.topic, letter.offset, letter.code, cut(&letter.message, 110));
+        let letter = run
+            .schemas
+            .decode_dead_letter(letter.value.as_deref().unwrap_or_default())?;
+        println!(
+            "    {}, offset {}: {}: {}",
+            letter.topic,
+            letter.offset,
+            letter.code,
+            cut(&letter.message, 110)
+        );
     }
-    println!("  checked: the journal in the topic equals the fold of {} through the accounting core,", out.contract_facts.as_str());
+    println!(
+        "  checked: the journal in the topic equals the fold of {} through the accounting core,",
+        out.contract_facts.as_str()
+    );
     println!("           byte for byte; every entry balances; every schedule sums to its price");
 
     waterfall(&journal);
@@ -81,7 +115,10 @@ pub fn print(run: &Run<'_>) -> Result<(), anyhow::Error> {
 
     let dir = run.dir.display();
     println!("\nWhere it lies: {dir}/log (topics), {dir}/state (stores), {dir}/registry (Avro schemas)");
-    println!("Look further: ACCRUE_DATA_DIR={dir} accrue topics tail {} -n 3", out.journal_entries.as_str());
+    println!(
+        "Look further: ACCRUE_DATA_DIR={dir} accrue topics tail {} -n 3",
+        out.journal_entries.as_str()
+    );
     Ok(())
 }
 
@@ -122,7 +159,12 @@ fn proved_journal(run: &Run<'_>, facts: &[Vec<Fact>]) -> Result<Vec<JournalEntry
         }
         let report = books.finish(None);
         if let Some(violation) = checks::run(&report).first() {
-            bail!("check {} does not hold for {}: {}", violation.check, violation.subject, violation.detail);
+            bail!(
+                "check {} does not hold for {}: {}",
+                violation.check,
+                violation.subject,
+                violation.detail
+            );
         }
         folded.extend(report.journals);
     }
@@ -148,18 +190,28 @@ fn counted<'a>(topic: &str, what: &str, kinds: impl Iterator<Item = &'a str>) {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     kinds.for_each(|kind| *counts.entry(kind).or_default() += 1);
     let list: Vec<String> = counts.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
-    println!("  {topic:<28} {:>6} {what}: {}", counts.values().sum::<usize>(), list.join(", "));
+    println!(
+        "  {topic:<28} {:>6} {what}: {}",
+        counts.values().sum::<usize>(),
+        list.join(", ")
+    );
 }
 
 /// The deferred revenue of each currency, for the latest periods.
 fn waterfall(journal: &[JournalEntry]) {
     let mut currencies: BTreeMap<String, Vec<WaterfallRow>> = BTreeMap::new();
     for row in measures::waterfall(journal) {
-        currencies.entry(format!("{} of {}", row.currency, row.tenant)).or_default().push(row);
+        currencies
+            .entry(format!("{} of {}", row.currency, row.tenant))
+            .or_default()
+            .push(row);
     }
     for (name, rows) in currencies {
         println!("\nDeferred revenue, {name}");
-        println!("  {:<10} {:>16} {:>16} {:>16} {:>16}", "period", "opening", "+ billed", "- recognised", "= closing");
+        println!(
+            "  {:<10} {:>16} {:>16} {:>16} {:>16}",
+            "period", "opening", "+ billed", "- recognised", "= closing"
+        );
         let largest = rows.iter().map(|row| row.amounts.closing).max().unwrap_or_default();
         for row in rows.iter().skip(rows.len().saturating_sub(PERIODS)) {
             let amount = |value: Decimal| row.currency.format(value);
@@ -221,7 +273,11 @@ fn explained(run: &Run<'_>, facts: &[Vec<Fact>]) -> Result<(), anyhow::Error> {
         println!("  - {}", reason.decision);
         println!("    rule: {}", reason.rule);
         if !reason.inputs.is_empty() {
-            let inputs: Vec<String> = reason.inputs.iter().map(|(name, value)| format!("{name} {value}")).collect();
+            let inputs: Vec<String> = reason
+                .inputs
+                .iter()
+                .map(|(name, value)| format!("{name} {value}"))
+                .collect();
             println!("    from: {}", inputs.join(", "));
         }
         if !reason.arithmetic.is_empty() {

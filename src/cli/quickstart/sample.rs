@@ -215,11 +215,13 @@ fn deal_life(n: u32, dice: &mut Dice, events: &mut Vec<(Timestamp, Happening)>) 
     ));
 
     let end = month_after_day(start, sale.months);
+    let mut changed = start;
     if dice.chance(22) {
         let from = month_after(start, 2 + dice.below(sale.months.saturating_sub(3).max(1)));
         if from < end {
             let factor = dice.pick(&[80, 120, 150, 200]);
             sale.lines[0].1 = sale.lines[0].1 * factor / 100;
+            changed = from;
             events.push((
                 moment(plus_days(from, -5), 660 + n),
                 Happening::Rows(sale.rows("closed_won", Some(from))),
@@ -227,7 +229,7 @@ fn deal_life(n: u32, dice: &mut Dice, events: &mut Vec<(Timestamp, Happening)>) 
         }
     }
     if dice.chance(8) {
-        let from = month_after(start, 3 + dice.below(sale.months.saturating_sub(4).max(1)));
+        let from = month_after(changed, 1 + dice.below(sale.months.saturating_sub(4).max(1)));
         if from < end {
             events.push((
                 moment(plus_days(from, -2), 720 + n),

@@ -252,9 +252,11 @@ impl Fold<'_> {
 /// Words by which a credit's reason says that it pays for a past shortcoming, not for what is still to come.
 fn concerns_the_past(reason: &str) -> bool {
     let reason = reason.to_lowercase();
-    [
-        "defect", "fault", "damage", "outage", "sla", "quality", "past", "goodwill",
-    ]
-    .iter()
-    .any(|word| reason.contains(word))
+    let mut words = reason.split(|c: char| !c.is_alphanumeric());
+    words.any(|word| {
+        word == "sla"
+            || ["defect", "fault", "damage", "outage", "quality", "past", "goodwill"]
+                .iter()
+                .any(|stem| word.starts_with(stem))
+    })
 }
