@@ -620,6 +620,25 @@ fn a_new_optional_field_is_allowed_on_the_public_topic_and_a_required_one_is_not
     with(serde_json::json!({"name": "region", "type": "string"})).unwrap_err();
 }
 
+/// Every schema of the repository: its file's name and text.
+fn schema_files() -> Vec<(String, String)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("avro");
+    let mut files: Vec<(String, String)> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "avsc"))
+        .map(|path| {
+            (
+                path.file_name().unwrap().to_string_lossy().into_owned(),
+                std::fs::read_to_string(path).unwrap(),
+            )
+        })
+        .collect();
+    files.sort();
+    assert!(files.len() >= 10, "{}", files.len());
+    files
+}
+
 /// A record that several schemas share has the same fields in each of them.
 #[test]
 fn shared_records_are_one() {
@@ -637,8 +656,8 @@ fn shared_records_are_one() {
     }
     let mut by_name = std::collections::BTreeMap::<String, Json>::new();
     let mut shared = 0;
-    for path in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("avro")).unwrap() {
-        let schema = serde_json::from_str(&std::fs::read_to_string(path.unwrap().path()).unwrap()).unwrap();
+    for (_, text) in schema_files() {
+        let schema = serde_json::from_str(&text).unwrap();
         let mut found = Vec::new();
         records(&schema, &mut found);
         for (name, fields) in found {
@@ -670,8 +689,7 @@ fn every_schema_is_documented_to_the_last_field() {
         }
     }
     let mut found = Vec::new();
-    for path in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("avro")).unwrap() {
-        let text = std::fs::read_to_string(path.unwrap().path()).unwrap();
+    for (_, text) in schema_files() {
         apache_avro::Schema::parse_str(&text).unwrap();
         undocumented(&serde_json::from_str(&text).unwrap(), "", &mut found);
     }
@@ -681,13 +699,11 @@ fn every_schema_is_documented_to_the_last_field() {
 /// A word added to an Avro enum breaks every older reader; a word added to a string does not.
 #[test]
 fn no_schema_has_an_enum() {
-    for path in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("avro")).unwrap() {
-        let path = path.unwrap().path();
-        let text = std::fs::read_to_string(&path).unwrap();
+    for (name, text) in schema_files() {
         assert!(
             !text.contains(r#""enum""#),
             "{}: write a string with documented words instead",
-            path.display()
+            name
         );
     }
 }
@@ -806,6 +822,39 @@ fn what_we_emit_is_a_cloud_event_with_its_trace() {
     assert_eq!(headers[4].1, b"2026-01-17T10:22:33Z");
     assert_eq!(headers[8].1, trace.to_string().into_bytes());
     assert_eq!(headers, cloudevents::headers(&attributes, &trace));
+}
+
+/// Stream threads have ordinary stacks; a full record must not need much of one.
+#[test]
+fn a_quarter_of_a_megabyte_of_stack_is_enough() {
+    let work = || {
+        let folder = tempfile::tempdir().unwrap();
+        let (_, schemas) = schemas(folder.path());
+        let bytes = schemas.encode_fact(&a_fact()).unwrap();
+        assert_eq!(schemas.decode_fact(&bytes).unwrap(), a_fact());
+        let picture = DealPicture {
+            announced: Some(a_fact()),
+            ..DealPicture::default()
+        };
+        assert_eq!(DealPicture::decode(&picture.encode().unwrap()).unwrap(), picture);
+    };
+    std::thread::Builder::new()
+        .stack_size(256 << 10)
+        .spawn(work)
+        .unwrap()
+        .join()
+        .unwrap();
+}
+
+#[test]
+fn a_damaged_length_does_not_ask_for_the_memory_it_names() {
+    with_schemas(|schemas| {
+        let mut bytes = schemas.encode_fact(&a_fact()).unwrap();
+        // The first field's length, as the largest number a varint of nine bytes holds.
+        bytes.splice(5..6, [0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]);
+        let refused = schemas.decode_fact(&bytes).unwrap_err().to_string();
+        assert!(refused.contains("allocate"), "{refused}");
+    });
 }
 
 #[test]

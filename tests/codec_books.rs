@@ -107,13 +107,17 @@ fn settings() -> Settings {
     settings
 }
 
-/// The decisions of the story, each contract passed through `stored` before the next fact.
+/// The decisions of the story as the stage takes them: facts off the topic, and each contract passed through `stored`
+/// before the next fact.
 fn decisions(stored: impl Fn(Contract) -> Contract) -> Vec<Decision> {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, schemas) = schemas(folder.path());
     let settings = settings();
     let mut reference = Reference::default();
     let mut contract = None;
     let mut decisions = Vec::new();
     for fact in story() {
+        let fact = schemas.decode_fact(&schemas.encode_fact(&fact).unwrap()).unwrap();
         let decision = if fact.body.deal_id().is_some() {
             let cx = Context::new(&settings, &reference, &fact.tenant);
             contract::apply(contract.take(), &fact, &cx).unwrap()

@@ -3,12 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use accrue::codec::change::Said;
 use accrue::codec::debezium::{Message, Moved, Op, RowChange, TableEvents, TransactionMark, decode_json};
 use accrue::codec::position::{LogPosition, TransactionId};
 use accrue::codec::registry::{Compatibility, Embedded, Registry, RegistryError, SchemaId, Subject};
 use accrue::codec::schemas::Schemas;
+use accrue::codec::source;
 use accrue::codec::value::{Row, Value};
 use accrue::codec::{DecodeError, Incoming, Refused};
+use accrue::config::{self, TableRole};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::civil::date;
@@ -681,6 +684,79 @@ fn an_unknown_schema_is_refused_and_an_absent_registry_is_not() {
             assert!(refused.message.contains("2306"), "{refused}");
         }
         other => panic!("{other}"),
+    }
+}
+
+/// Through the topology that is shipped: what a source says, and what it leaves out.
+#[test]
+fn a_source_says_what_its_mapping_names() {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("topology.toml")).unwrap();
+    let topology = config::parse("topology.toml", &text, &|_| None).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let schemas = avro_schemas(folder.path());
+    let read = |name: &str, key: &str, value: &str| {
+        let source = topology
+            .sources
+            .iter()
+            .find(|source| source.name.as_str() == name)
+            .unwrap();
+        let record = Incoming {
+            topic: source.topic.as_str(),
+            partition: 0,
+            offset: 0,
+            key: Some(key.as_bytes()),
+            value: Some(value.as_bytes()),
+            headers: &[],
+        };
+        source::read(&schemas, source, topology.settings(), &record)
+    };
+    let value =
+        r#"{"op":"u","source":{"lsn":7},"after":{"id":"D-1","tenant_id":"acme","amount":"R4aMAA==","ssn":"secret"}}"#;
+    match read("crm-deals", r#"{"id":"D-1"}"#, value).unwrap().unwrap() {
+        Said::Row { table, change } => {
+            assert_eq!(table, TableRole::Deals);
+            let after = change.after.unwrap();
+            let columns: Vec<&str> = after.columns().map(|(name, _)| name).collect();
+            assert_eq!(
+                columns,
+                ["amount", "id", "tenant_id"],
+                "what no mapping names is not carried on"
+            );
+            assert_eq!(after.decimal("amount", Some(4)).unwrap(), Some(Decimal::from(120_000)));
+        }
+        other => panic!("{other:?}"),
+    }
+    let end = r#"{"status":"END","id":"7:1","event_count":2,"data_collections":[]}"#;
+    let expected = Said::TransactionEnd {
+        id: TransactionId("7".into()),
+        events: 2,
+        tables: vec![],
+    };
+    assert_eq!(
+        read("crm-transactions", r#"{"id":"7:1"}"#, end).unwrap(),
+        Some(expected)
+    );
+    let begin = r#"{"status":"BEGIN","id":"7:1","event_count":null,"data_collections":null}"#;
+    assert_eq!(read("crm-transactions", r#"{"id":"7:1"}"#, begin).unwrap(), None);
+    assert_eq!(
+        read("crm-deals", r#"{"id":"D-1"}"#, "null").unwrap(),
+        None,
+        "a tombstone says nothing"
+    );
+    for (source, value, words) in [
+        ("crm-deals", end, "table to transaction"),
+        ("crm-transactions", value, "row change"),
+    ] {
+        match read(source, r#"{"id":"D-1"}"#, value) {
+            Err(DecodeError::Refused(refused)) => assert!(refused.message.contains(words), "{refused}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    let tick = r#"{"event_id":"t1","source":"clock","type":"clock.ticked","occurred_at":"2026-02-01T00:00:00Z",
+        "tenant_id":"acme-corp","payload":{"date":"2026-02-01"}}"#;
+    match read("reference-facts", "", tick).unwrap().unwrap() {
+        Said::Fact(fact) => assert_eq!(fact.body.type_name(), "clock.ticked"),
+        other => panic!("{other:?}"),
     }
 }
 

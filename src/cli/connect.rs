@@ -76,7 +76,7 @@ pub fn runtime_config(topology: &Topology) -> RuntimeConfig {
         commit_interval: runtime.commit_interval.get(),
         max_records_per_commit: runtime.max_records_per_commit as usize,
         overlay_max_bytes: runtime.overlay_max_bytes.bytes() as usize,
-        max_task_idle: std::time::Duration::from_millis(100),
+        max_task_idle: std::time::Duration::from_secs(1),
         restore_threads: usize::from(runtime.restore_threads),
         instance: match &topology.log {
             config::Log::Kafka(kafka) => kafka.instance_id.as_ref().map(|id| id.as_str().to_owned()),

@@ -66,7 +66,7 @@ impl<'a> Incoming<'a> {
 #[error("{message}")]
 pub struct Refused {
     /// Stable, for counting: `not_json`, `not_debezium`, `not_avro`, `unknown_schema`, `bad_column`, `bad_event`,
-    /// `bad_store`, `unencodable`.
+    /// `bad_store`, `unencodable`; for a canonical event, a code of `revenue::reject`.
     pub code: &'static str,
     pub message: String,
 }

@@ -24,6 +24,7 @@ use super::{DecodeError, Refused, avro_json};
 /// The first byte of every record on the Confluent wire.
 pub const MAGIC: u8 = 0;
 const PREFIX_BYTES: usize = 5;
+const LARGEST_ALLOCATION_BYTES: usize = 64 << 20;
 
 /// A topic we own, by what it carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -97,6 +98,8 @@ pub(super) struct Datum {
 
 impl Datum {
     pub(super) fn parse(text: &str) -> Result<Datum, String> {
+        // Far above any record; without it a damaged length makes the library ask for half a gigabyte.
+        apache_avro::util::max_allocation_bytes(LARGEST_ALLOCATION_BYTES);
         let json = serde_json::from_str(text).map_err(|error| format!("the schema is not JSON: {error}"))?;
         let shape = Arc::new(Shape::of_avro(&json));
         let schema = Schema::parse(&json).map_err(|error| format!("not an Avro schema: {error}"))?;

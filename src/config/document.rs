@@ -17,7 +17,7 @@ use super::mapping::MappingText;
 use super::outputs::OutputsText;
 use super::policy::PolicyText;
 use super::registry::RegistryText;
-use super::runtime::{Http, Privacy, Runtime, State};
+use super::runtime::{Http, Runtime, State};
 use super::source::SourceText;
 use super::tenants::{TenantName, TenantText};
 
@@ -46,7 +46,6 @@ pub(super) struct Document {
     pub tenants: BTreeMap<TenantName, TenantText>,
     pub outputs: OutputsText,
     pub http: Http,
-    pub privacy: Privacy,
 }
 
 impl Default for Document {
@@ -64,7 +63,6 @@ impl Default for Document {
             tenants: BTreeMap::new(),
             outputs: OutputsText::default(),
             http: Http::default(),
-            privacy: Privacy::default(),
         }
     }
 }

@@ -38,7 +38,7 @@ pub use measure::{ByteSize, Interval, Retention};
 pub use outputs::Outputs;
 pub use problem::Problem;
 pub use registry::{Compatibility, Registry, RegistryAuth, RegistryPlace};
-pub use runtime::{Http, Privacy, Runtime, State};
+pub use runtime::{Http, Runtime, State};
 pub use source::{Encoding, Input, Source, TableRole};
 
 use crate::revenue::reference::Settings;
@@ -59,7 +59,6 @@ pub struct Topology {
     pub mappings: BTreeMap<Name, Arc<Mapping>>,
     pub outputs: Outputs,
     pub http: Http,
-    pub privacy: Privacy,
     settings: Settings,
 }
 
@@ -161,7 +160,6 @@ fn topology(text: &str, env: &dyn Fn(&str) -> Option<String>, problems: &mut Pro
         mappings,
         outputs,
         http: document.http,
-        privacy: document.privacy,
         settings,
     })
 }

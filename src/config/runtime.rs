@@ -1,4 +1,4 @@
-//! `[runtime]`, `[state]`, `[http]` and `[privacy]`: how much, how often, where.
+//! `[runtime]`, `[state]` and `[http]`: how much, how often, where.
 //!
 //! These sections need no second form: each key is valid by itself, and what is read is what is used. Every bound has
 //! its unit in its name or its value. Absent on purpose: settings that no code reads.
@@ -110,23 +110,6 @@ impl Default for Http {
     fn default() -> Self {
         Self {
             listen: Listen(([127, 0, 0, 1], 8080).into()),
-        }
-    }
-}
-
-/// Personal data.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Privacy {
-    /// Fields that logs mask: names of payload fields, such as `customer.name`, or of CRM columns.
-    #[schemars(inner(length(min = 1)))]
-    pub masked_fields: Vec<String>,
-}
-
-impl Default for Privacy {
-    fn default() -> Self {
-        Self {
-            masked_fields: vec!["customer.name".to_owned()],
         }
     }
 }

@@ -10,7 +10,7 @@
 //! Invariant: [`Contract`] holds nothing that can be derived from its facts, except what was issued. Deliberately
 //! absent: storage, serialization, and facts of other deals.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::civil::Date;
 use rust_decimal::Decimal;
@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use super::derive::{Derived, Standing, Wanted, derive};
 use super::difference::first_difference;
 use super::fact::Fact;
-use super::ids::{DealId, EventId, TenantId};
+use super::ids::{DealId, EventId, ObligationId, TenantId};
 use super::journal::{Books, Issued, JournalEntry, Plan, What, plan};
 use super::ledger::Ledger;
 use super::money::Currency;
@@ -265,49 +265,45 @@ impl Contract {
     fn schedule(&self, wanted: &Wanted, plan: &Plan, cx: &Context) -> Vec<ScheduleRow> {
         let calendar = cx.tenant.fiscal;
         let functional_currency = cx.functional(wanted.currency);
-        let mut rows: Vec<ScheduleRow> = Vec::new();
+        let mut sums: BTreeMap<(&ObligationId, Period), (Decimal, Option<Decimal>, bool)> =
+            BTreeMap::new();
+        let issued = self.issued.iter().filter_map(|it| {
+            Some((it.key.obligation.as_ref()?, it.period, it.amount, Some(it.functional), true))
+        });
+        let pending = plan.pending.iter().filter_map(|(it, functional)| {
+            let period = calendar.of(it.date);
+            Some((it.key.obligation.as_ref()?, period, it.amount, *functional, false))
+        });
+        for (obligation, period, amount, functional, posted) in issued.chain(pending) {
+            let zero = (Decimal::ZERO, Some(Decimal::ZERO), true);
+            let sum = sums.entry((obligation, period)).or_insert(zero);
+            sum.0 += amount;
+            sum.1 = sum.1.zip(functional).map(|(a, b)| a + b);
+            sum.2 &= posted;
+        }
+        let mut rows = Vec::new();
         for obligation in &wanted.obligations {
-            let mut of: Vec<(Period, Decimal, Option<Decimal>, bool)> = Vec::new();
-            let mut add =
-                |period, amount, functional: Option<Decimal>, posted| match of.iter_mut().find(|row| row.0 == period) {
-                    Some(row) => {
-                        row.1 += amount;
-                        row.2 = row.2.zip(functional).map(|(a, b)| a + b);
-                        row.3 &= posted;
-                    }
-                    None => of.push((period, amount, functional, posted)),
-                };
-            for it in self
-                .issued
-                .iter()
-                .filter(|it| it.key.obligation.as_ref() == Some(&obligation.id))
-            {
-                add(it.period, it.amount, Some(it.functional), true);
-            }
-            for (movement, functional) in &plan.pending {
-                if movement.key.obligation.as_ref() == Some(&obligation.id) {
-                    add(calendar.of(movement.date), movement.amount, *functional, false);
+            let id = &obligation.id;
+            let of = sums.range((id, Period::FIRST)..=(id, Period::LAST));
+            for ((_, period), (amount, functional_amount, posted)) in of {
+                if amount.is_zero() {
+                    continue;
                 }
+                rows.push(ScheduleRow {
+                    tenant: self.tenant.clone(),
+                    deal: self.deal.clone(),
+                    contract: obligation.contract.clone(),
+                    obligation: id.clone(),
+                    line_id: obligation.line_id.clone(),
+                    period: *period,
+                    amount: *amount,
+                    currency: wanted.currency,
+                    functional_amount: *functional_amount,
+                    functional_currency,
+                    version: wanted.version,
+                    posted: *posted,
+                });
             }
-            of.retain(|(_, amount, ..)| !amount.is_zero());
-            of.sort_by_key(|row| row.0);
-            rows.extend(
-                of.into_iter()
-                    .map(|(period, amount, functional_amount, posted)| ScheduleRow {
-                        tenant: self.tenant.clone(),
-                        deal: self.deal.clone(),
-                        contract: obligation.contract.clone(),
-                        obligation: obligation.id.clone(),
-                        line_id: obligation.line_id.clone(),
-                        period,
-                        amount,
-                        currency: wanted.currency,
-                        functional_amount,
-                        functional_currency,
-                        version: wanted.version,
-                        posted,
-                    }),
-            );
         }
         rows
     }

@@ -20,32 +20,28 @@ pub const MAX_RATE: Decimal = Decimal::from_parts(1_000_000_000, 0, 0, false, 0)
 
 /// An ISO 4217 currency, with the exponent of its minor unit.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Currency([u8; 3]);
+pub struct Currency {
+    code: [u8; 3],
+    exponent: u8,
+}
 
 impl Currency {
     /// The currency of a code such as `USD`; `None` when ISO 4217 has no such active code. Case matters.
     pub fn parse(code: &str) -> Option<Currency> {
         let bytes: [u8; 3] = code.as_bytes().try_into().ok()?;
-        let known = |list: &str| list.split(' ').any(|entry| entry == code);
-        (known(EXPONENT_0) || known(EXPONENT_2) || known(EXPONENT_3) || known(EXPONENT_4)).then_some(Currency(bytes))
+        let lists = [(EXPONENT_2, 2), (EXPONENT_0, 0), (EXPONENT_3, 3), (EXPONENT_4, 4)];
+        let listed = |list: &str| list.split(' ').any(|entry| entry == code);
+        let (_, exponent) = lists.into_iter().find(|(list, _)| listed(list))?;
+        Some(Currency { code: bytes, exponent })
     }
 
     pub fn code(&self) -> &str {
-        std::str::from_utf8(&self.0).unwrap_or("???")
+        std::str::from_utf8(&self.code).unwrap_or("???")
     }
 
     /// Decimals of the minor unit: JPY 0, USD 2, KWD 3, CLF 4.
     pub fn exponent(&self) -> u32 {
-        let listed = |list: &str| list.split(' ').any(|entry| entry == self.code());
-        if listed(EXPONENT_0) {
-            0
-        } else if listed(EXPONENT_3) {
-            3
-        } else if listed(EXPONENT_4) {
-            4
-        } else {
-            2
-        }
+        self.exponent.into()
     }
 
     /// Rounds half-up (away from zero) to the minor unit.

@@ -342,7 +342,7 @@ impl StreamThread {
                 .inc();
             tracing::warn!(
                 stage = id.sub, code = rejected.code, at = %step.record.at, offset = %step.record.offset,
-                reason = rejected.message, "dead letter"
+                "dead letter"
             );
             producer.send(app.dead_letter(&DeadLetter {
                 stage: &id.sub,

@@ -176,10 +176,8 @@ impl Registry for Confluent {
     }
 
     fn check(&self, subject: &Subject, schema: &str) -> Result<(), RegistryError> {
-        let path = format!(
-            "/compatibility/subjects/{}/versions/latest?verbose=true",
-            escaped(subject)
-        );
+        // Without a version: all of those that the subject's level asks for.
+        let path = format!("/compatibility/subjects/{}/versions?verbose=true", escaped(subject));
         let body = json!({ "schema": schema, "schemaType": "AVRO" });
         let (status, answer) = self.call(reqwest::Method::POST, &path, Some(body))?;
         if status == StatusCode::NOT_FOUND {

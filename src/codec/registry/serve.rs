@@ -26,6 +26,7 @@ pub fn router(registry: Arc<Embedded>) -> Router {
         .route("/subjects/{subject}/versions", get(versions).post(register))
         .route("/subjects/{subject}/versions/{version}", get(version))
         .route("/schemas/ids/{id}", get(schema))
+        .route("/compatibility/subjects/{subject}/versions", post(check_all))
         .route("/compatibility/subjects/{subject}/versions/{version}", post(check))
         .route("/config", get(default_config))
         .route("/config/{subject}", get(config).put(set_config))
@@ -128,18 +129,22 @@ async fn lookup(State(registry): Shared, Path(subject): Path<String>, body: Byte
     answer(found)
 }
 
+/// By the subject's level, whichever versions it looks at; a subject without versions takes any schema.
+async fn check_all(State(registry): Shared, Path(subject): Path<String>, body: Bytes) -> Response {
+    answer(verdict(&registry, &subject, &body))
+}
+
+/// The version only has to exist: the embedded registry checks by the subject's level.
 async fn check(State(registry): Shared, Path((subject, wanted)): Path<(String, String)>, body: Bytes) -> Response {
-    let verdict = find_version(&registry, &subject, &wanted).and_then(|_| {
-        let schema = supplied(&body)?;
-        match registry.check(&Subject::new(&subject), &schema) {
-            Ok(()) => Ok(json!({ "is_compatible": true })),
-            Err(RegistryError::Incompatible { reason, .. }) => {
-                Ok(json!({ "is_compatible": false, "messages": [reason] }))
-            }
-            Err(error) => Err(failure(error)),
-        }
-    });
-    answer(verdict)
+    answer(find_version(&registry, &subject, &wanted).and_then(|_| verdict(&registry, &subject, &body)))
+}
+
+fn verdict(registry: &Embedded, subject: &str, body: &Bytes) -> Answer {
+    match registry.check(&Subject::new(subject), &supplied(body)?) {
+        Ok(()) => Ok(json!({ "is_compatible": true })),
+        Err(RegistryError::Incompatible { reason, .. }) => Ok(json!({ "is_compatible": false, "messages": [reason] })),
+        Err(error) => Err(failure(error)),
+    }
 }
 
 async fn default_config(State(registry): Shared) -> Response {

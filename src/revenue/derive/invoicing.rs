@@ -64,67 +64,60 @@ impl Fold<'_> {
 
     /// Invoices that follow from performance: usage beyond what is prepaid, and accepted milestones.
     pub(super) fn invoices_of_performance(&self) -> Vec<Invoice> {
-        let mut invoices = Vec::new();
-        let mut push = |date: Date, amount: Decimal, cause: &EventId, firm: bool| {
-            if !amount.is_zero() {
-                let tax = tax_on(amount, &self.term.deal);
-                invoices.push(Invoice {
-                    date,
-                    amount,
-                    tax,
-                    cause: cause.clone(),
-                    firm,
-                });
-            }
-        };
+        let mut rows: Vec<(Date, Decimal, EventId, bool)> = Vec::new();
         for obligation in &self.wanted.obligations {
-            let method = obligation.last_segment().terms.method;
-            if method == Method::Usage {
-                let prepaid = obligation.last_segment().price;
-                let mut used = Decimal::ZERO;
-                let inside = |date: Date| obligation.stop.is_none_or(|stop| date < stop);
-                for (date, amount, cause) in &obligation.performance.usage {
-                    if inside(*date) {
-                        let before = (used - prepaid).max(Decimal::ZERO);
-                        used += amount;
-                        let beyond = (used - prepaid).max(Decimal::ZERO) - before;
-                        push(self.usage_invoice_day(*date), beyond, cause, true);
-                    }
+            match obligation.last_segment().terms.method {
+                Method::Usage => rows.extend(self.usage_invoices(obligation)),
+                Method::Milestone if self.term.grid.cycle == BillingCycle::Milestone => {
+                    rows.extend(milestone_invoices(obligation));
                 }
-            }
-            if method == Method::Milestone && self.term.grid.cycle == BillingCycle::Milestone {
-                let mut billed = Decimal::ZERO;
-                for (date, _, cause) in &obligation.performance.accepted {
-                    let level = obligation.level_before(add_days(*date, 1));
-                    push(*date, level - billed, cause, true);
-                    billed = level;
-                }
-                if obligation.stop.is_none() {
-                    let cause = &obligation.last_segment().cause;
-                    push(obligation.end, obligation.gross_price() - billed, cause, false);
-                }
+                Method::Milestone
+                | Method::StraightLine
+                | Method::PointInTime
+                | Method::Units
+                | Method::Progress => {}
             }
         }
-        invoices
+        rows.retain(|(_, amount, ..)| !amount.is_zero());
+        let tax = |amount| tax_on(amount, &self.term.deal);
+        let invoice =
+            |(date, amount, cause, firm)| Invoice { date, amount, tax: tax(amount), cause, firm };
+        rows.into_iter().map(invoice).collect()
     }
 
-    /// Usage is invoiced on the last day of the billing cycle in which it falls.
-    pub(super) fn usage_invoice_day(&self, date: Date) -> Date {
-        let grid = Grid {
-            timing: BillingTiming::InArrears,
-            ..self.term.grid
-        };
-        match grid.cycle {
-            BillingCycle::Monthly | BillingCycle::Quarterly | BillingCycle::Annual => grid
-                .days()
-                .into_iter()
-                .map(|(day, _)| day)
-                .find(|day| *day >= date)
-                .unwrap_or(date),
+    /// Usage is invoiced on the last day of the billing cycle in which it falls, under the last fact of the cycle.
+    fn usage_invoices(&self, obligation: &Obligation) -> Vec<(Date, Decimal, EventId, bool)> {
+        let grid = Grid { timing: BillingTiming::InArrears, ..self.term.grid };
+        let days: Vec<Date> = grid.days().into_iter().map(|(day, _)| day).collect();
+        let cycle_end = |date: Date| match grid.cycle {
+            BillingCycle::Monthly | BillingCycle::Quarterly | BillingCycle::Annual => {
+                days.get(days.partition_point(|day| *day < date)).copied().unwrap_or(date)
+            }
             BillingCycle::Upfront | BillingCycle::Milestone => {
                 self.spread.calendar.last_day(self.spread.calendar.of(date))
             }
+        };
+        let prepaid = obligation.last_segment().price;
+        let mut used = Decimal::ZERO;
+        let mut invoices: Vec<(Date, Decimal, EventId, bool)> = Vec::new();
+        let inside = |date: Date| obligation.stop.is_none_or(|stop| date < stop);
+        for (date, amount, cause) in &obligation.performance.usage {
+            if !inside(*date) {
+                continue;
+            }
+            let before = (used - prepaid).max(Decimal::ZERO);
+            used += amount;
+            let beyond = (used - prepaid).max(Decimal::ZERO) - before;
+            let day = cycle_end(*date);
+            match invoices.last_mut() {
+                Some(last) if last.0 == day => {
+                    last.1 += beyond;
+                    last.2 = cause.clone();
+                }
+                Some(_) | None => invoices.push((day, beyond, cause.clone(), true)),
+            }
         }
+        invoices
     }
 
     pub(super) fn invoice(&mut self, date: Date, amount: Decimal, fact: &Fact) {
@@ -152,4 +145,20 @@ impl Fold<'_> {
         let credits = self.wanted.credits.iter().filter(|it| it.date < day);
         invoiced - credits.map(|it| it.amount).sum::<Decimal>()
     }
+}
+
+/// A milestone is invoiced on the day of its acceptance; what is not accepted is expected at the end.
+fn milestone_invoices(obligation: &Obligation) -> Vec<(Date, Decimal, EventId, bool)> {
+    let mut billed = Decimal::ZERO;
+    let mut invoices = Vec::new();
+    for (date, _, cause) in &obligation.performance.accepted {
+        let level = obligation.level_before(add_days(*date, 1));
+        invoices.push((*date, level - billed, cause.clone(), true));
+        billed = level;
+    }
+    if obligation.stop.is_none() {
+        let cause = obligation.last_segment().cause.clone();
+        invoices.push((obligation.end, obligation.gross_price() - billed, cause, false));
+    }
+    invoices
 }

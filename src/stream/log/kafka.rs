@@ -271,6 +271,8 @@ impl Log for KafkaLog {
     fn reader(&self, at: &TopicPartition, from: Offset) -> Result<Box<dyn Reader>, LogError> {
         let mut config = self.base();
         config
+            // Assigning needs a group's name, although this one is never joined.
+            .set("group.id", "accrue-reader")
             .set("isolation.level", "read_committed")
             .set("auto.offset.reset", "earliest")
             .set("enable.auto.commit", "false")
