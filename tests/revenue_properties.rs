@@ -493,3 +493,137 @@ fn the_generator_makes_living_histories() {
         assert!(counts.get(kind).is_some_and(|count| *count > 5), "{kind}: {counts:?}");
     }
 }
+
+/// A deal of one straight line, its policy, and a day inside its term.
+fn plain_deal() -> impl Strategy<Value = (Value, Tenant, String, i64)> {
+    (
+        prop::sample::select(STARTS.to_vec()),
+        2i64..26,
+        100i64..9_999_999,
+        tenant(),
+        any::<prop::sample::Index>(),
+    )
+        .prop_map(|(start, months, units, settings, cut)| {
+            let payload = json!({"deal_id": "D-1", "amount": amount(units, "USD"), "currency": "USD",
+                "term_months": months, "billing_cycle": "monthly", "contract_start": start,
+                "line_items": [{"id": "li-0", "type": "subscription", "amount": amount(units, "USD")}]});
+            let day = day_after(start, cut.index(months as usize * 28) as i64);
+            (
+                payload,
+                Tenant {
+                    functional_currency: None,
+                    ..settings
+                },
+                day,
+                units,
+            )
+        })
+}
+
+fn amended(payload: &Value, from: &str, units: i64) -> Value {
+    let mut payload = payload.clone();
+    payload["effective_date"] = json!(from);
+    payload["amount"] = amount(units, "USD");
+    payload["line_items"][0]["amount"] = amount(units, "USD");
+    payload
+}
+
+fn rows(report: &Report) -> Vec<(String, String)> {
+    report
+        .schedule
+        .iter()
+        .map(|row| (row.period.to_string(), row.amount.to_string()))
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    #[test]
+    fn an_amendment_and_its_undo_restore_schedule_and_invoices((deal, tenant, day, units) in plain_deal()) {
+        let settings = settings(&tenant);
+        let plain = [event(0, "deal.closed", deal.clone())];
+        let undone = [plain[0].clone(), event(1, "deal.amended", amended(&deal, &day, units * 2)),
+            event(2, "deal.amended", amended(&deal, &day, units))];
+        let before = fold(read(&plain, &settings), &settings, "2024-05-01");
+        let after = fold(read(&undone, &settings), &settings, "2024-05-01");
+        prop_assert_eq!(rows(&before), rows(&after));
+        prop_assert_eq!(before.billing, after.billing);
+    }
+
+    #[test]
+    fn a_cut_leaves_every_earlier_period_as_it_was((deal, tenant, day, units) in plain_deal()) {
+        let settings = settings(&tenant);
+        let plain = [event(0, "deal.closed", deal.clone())];
+        let cut = [plain[0].clone(), event(1, "deal.amended", amended(&deal, &day, units + 777))];
+        let before = fold(read(&plain, &settings), &settings, "2024-01-01");
+        let after = fold(read(&cut, &settings), &settings, "2024-01-01");
+        let cut_in = tenant.fiscal.of(day.parse().unwrap()).to_string();
+        let earlier = |report: &Report| rows(report).into_iter().filter(|(period, _)| *period < cut_in).collect::<Vec<_>>();
+        prop_assert_eq!(earlier(&before), earlier(&after));
+    }
+
+    #[test]
+    fn a_closed_period_never_changes(history in history(), seed in any::<u64>()) {
+        let months = Tenant { fiscal: FiscalCalendar::Months, ..history.settings.clone() };
+        let settings = settings(&months);
+        let facts = read(&history.facts(), &settings);
+        let (deals, rates): (Vec<Fact>, Vec<Fact>) = facts.into_iter().partition(|fact| fact.body.deal_id().is_some());
+        let known = 1 + seed as usize % deals.len();
+        let mut log = rates;
+        log.extend(deals[..known].iter().cloned());
+        let closing = ["2023-12", "2024-02", "2024-03"];
+        for (number, period) in closing.iter().enumerate() {
+            log.extend(read(&[event(700 + number, "period.closed", json!({"period": period}))], &settings));
+        }
+        let sealed = fold(log.clone(), &settings, "2024-04-15");
+        log.extend(deals[known..].iter().cloned());
+        let later = fold(log, &settings, "2026-06-01");
+        let tenant = TenantId::parse("acme").unwrap();
+        for period in closing {
+            let period = accrue::revenue::period::Period::parse(period).unwrap();
+            prop_assert_eq!(
+                checks::period_hash(&sealed.journals, &tenant, period),
+                checks::period_hash(&later.journals, &tenant, period),
+                "{} changed", period
+            );
+        }
+        assert_sound(&later);
+    }
+
+    #[test]
+    fn settling_again_yields_nothing(history in history()) {
+        use accrue::revenue::contract;
+        use accrue::revenue::reference::{Context, Reference};
+        let settings = settings(&history.settings);
+        let tenant = TenantId::parse("acme").unwrap();
+        let (deals, facts): (Vec<Fact>, Vec<Fact>) =
+            read(&history.facts(), &settings).into_iter().partition(|fact| fact.body.deal_id().is_some());
+        let mut reference = Reference::default();
+        for fact in &facts {
+            reference.learn(fact).unwrap();
+        }
+        reference.tick(&tenant, "2024-07-04".parse().unwrap());
+        let mut stored = None;
+        for fact in &deals {
+            let cx = Context::new(&settings, &reference, &tenant);
+            stored = match contract::apply(stored.clone(), fact, &cx) {
+                Ok(decision) => Some(decision.contract),
+                Err(_) => stored,
+            };
+        }
+        let cx = Context::new(&settings, &reference, &tenant);
+        let stored = stored.unwrap();
+        let again = contract::settle(stored.clone(), &cx).unwrap();
+        prop_assert_eq!(&again.entries, &Vec::new());
+        prop_assert_eq!((&again.schedule, &again.billing), (&Vec::new(), &Vec::new()));
+        prop_assert_eq!(&again.contract, &stored);
+        // The day it names is the first on which a tick issues something.
+        if let Some(due) = stored.next_due() {
+            let mut early = reference.clone();
+            early.tick(&tenant, due.yesterday().unwrap());
+            let cx = Context::new(&settings, &early, &tenant);
+            prop_assert_eq!(contract::settle(stored, &cx).unwrap().entries, Vec::new());
+        }
+    }
+}

@@ -104,6 +104,8 @@ struct ContractWire<'a> {
     next_due: Option<Day>,
     schedule_hash: Bytes,
     billing_hash: Bytes,
+    schedule_revision: i64,
+    billing_revision: i64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -168,6 +170,8 @@ impl<'a> From<&'a Contract> for ContractWire<'a> {
             next_due: contract.next_due.map(Day),
             schedule_hash: Bytes(contract.schedule_hash.to_vec()),
             billing_hash: Bytes(contract.billing_hash.to_vec()),
+            schedule_revision: contract.schedule_revision.into(),
+            billing_revision: contract.billing_revision.into(),
         }
     }
 }
@@ -176,6 +180,7 @@ impl TryFrom<ContractWire<'_>> for Contract {
     type Error = Refused;
 
     fn try_from(wire: ContractWire<'_>) -> Result<Contract, Refused> {
+        let revision = |field: &str, number: i64| u32::try_from(number).map_err(|_| bad(field, "not a count"));
         let hash =
             |field: &str, bytes: Bytes| <[u8; 32]>::try_from(bytes.0).map_err(|_| bad(field, "not a hash of 32 bytes"));
         Ok(Contract {
@@ -204,6 +209,8 @@ impl TryFrom<ContractWire<'_>> for Contract {
             next_due: wire.next_due.map(|day| day.0),
             schedule_hash: hash("schedule_hash", wire.schedule_hash)?,
             billing_hash: hash("billing_hash", wire.billing_hash)?,
+            schedule_revision: revision("schedule_revision", wire.schedule_revision)?,
+            billing_revision: revision("billing_revision", wire.billing_revision)?,
         })
     }
 }

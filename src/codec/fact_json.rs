@@ -33,12 +33,21 @@ pub struct Unreadable {
 
 /// Reads one event.
 pub fn read(bytes: &[u8], settings: &Settings) -> Result<Fact, Unreadable> {
-    let unreadable = |event_id, rejection| Unreadable { event_id, rejection };
+    let unreadable = |event_id, rejection| Unreadable {
+        event_id,
+        rejection,
+    };
     let value: Value = serde_json::from_slice(bytes).map_err(|error| {
         let message = "the line is not JSON; send one JSON object a line";
-        unreadable(None, Rejection::new(Code::Malformed, "event", error, message))
+        unreadable(
+            None,
+            Rejection::new(Code::Malformed, "event", error, message),
+        )
     })?;
-    let event_id = value.get("event_id").and_then(Value::as_str).and_then(EventId::parse);
+    let event_id = value
+        .get("event_id")
+        .and_then(Value::as_str)
+        .and_then(EventId::parse);
     fact(&value, settings).map_err(|rejection| unreadable(event_id, rejection))
 }
 
@@ -133,7 +142,14 @@ fn body(kind: &str, payload: &Fields) -> Result<Body, Rejection> {
             })
         }
         "credit.granted" => {
-            payload.only(&["deal_id", "line_item_id", "amount", "reason", "date", "currency"])?;
+            payload.only(&[
+                "deal_id",
+                "line_item_id",
+                "amount",
+                "reason",
+                "date",
+                "currency",
+            ])?;
             Body::CreditGranted(Credit {
                 deal_id: deal_id()?,
                 line_id: payload.maybe_id("line_item_id", LineId::parse)?,
@@ -346,7 +362,12 @@ fn ssp_range(it: &Fields) -> Result<Option<SspRange>, Rejection> {
                 low: decimal(low, &format!("{path}[0]"))?,
                 high: decimal(high, &format!("{path}[1]"))?,
             })),
-            [..] => Err(Rejection::new(Code::Malformed, &path, value, "a range has two ends")),
+            [..] => Err(Rejection::new(
+                Code::Malformed,
+                &path,
+                value,
+                "a range has two ends",
+            )),
         };
     }
     let range = Fields::new(value, &path, it.zone.clone())?;
@@ -379,7 +400,9 @@ fn tax(payload: &Fields) -> Result<Option<Tax>, Rejection> {
     };
     it.only(&["rate", "amount", "inclusive"])?;
     let basis = match it.maybe_decimal("rate")? {
-        Some(rate) if rate >= Decimal::ONE => TaxBasis::Rate(rate.checked_div(Decimal::ONE_HUNDRED).unwrap_or(rate)),
+        Some(rate) if rate >= Decimal::ONE => {
+            TaxBasis::Rate(rate.checked_div(Decimal::ONE_HUNDRED).unwrap_or(rate))
+        }
         Some(rate) => TaxBasis::Rate(rate),
         None => TaxBasis::Amount(it.decimal("amount")?),
     };

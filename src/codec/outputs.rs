@@ -71,6 +71,8 @@ struct StateWire<'a> {
     waits_for: Option<RateNeededWire<'a>>,
     next_due: Option<Day>,
     rejections: Vec<RejectionWire<'a>>,
+    schedule_revision: i64,
+    billing_revision: i64,
 }
 
 #[derive(Serialize)]
@@ -138,6 +140,7 @@ struct ScheduleRowWire<'a> {
     functional_currency: Text<'a>,
     rate: Option<Rate>,
     version: i64,
+    revision: i64,
     posted: bool,
 }
 
@@ -151,6 +154,7 @@ struct BillingRowWire<'a> {
     tax: Amount,
     currency: Text<'a>,
     firm: bool,
+    revision: i64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -255,6 +259,8 @@ impl<'a> From<&'a Decision> for StateWire<'a> {
                     message: rejection.message.as_str().into(),
                 })
                 .collect(),
+            schedule_revision: i64::from(contract.schedule_revision),
+            billing_revision: i64::from(contract.billing_revision),
         }
     }
 }
@@ -292,6 +298,7 @@ impl<'a> From<&'a ScheduleRow> for ScheduleRowWire<'a> {
             functional_currency: row.functional_currency.code().into(),
             rate: row.rate().map(|rate| Fixed(informative(rate))),
             version: i64::from(row.version),
+            revision: i64::from(row.revision),
             posted: row.posted,
         }
     }
@@ -318,6 +325,7 @@ impl TryFrom<ScheduleRowWire<'_>> for ScheduleRow {
             functional_amount: wire.functional_amount.map(|amount| amount.0),
             functional_currency: currency("functional_currency", &wire.functional_currency)?,
             version: u32::try_from(wire.version).map_err(|_| bad("version", &wire.version.to_string()))?,
+            revision: u32::try_from(wire.revision).map_err(|_| bad("revision", &wire.revision.to_string()))?,
             posted: wire.posted,
         })
     }
@@ -333,6 +341,7 @@ impl<'a> From<&'a BillingRow> for BillingRowWire<'a> {
             tax: Fixed(row.tax),
             currency: row.currency.code().into(),
             firm: row.firm,
+            revision: i64::from(row.revision),
         }
     }
 }
@@ -349,6 +358,7 @@ impl TryFrom<BillingRowWire<'_>> for BillingRow {
             tax: wire.tax.0,
             currency: currency("currency", &wire.currency)?,
             firm: wire.firm,
+            revision: u32::try_from(wire.revision).map_err(|_| bad("revision", &wire.revision.to_string()))?,
         })
     }
 }

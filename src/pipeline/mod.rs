@@ -188,22 +188,34 @@ pub fn topics(topology: &config::Topology) -> Vec<TopicSpec> {
     specs
 }
 
-/// Every subject with the compatibility it is registered under.
+/// Every subject with the compatibility it is registered under: the public topic's own, and for the others what the
+/// configuration says.
 pub fn subjects(topology: &config::Topology) -> Vec<(Subject, Compatibility)> {
+    let others = match topology.registry.compatibility {
+        config::Compatibility::Backward => Compatibility::Backward,
+        config::Compatibility::BackwardTransitive => Compatibility::BackwardTransitive,
+        config::Compatibility::Full => Compatibility::Full,
+        config::Compatibility::FullTransitive => Compatibility::FullTransitive,
+    };
     Product::ALL
         .into_iter()
         .map(|product| {
-            (
-                Subject::value_of(product_topic(topology, product).as_str()),
-                product.compatibility(),
-            )
+            let compatibility = match product.compatibility() {
+                Compatibility::FullTransitive => Compatibility::FullTransitive,
+                _ => others,
+            };
+            (Subject::value_of(product_topic(topology, product).as_str()), compatibility)
         })
         .collect()
 }
 
 /// Registers the schemas of all topics we write.
 pub fn schemas(topology: &config::Topology, registry: Arc<dyn Registry>) -> Result<Schemas, RegistryError> {
-    Schemas::register(registry, |product| product_topic(topology, product).as_str().to_owned())
+    let schemas = Schemas::register(registry.clone(), |product| product_topic(topology, product).as_str().to_owned())?;
+    for (subject, compatibility) in subjects(topology) {
+        registry.set_compatibility(&subject, compatibility)?;
+    }
+    Ok(schemas)
 }
 
 fn product_topic(topology: &config::Topology, product: Product) -> &TopicName {

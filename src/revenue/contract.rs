@@ -45,6 +45,9 @@ pub struct Contract {
     /// Hashes of the schedule and the billing plan last given out.
     pub schedule_hash: [u8; 32],
     pub billing_hash: [u8; 32],
+    /// How many schedules and billing plans were given out.
+    pub schedule_revision: u32,
+    pub billing_revision: u32,
 }
 
 /// What a step decided.
@@ -52,9 +55,9 @@ pub struct Contract {
 pub struct Decision {
     /// The state to store.
     pub contract: Contract,
-    /// All rows of the present version when an amount of it changed; else the rows posted in this step.
+    /// All rows of a new revision when an amount changed; else the rows posted in this step, under the revision as it is.
     pub schedule: Vec<ScheduleRow>,
-    /// The whole plan; empty when nothing changed.
+    /// All rows of a new revision; empty when nothing changed.
     pub billing: Vec<BillingRow>,
     /// Newly issued, in the order of issue.
     pub entries: Vec<JournalEntry>,
@@ -127,6 +130,8 @@ impl Contract {
             next_due: None,
             schedule_hash: [0; 32],
             billing_hash: [0; 32],
+            schedule_revision: 0,
+            billing_revision: 0,
         }
     }
 
@@ -202,7 +207,9 @@ impl Contract {
         let amounts = schedule
             .iter()
             .map(|row| (&row.obligation, row.period, row.amount, row.version));
-        if !changed(&mut self.schedule_hash, amounts) {
+        if changed(&mut self.schedule_hash, amounts) {
+            self.schedule_revision += 1;
+        } else {
             // The plan stands; only rows that were posted in this step have something new to say.
             let new = &self.issued[issued_before..];
             schedule.retain(|row| {
@@ -210,9 +217,16 @@ impl Contract {
                     .any(|it| it.key.obligation.as_ref() == Some(&row.obligation) && it.period == row.period)
             });
         }
-        if !changed(&mut self.billing_hash, &billing) {
+        let plan_of = billing.iter().map(|row| (row.date, row.amount, row.tax, row.firm));
+        if changed(&mut self.billing_hash, plan_of) {
+            self.billing_revision += 1;
+        } else {
             billing.clear();
         }
+        schedule
+            .iter_mut()
+            .for_each(|row| row.revision = self.schedule_revision);
+        billing.iter_mut().for_each(|row| row.revision = self.billing_revision);
         let view = self.view(&wanted, cx);
         Decision {
             contract: self,
@@ -265,10 +279,15 @@ impl Contract {
     fn schedule(&self, wanted: &Wanted, plan: &Plan, cx: &Context) -> Vec<ScheduleRow> {
         let calendar = cx.tenant.fiscal;
         let functional_currency = cx.functional(wanted.currency);
-        let mut sums: BTreeMap<(&ObligationId, Period), (Decimal, Option<Decimal>, bool)> =
-            BTreeMap::new();
+        let mut sums: BTreeMap<(&ObligationId, Period), (Decimal, Option<Decimal>, bool)> = BTreeMap::new();
         let issued = self.issued.iter().filter_map(|it| {
-            Some((it.key.obligation.as_ref()?, it.period, it.amount, Some(it.functional), true))
+            Some((
+                it.key.obligation.as_ref()?,
+                it.period,
+                it.amount,
+                Some(it.functional),
+                true,
+            ))
         });
         let pending = plan.pending.iter().filter_map(|(it, functional)| {
             let period = calendar.of(it.date);
@@ -301,6 +320,7 @@ impl Contract {
                     functional_amount: *functional_amount,
                     functional_currency,
                     version: wanted.version,
+                    revision: self.schedule_revision,
                     posted: *posted,
                 });
             }
@@ -317,6 +337,7 @@ impl Contract {
             tax: invoice.tax,
             currency: wanted.currency,
             firm: invoice.firm,
+            revision: self.billing_revision,
         });
         rows.collect()
     }

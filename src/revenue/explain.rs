@@ -51,16 +51,16 @@ pub fn explain(contract: &Contract, cx: &Context) -> Vec<Explanation> {
                     ),
                     decision: format!("{} from {}", obligation.id, segment.from),
                     inputs: inputs([
-                        ("price", segment.price.to_string()),
+                        ("price", plain(segment.price)),
                         ("start", segment.terms.start.to_string()),
                         ("end", segment.terms.end.to_string()),
-                        ("earned_before", segment.base.to_string()),
+                        ("earned_before", plain(segment.base)),
                     ]),
                     arithmetic: format!(
                         "{} - {} = {} to recognise from {}",
-                        segment.price,
-                        segment.base,
-                        segment.price - segment.base,
+                        plain(segment.price),
+                        plain(segment.base),
+                        plain(segment.price - segment.base),
                         segment.from
                     ),
                     facts: vec![segment.cause.clone()],
@@ -90,15 +90,17 @@ impl Explanation {
         let shares: Vec<String> = sold
             .iter()
             .map(|line| match line.ssp {
-                Some(ssp) => format!("{} {} (ssp {ssp})", line.line_id, line.terms.price),
-                None => format!("{} {}", line.line_id, line.terms.price),
+                Some(ssp) => {
+                    format!("{} {} (ssp {})", line.line_id, plain(line.terms.price), plain(ssp))
+                }
+                None => format!("{} {}", line.line_id, plain(line.terms.price)),
             })
             .collect();
-        let total: Decimal = sold.iter().map(|line| line.terms.price).sum();
+        let total = plain(sold.iter().map(|line| line.terms.price).sum());
         Explanation {
             rule: sold.iter().map(|line| line.rule).max().unwrap_or_default().to_owned(),
             decision: format!("the price of {} {} is allocated", deal.currency, total),
-            inputs: inputs([("amount", deal.amount.to_string()), ("lines", sold.len().to_string())]),
+            inputs: inputs([("amount", plain(deal.amount)), ("lines", sold.len().to_string())]),
             arithmetic: format!("{} = {total}", shares.join(" + ")),
             facts: vec![event.clone()],
         }
@@ -120,11 +122,11 @@ impl Explanation {
             rule: rule.to_owned(),
             decision: format!("line {} from {from}: {why}", line.line_id),
             inputs: inputs([
-                ("price", line.terms.price.to_string()),
+                ("price", plain(line.terms.price)),
                 ("distinct", format!("{:?}", line.distinct)),
-                ("ssp", line.ssp.map_or("none".to_owned(), |ssp| ssp.to_string())),
+                ("ssp", line.ssp.map_or("none".to_owned(), plain)),
             ]),
-            arithmetic: format!("new price {} until {}", line.terms.price, line.terms.end),
+            arithmetic: format!("new price {} until {}", plain(line.terms.price), line.terms.end),
             facts: vec![event.clone()],
         }
     }
@@ -148,9 +150,14 @@ impl Explanation {
     ) -> Explanation {
         Explanation {
             rule: "ASC 606-10-25-13(a) termination of what remains".to_owned(),
-            decision: format!("no service from {from}; {credited} is credited"),
-            inputs: inputs([("billed", billed.to_string()), ("earned", earned.to_string())]),
-            arithmetic: format!("{billed} - {earned} = {} unused", billed - earned),
+            decision: format!("no service from {from}; {} is credited", plain(credited)),
+            inputs: inputs([("billed", plain(billed)), ("earned", plain(earned))]),
+            arithmetic: format!(
+                "{} - {} = {} unused",
+                plain(billed),
+                plain(earned),
+                plain(billed - earned)
+            ),
             facts: vec![event.clone()],
         }
     }
@@ -162,15 +169,20 @@ impl Explanation {
         };
         Explanation {
             rule: rule.to_owned(),
-            decision: format!("{amount} is credited on {}", it.date),
+            decision: format!("{} is credited on {}", plain(amount), it.date),
             inputs: inputs([
-                ("amount", it.amount.to_string()),
+                ("amount", plain(it.amount)),
                 ("reason", it.reason.clone().unwrap_or_default()),
             ]),
-            arithmetic: format!("min({}, billed) = {amount}", it.amount),
+            arithmetic: format!("min({}, billed) = {}", plain(it.amount), plain(amount)),
             facts: vec![event.clone()],
         }
     }
+}
+
+/// An amount in its shortest form, however it is held.
+fn plain(amount: Decimal) -> String {
+    amount.normalize().to_string()
 }
 
 fn inputs<const N: usize>(pairs: [(&str, String); N]) -> Vec<(String, String)> {

@@ -17,9 +17,17 @@ pub struct Period {
 
 impl Period {
     /// Before every period of any calendar.
-    pub const FIRST: Period = Period { year: i16::MIN, number: 0, fiscal: false };
+    pub const FIRST: Period = Period {
+        year: i16::MIN,
+        number: 0,
+        fiscal: false,
+    };
     /// After every period of any calendar.
-    pub const LAST: Period = Period { year: i16::MAX, number: i8::MAX, fiscal: true };
+    pub const LAST: Period = Period {
+        year: i16::MAX,
+        number: i8::MAX,
+        fiscal: true,
+    };
 
     /// Reads `2026-02` or `FY2026-P02`; `None` for anything else.
     pub fn parse(label: &str) -> Option<Period> {

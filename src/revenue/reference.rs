@@ -223,6 +223,37 @@ impl Settings {
     }
 }
 
+impl Tenant {
+    /// Refuses a period that the tenant's calendar does not have.
+    pub fn check_period(&self, fact: &Fact) -> Result<(), Rejection> {
+        match &fact.body {
+            Body::PeriodClosed(period) | Body::PeriodReopened(period) if !self.fiscal.knows(*period) => {
+                Err(Rejection::new(
+                    Code::UnknownPeriod,
+                    "payload.period",
+                    period,
+                    "the tenant's calendar has no such period; use 2026-02 or FY2026-P02 as it does",
+                ))
+            }
+            Body::PeriodClosed(_)
+            | Body::PeriodReopened(_)
+            | Body::DealClosed(_)
+            | Body::DealAmended(_)
+            | Body::DealRenewed(_)
+            | Body::DealCancelled(_)
+            | Body::MilestoneAccepted(_)
+            | Body::DeliveryRecorded(_)
+            | Body::ProgressMeasured(_)
+            | Body::UsageReported(_)
+            | Body::CreditGranted(_)
+            | Body::PaymentReceived(_)
+            | Body::FxRate(_)
+            | Body::AccountMapped(_)
+            | Body::ClockTicked(_) => Ok(()),
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tenant {
     /// `None`: each deal's own currency.

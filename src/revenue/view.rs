@@ -25,6 +25,8 @@ pub struct ScheduleRow {
     pub functional_amount: Option<Decimal>,
     pub functional_currency: Currency,
     pub version: u32,
+    /// Counts every change of the plan, by terms or by performance: the rows of the highest revision are the plan.
+    pub revision: u32,
     /// True when all of it is issued.
     pub posted: bool,
 }
@@ -48,6 +50,8 @@ pub struct BillingRow {
     pub currency: Currency,
     /// False while the date is only expected, such as a milestone's.
     pub firm: bool,
+    /// As in [`ScheduleRow`].
+    pub revision: u32,
 }
 
 /// A deal's contracts as they stand.

@@ -51,18 +51,16 @@ impl Fold<'_> {
                 .unwrap_or_default();
             obligation.performance = line.window(self.term.measured_from, Some(start));
         }
+        let performance = self.invoices_of_performance();
+        let planned = self.wanted.invoices.drain(..);
+        let settled = self.term.settled.drain(..).chain(planned).chain(performance).collect();
         self.term = Term {
             deal: deal.clone(),
             start,
             end: end.max(start),
             suffix: format!("/{}", fact.event_id),
             obligations: Vec::new(),
-            settled: self
-                .term
-                .settled
-                .drain(..)
-                .chain(self.wanted.invoices.drain(..))
-                .collect(),
+            settled,
             grid: grid(self.tenant, deal, start, end.max(start), Some(self.term.grid.cycle)),
             measured_from: start,
         };

@@ -62,37 +62,42 @@ impl Fold<'_> {
             .collect();
     }
 
-    /// Invoices that follow from performance: usage beyond what is prepaid, and accepted milestones.
+    /// Invoices that follow from performance in the running term: usage beyond what is prepaid, accepted milestones.
     pub(super) fn invoices_of_performance(&self) -> Vec<Invoice> {
         let mut rows: Vec<(Date, Decimal, EventId, bool)> = Vec::new();
-        for obligation in &self.wanted.obligations {
+        for obligation in self.term.obligations.iter().map(|at| &self.wanted.obligations[*at]) {
             match obligation.last_segment().terms.method {
                 Method::Usage => rows.extend(self.usage_invoices(obligation)),
                 Method::Milestone if self.term.grid.cycle == BillingCycle::Milestone => {
                     rows.extend(milestone_invoices(obligation));
                 }
-                Method::Milestone
-                | Method::StraightLine
-                | Method::PointInTime
-                | Method::Units
-                | Method::Progress => {}
+                Method::Milestone | Method::StraightLine | Method::PointInTime | Method::Units | Method::Progress => {}
             }
         }
         rows.retain(|(_, amount, ..)| !amount.is_zero());
         let tax = |amount| tax_on(amount, &self.term.deal);
-        let invoice =
-            |(date, amount, cause, firm)| Invoice { date, amount, tax: tax(amount), cause, firm };
+        let invoice = |(date, amount, cause, firm)| Invoice {
+            date,
+            amount,
+            tax: tax(amount),
+            cause,
+            firm,
+        };
         rows.into_iter().map(invoice).collect()
     }
 
     /// Usage is invoiced on the last day of the billing cycle in which it falls, under the last fact of the cycle.
     fn usage_invoices(&self, obligation: &Obligation) -> Vec<(Date, Decimal, EventId, bool)> {
-        let grid = Grid { timing: BillingTiming::InArrears, ..self.term.grid };
+        let grid = Grid {
+            timing: BillingTiming::InArrears,
+            ..self.term.grid
+        };
         let days: Vec<Date> = grid.days().into_iter().map(|(day, _)| day).collect();
         let cycle_end = |date: Date| match grid.cycle {
-            BillingCycle::Monthly | BillingCycle::Quarterly | BillingCycle::Annual => {
-                days.get(days.partition_point(|day| *day < date)).copied().unwrap_or(date)
-            }
+            BillingCycle::Monthly | BillingCycle::Quarterly | BillingCycle::Annual => days
+                .get(days.partition_point(|day| *day < date))
+                .copied()
+                .unwrap_or(date),
             BillingCycle::Upfront | BillingCycle::Milestone => {
                 self.spread.calendar.last_day(self.spread.calendar.of(date))
             }
