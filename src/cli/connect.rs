@@ -41,8 +41,11 @@ pub fn log(topology: &Topology) -> Result<Arc<dyn Log>, Failure> {
     }
 }
 
-/// The schema registry, and the embedded one once more when it is that, to be served.
-pub fn registry(topology: &Topology) -> Result<(Arc<dyn Registry>, Option<Arc<Embedded>>), Failure> {
+/// A schema registry, and the embedded one once more when it is that, to be served.
+pub type Registries = (Arc<dyn Registry>, Option<Arc<Embedded>>);
+
+/// The schema registry that the topology names.
+pub fn registry(topology: &Topology) -> Result<Registries, Failure> {
     match &topology.registry.place {
         RegistryPlace::Embedded { dir } => {
             let embedded = Arc::new(Embedded::open(dir)?);

@@ -9,8 +9,10 @@ mod books;
 mod check;
 mod connect;
 mod describe;
+mod facts;
 mod quickstart;
 mod run;
+mod status;
 mod topics;
 
 use std::path::PathBuf;
@@ -40,6 +42,11 @@ enum Command {
     Apply(apply::Arguments),
     /// The stream processor
     Run(TopologyFile),
+    /// How many records the stream processor has still to process
+    Status(status::Arguments),
+    /// Say something to the books: rates, period closes, the clock
+    #[command(subcommand)]
+    Facts(facts::Command),
     /// Fold facts through the accounting core
     #[command(subcommand)]
     Books(books::Command),
@@ -87,6 +94,8 @@ pub fn main() -> ExitCode {
         Command::Describe(arguments) => describe::run(&arguments),
         Command::Apply(arguments) => apply::run(&arguments),
         Command::Run(file) => run::run(&file),
+        Command::Status(arguments) => status::run(&arguments),
+        Command::Facts(command) => facts::run(&command),
         Command::Books(command) => books::run(&command),
         Command::Topics(command) => topics::run(&command),
     };

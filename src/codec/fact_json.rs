@@ -33,21 +33,12 @@ pub struct Unreadable {
 
 /// Reads one event.
 pub fn read(bytes: &[u8], settings: &Settings) -> Result<Fact, Unreadable> {
-    let unreadable = |event_id, rejection| Unreadable {
-        event_id,
-        rejection,
-    };
+    let unreadable = |event_id, rejection| Unreadable { event_id, rejection };
     let value: Value = serde_json::from_slice(bytes).map_err(|error| {
         let message = "the line is not JSON; send one JSON object a line";
-        unreadable(
-            None,
-            Rejection::new(Code::Malformed, "event", error, message),
-        )
+        unreadable(None, Rejection::new(Code::Malformed, "event", error, message))
     })?;
-    let event_id = value
-        .get("event_id")
-        .and_then(Value::as_str)
-        .and_then(EventId::parse);
+    let event_id = value.get("event_id").and_then(Value::as_str).and_then(EventId::parse);
     fact(&value, settings).map_err(|rejection| unreadable(event_id, rejection))
 }
 
@@ -142,14 +133,7 @@ fn body(kind: &str, payload: &Fields) -> Result<Body, Rejection> {
             })
         }
         "credit.granted" => {
-            payload.only(&[
-                "deal_id",
-                "line_item_id",
-                "amount",
-                "reason",
-                "date",
-                "currency",
-            ])?;
+            payload.only(&["deal_id", "line_item_id", "amount", "reason", "date", "currency"])?;
             Body::CreditGranted(Credit {
                 deal_id: deal_id()?,
                 line_id: payload.maybe_id("line_item_id", LineId::parse)?,
@@ -258,7 +242,7 @@ fn deal(payload: &Fields) -> Result<Deal, Rejection> {
     };
     let treatment = match payload.maybe_object("amendment")? {
         Some(it) => {
-            it.only(&["treatment"])?;
+            it.only(&["treatment", "reason"])?;
             it.maybe_choice("treatment", TREATMENTS)?
         }
         None => None,
@@ -362,12 +346,7 @@ fn ssp_range(it: &Fields) -> Result<Option<SspRange>, Rejection> {
                 low: decimal(low, &format!("{path}[0]"))?,
                 high: decimal(high, &format!("{path}[1]"))?,
             })),
-            [..] => Err(Rejection::new(
-                Code::Malformed,
-                &path,
-                value,
-                "a range has two ends",
-            )),
+            [..] => Err(Rejection::new(Code::Malformed, &path, value, "a range has two ends")),
         };
     }
     let range = Fields::new(value, &path, it.zone.clone())?;
@@ -387,8 +366,10 @@ fn renewal(payload: &Fields) -> Result<Option<Renewal>, Rejection> {
         return Ok(None);
     };
     it.only(&["window", "window_days", "auto"])?;
+    // The window is a note of the source's; one that is no number of days decides nothing and is not kept.
+    let days = |field| it.maybe_count(field).unwrap_or_default();
     Ok(Some(Renewal {
-        window_days: it.maybe_count("window_days")?.or(it.maybe_count("window")?),
+        window_days: days("window_days").or(days("window")),
         auto: it.maybe_flag("auto")?.unwrap_or(false),
     }))
 }
@@ -400,9 +381,7 @@ fn tax(payload: &Fields) -> Result<Option<Tax>, Rejection> {
     };
     it.only(&["rate", "amount", "inclusive"])?;
     let basis = match it.maybe_decimal("rate")? {
-        Some(rate) if rate >= Decimal::ONE => {
-            TaxBasis::Rate(rate.checked_div(Decimal::ONE_HUNDRED).unwrap_or(rate))
-        }
+        Some(rate) if rate >= Decimal::ONE => TaxBasis::Rate(rate.checked_div(Decimal::ONE_HUNDRED).unwrap_or(rate)),
         Some(rate) => TaxBasis::Rate(rate),
         None => TaxBasis::Amount(it.decimal("amount")?),
     };

@@ -38,12 +38,7 @@ pub fn replay(events: impl BufRead, settings: &Settings, as_of: Option<Date>) ->
         match fact_json::read(&line, settings) {
             Ok(fact) => books.fold(fact),
             Err(unreadable) => {
-                refuse(
-                    &mut books,
-                    unreadable.event_id,
-                    unreadable.rejection,
-                    number,
-                );
+                refuse(&mut books, unreadable.event_id, unreadable.rejection, number);
             }
         }
     }

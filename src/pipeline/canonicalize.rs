@@ -12,6 +12,7 @@
 //! ```text
 //! d <tenant>/<deal>                        the picture of a deal
 //! i <mapping> <table> <row id>             the deal of a line or milestone, for deletes that carry only its id
+//! a <mapping> <table> <row id>             the first id of a line or milestone whose primary key changed
 //! c <mapping> <customer id>                a customer's row
 //! w <mapping> <customer id> <tenant/deal>  a deal that waits for that customer
 //! t <transaction>                          a database transaction that has ended
@@ -238,7 +239,10 @@ impl Canonicalize {
             (TableRole::Milestones, _, Some(columns)) => (&columns.id, &columns.deal_id),
             _ => (&mapping.deal.id, &mapping.deal.id),
         };
-        let id = row_id(change, &id_column.name)?;
+        let id = match self.identity(mapping, table, &id_column.name, change, at)? {
+            Some(id) => id,
+            None => return Ok(()),
+        };
         let index = format!("i {} {table:?} {id}", mapping.name.as_str()).into_bytes();
         let key = match &change.after {
             Some(row) => {
@@ -270,6 +274,38 @@ impl Canonicalize {
         }
         self.await_transaction(mapping, &key, &mut picture, change, at)?;
         self.judge(&key, &mut picture, table == TableRole::Deals, at)
+    }
+
+    /// Under which id the picture knows a row. A line or milestone whose primary key changed stays what it was: its new
+    /// key is an alias of the first. `None` for the delete that such a change begins with.
+    fn identity(
+        &self,
+        mapping: &Mapping,
+        table: TableRole,
+        column: &str,
+        change: &RowChange,
+        at: &mut At<'_, '_>,
+    ) -> Result<Option<String>, Failure> {
+        let id = row_id(change, column)?;
+        if table == TableRole::Deals {
+            return Ok(Some(id));
+        }
+        let alias = |id: &str| format!("a {} {table:?} {id}", mapping.name.as_str()).into_bytes();
+        let known = |cx: &Context<'_>, id: &str| -> Result<Option<String>, Failure> {
+            Ok(cx
+                .get(STORE, &alias(id))?
+                .and_then(|bytes| String::from_utf8(bytes).ok()))
+        };
+        match &change.moved {
+            Some(Moved::To(_)) => Ok(None),
+            Some(Moved::From(old)) => {
+                let old = required_id(old, column)?;
+                let first = known(at.cx, &old)?.unwrap_or(old);
+                at.cx.put(STORE, alias(&id), first.clone().into_bytes())?;
+                Ok(Some(first))
+            }
+            None => Ok(Some(known(at.cx, &id)?.unwrap_or(id))),
+        }
     }
 
     /// A deal's row that went away or took another id says nothing about the contract; people must.

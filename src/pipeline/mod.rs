@@ -204,14 +204,19 @@ pub fn subjects(topology: &config::Topology) -> Vec<(Subject, Compatibility)> {
                 Compatibility::FullTransitive => Compatibility::FullTransitive,
                 _ => others,
             };
-            (Subject::value_of(product_topic(topology, product).as_str()), compatibility)
+            (
+                Subject::value_of(product_topic(topology, product).as_str()),
+                compatibility,
+            )
         })
         .collect()
 }
 
 /// Registers the schemas of all topics we write.
 pub fn schemas(topology: &config::Topology, registry: Arc<dyn Registry>) -> Result<Schemas, RegistryError> {
-    let schemas = Schemas::register(registry.clone(), |product| product_topic(topology, product).as_str().to_owned())?;
+    let schemas = Schemas::register(registry.clone(), |product| {
+        product_topic(topology, product).as_str().to_owned()
+    })?;
     for (subject, compatibility) in subjects(topology) {
         registry.set_compatibility(&subject, compatibility)?;
     }

@@ -27,6 +27,8 @@ pub struct Sold {
     pub line_type: LineType,
     pub terms: LineTerms,
     pub distinct: Option<bool>,
+    /// Whether the line names its start itself.
+    pub start_stated: bool,
     /// Whether it counts as annual recurring revenue: as stated, else service over time that is no setup.
     pub recurring: bool,
     /// Standalone selling price of the whole line.
@@ -65,6 +67,7 @@ pub fn sell(deal: &Deal, start: Date, end: Date, policy: &Policy) -> Result<Vec<
             line_type: line.line_type.clone(),
             terms: terms(line, deal, price, start, end, policy),
             distinct: line.distinct,
+            start_stated: line.start.is_some(),
             recurring: line
                 .recurring
                 .unwrap_or(method_of(line, deal, policy) == Method::StraightLine && !line.is_setup()),

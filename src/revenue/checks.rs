@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::books::Report;
 use super::ids::{DealId, TenantId};
-use super::journal::JournalEntry;
+use super::journal::{JournalEntry, Kind};
 use super::ledger::Role;
 use super::measures::waterfall;
 use super::period::Period;
@@ -38,6 +38,7 @@ pub const ALL: &[(&str, Check)] = &[
     ("one_position", one_position),
     ("nothing_below_zero", nothing_below_zero),
     ("ledger_meets_balances", ledger_meets_balances),
+    ("credits_within_invoices", credits_within_invoices),
     ("waterfall_closes", waterfall_closes),
 ];
 
@@ -122,14 +123,15 @@ pub fn one_position(report: &Report) -> Vec<Violation> {
         .collect()
 }
 
-/// No balance of a deal is below zero.
+/// No balance of a deal is below zero, and no transaction price.
 pub fn nothing_below_zero(report: &Report) -> Vec<Violation> {
     let below = report.contracts.iter().filter(|view| {
-        view.balances.as_ref().is_some_and(|it| {
-            [it.contract_liability, it.contract_asset, it.receivable]
-                .iter()
-                .any(|amount| *amount < Decimal::ZERO)
-        })
+        let balances = view
+            .balances
+            .iter()
+            .flat_map(|it| [it.contract_liability, it.contract_asset, it.receivable]);
+        let prices = view.contracts.iter().map(|it| it.transaction_price);
+        balances.chain(prices).any(|amount| amount < Decimal::ZERO)
     });
     below
         .map(|view| violation("nothing_below_zero", &view.deal, format!("{:?}", view.balances)))
@@ -166,6 +168,32 @@ pub fn ledger_meets_balances(report: &Report) -> Vec<Violation> {
                 format!("liability {liability}, asset {asset}"),
             )
         })
+        .collect()
+}
+
+/// No deal is credited more than it was invoiced, whether the credit met a receivable or is owed back.
+pub fn credits_within_invoices(report: &Report) -> Vec<Violation> {
+    let mut invoiced: BTreeMap<(&TenantId, &DealId), Decimal> = BTreeMap::new();
+    for entry in &report.journals {
+        match entry.kind {
+            Kind::Invoice | Kind::CreditMemo | Kind::Adjustment | Kind::Reversal => {}
+            Kind::Payment | Kind::Recognition | Kind::FxRemeasurement => continue,
+        }
+        let owed = entry.lines.iter().filter(|line| match line.role {
+            Role::AccountsReceivable | Role::RefundLiability => true,
+            Role::Cash
+            | Role::ContractLiability
+            | Role::ContractAsset
+            | Role::Revenue(_)
+            | Role::TaxPayable
+            | Role::FxGainLoss => false,
+        });
+        *invoiced.entry((&entry.tenant, &entry.deal)).or_default() +=
+            owed.map(|line| line.debit - line.credit).sum::<Decimal>();
+    }
+    let below = invoiced.into_iter().filter(|(_, amount)| *amount < Decimal::ZERO);
+    below
+        .map(|((_, deal), amount)| violation("credits_within_invoices", deal, amount.to_string()))
         .collect()
 }
 
@@ -206,9 +234,29 @@ pub fn period_hash(entries: &[JournalEntry], tenant: &TenantId, period: Period) 
     of.sort_by_key(|entry| &entry.entry_id);
     let mut hash = Sha256::new();
     for entry in of {
-        hash.update(format!("{entry:?}\n"));
+        hash.update(content(entry));
     }
     hash.finalize().into()
+}
+
+/// An entry as text that does not depend on how decimals are held.
+fn content(entry: &JournalEntry) -> String {
+    let mut text = format!(
+        "{} {} {} {} {} {}\n",
+        entry.entry_id,
+        entry.deal,
+        entry.kind.as_str(),
+        entry.date,
+        entry.currency,
+        entry.functional_currency
+    );
+    for line in &entry.lines {
+        let amount = entry.currency.format(line.debit - line.credit);
+        let difference = line.functional_debit - line.functional_credit;
+        let functional = entry.functional_currency.format(difference);
+        text += &format!("{} {} {amount} {functional}\n", line.account, line.role.name());
+    }
+    text
 }
 
 fn violation(check: &'static str, subject: impl std::fmt::Display, detail: String) -> Violation {

@@ -206,7 +206,7 @@ impl Contract {
         let mut billing = self.billing(&wanted);
         let amounts = schedule
             .iter()
-            .map(|row| (&row.obligation, row.period, row.amount, row.version));
+            .map(|row| (&row.obligation, row.period, row.amount.normalize(), row.version));
         if changed(&mut self.schedule_hash, amounts) {
             self.schedule_revision += 1;
         } else {
@@ -217,7 +217,9 @@ impl Contract {
                     .any(|it| it.key.obligation.as_ref() == Some(&row.obligation) && it.period == row.period)
             });
         }
-        let plan_of = billing.iter().map(|row| (row.date, row.amount, row.tax, row.firm));
+        let plan_of = billing
+            .iter()
+            .map(|row| (row.date, row.amount.normalize(), row.tax.normalize(), row.firm));
         if changed(&mut self.billing_hash, plan_of) {
             self.billing_revision += 1;
         } else {
@@ -380,9 +382,10 @@ impl Contract {
             clock.is_some_and(|clock| clock > it.stop.unwrap_or(it.end)) && it.booked_before(Date::MAX) == it.expected()
         });
         let status = match wanted.status {
-            Standing::Cancelled(_) => Status::Cancelled,
+            Standing::Cancelled(since) if clock.is_none_or(|clock| clock >= since) => Status::Cancelled,
             Standing::Active if over && balances.remaining.is_zero() => Status::Completed,
-            Standing::Active => Status::Active,
+            // Notice is given, but service goes on until the day.
+            Standing::Active | Standing::Cancelled(_) => Status::Active,
         };
         View {
             tenant: self.tenant.clone(),
@@ -419,7 +422,8 @@ impl Contract {
     }
 }
 
-/// True when the rows differ from those last hashed; remembers them.
+/// True when the rows differ from those last hashed; remembers them. Amounts must come normalized, so that a decimal
+/// that was stored with more places is the same.
 fn changed<T: std::fmt::Debug>(hash: &mut [u8; 32], rows: impl IntoIterator<Item = T>) -> bool {
     let mut digest = Sha256::new();
     for row in rows {

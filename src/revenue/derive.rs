@@ -17,7 +17,9 @@
 //! moved up to the effective date, it is the price of what follows. A line that the amendment no longer has ends on the
 //! effective date and keeps what it earned. An early renewal settles the running term like a cancellation that refunds
 //! the unused part. What is billed and not refunded is earned when the contract ends (no promise is left, ASC
-//! 606-10-25-8); what is earned and not billed is invoiced then.
+//! 606-10-25-8); what is earned and not billed is invoiced then. A credit stops at what was billed; one whose reason
+//! names a past shortcoming takes back earned price, any other lowers the price of what remains. An amendment states the
+//! price before credits, and is refused where more was credited than it would cost.
 
 mod amend;
 mod ending;
@@ -122,7 +124,10 @@ pub fn derive(facts: &[Fact], tenant: &Tenant) -> Derived {
         }
     };
     for fact in ordered.iter().filter(|fact| fact.event_id != first.event_id) {
+        // A change of terms that fails halfway must leave nothing behind.
+        let before = fact.body.terms().map(|_| fold.clone());
         if let Err(rejection) = fold.fact(fact) {
+            fold = before.unwrap_or(fold);
             rejections.push((fact.event_id.clone(), rejection));
         }
     }
@@ -138,11 +143,14 @@ fn not_closed(fact: &Fact) -> Rejection {
     )
 }
 
+#[derive(Clone)]
 struct Fold<'a> {
     tenant: &'a Tenant,
     spread: Spread,
     main: ContractId,
     measured: Measured,
+    /// Credits in force, by event.
+    granted: Vec<(EventId, Credit)>,
     wanted: Wanted,
     term: Term,
 }
@@ -178,6 +186,7 @@ impl<'a> Fold<'a> {
             },
             main: main.clone(),
             measured,
+            granted: Vec::new(),
             wanted: Wanted {
                 status: Standing::Active,
                 version: 0,

@@ -168,7 +168,7 @@ pub fn prospective(
     let base = obligation.level_before(day);
     let curve = match terms.method {
         // Usage counts from the start; only its prepaid part changes.
-        Method::Usage => initial(&terms, terms.price, spread),
+        Method::Usage => initial(&terms, base + amount, spread),
         Method::StraightLine | Method::PointInTime | Method::Units | Method::Milestone | Method::Progress => {
             rest(&terms, amount, day, &obligation.performance, spread)
         }
@@ -240,26 +240,33 @@ pub fn begin_empty(obligation: &mut Obligation) {
     first.terms.price = Decimal::ZERO;
 }
 
-/// A credit that lowers the price of what remains on a day; the part that finds nothing left is earned price.
+/// A credit on a day. One for a past shortcoming takes back price already earned; what is left of it, and any other
+/// credit, lowers the price of what remains; what finds nothing there is earned price too.
 pub fn credit(obligation: &mut Obligation, day: Date, amount: Decimal, past: bool, cause: &EventId, spread: Spread) {
     let day = day.max(obligation.last_segment().from);
     let terms = obligation.last_segment().terms.clone();
     let price = obligation.last_segment().price;
+    let lumps: Decimal = obligation
+        .lumps
+        .iter()
+        .filter(|lump| lump.date <= day)
+        .map(|lump| lump.amount)
+        .sum();
+    let earned = (obligation.level_before(day) + lumps).max(Decimal::ZERO);
+    let now = if past { amount.min(earned) } else { Decimal::ZERO };
     let stopped = obligation.stop.is_some_and(|stop| stop <= day);
-    let left = match past || stopped || terms.method == Method::Usage {
+    let left = match stopped {
         true => Decimal::ZERO,
         false => {
-            let credited: Decimal = obligation.credits.iter().map(|(_, amount, _)| amount).sum();
-            let before: Decimal = obligation
+            let same_day = obligation
                 .credits
                 .iter()
-                .filter(|(date, ..)| *date < day)
-                .map(|(_, amount, _)| amount)
-                .sum();
-            (remaining(obligation, price, day) - (credited - before)).max(Decimal::ZERO)
+                .filter(|(date, ..)| *date >= day)
+                .map(|(_, amount, _)| amount);
+            (remaining(obligation, price, day) - same_day.sum::<Decimal>()).max(Decimal::ZERO)
         }
     };
-    let lowered = amount.min(left);
+    let lowered = (amount - now).min(left);
     if lowered > Decimal::ZERO {
         prospective(obligation, day, terms, left - lowered, cause, spread);
         if let Some(segment) = obligation.segments.last_mut() {

@@ -182,11 +182,11 @@ impl Obligation {
     /// The price of the promise before credits: what is invoiced for it.
     pub fn gross_price(&self) -> Decimal {
         if let Some(stop) = self.stop {
-            return self.level_before(stop) + self.lump_sum(LumpReason::CatchUp);
+            return self.level_before(stop) + self.lump_sum(LumpReason::CatchUp) + self.credited();
         }
         let price = self.last_segment().price;
         match &self.last_segment().curve {
-            Curve::Usage { .. } => price.max(self.used()),
+            Curve::Usage { .. } => (price - self.credited()).max(self.used()) + self.credited(),
             Curve::Time(_)
             | Curve::Point { .. }
             | Curve::Units { .. }
@@ -201,11 +201,12 @@ impl Obligation {
             .into_iter()
             .map(|reason| self.lump_sum(reason))
             .sum();
-        let credited: Decimal = match self.stop {
-            Some(_) => Decimal::ZERO,
-            None => self.credits.iter().map(|(_, amount, _)| amount).sum(),
-        };
-        self.gross_price() - credited + lumps
+        self.gross_price() - self.credited() + lumps
+    }
+
+    /// Credits that lowered the price of what remained.
+    pub fn credited(&self) -> Decimal {
+        self.credits.iter().map(|(_, amount, _)| amount).sum()
     }
 
     pub fn lump_sum(&self, reason: LumpReason) -> Decimal {

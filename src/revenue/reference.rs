@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
@@ -66,7 +67,8 @@ impl Reference {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TenantReference {
     rates: BTreeMap<(Currency, Currency), BTreeMap<Date, (u32, Decimal)>>,
-    accounts: BTreeMap<MappedSubject, BTreeMap<Date, String>>,
+    /// By first day; of two mappings from the same day the later one said holds, whichever arrived first.
+    accounts: BTreeMap<MappedSubject, BTreeMap<(Date, Timestamp, EventId), String>>,
     closed: BTreeSet<Period>,
     clock: Option<Date>,
     seen: BTreeMap<EventId, Fact>,
@@ -111,7 +113,8 @@ impl TenantReference {
 
     /// The ledger account mapped to a customer or role on a day.
     pub fn account(&self, subject: &MappedSubject, day: Date) -> Option<&str> {
-        let (_, account) = self.accounts.get(subject)?.range(..=day).next_back()?;
+        let mappings = self.accounts.get(subject)?;
+        let (_, account) = mappings.iter().rev().find(|((from, ..), _)| *from <= day)?;
         Some(account)
     }
 
@@ -126,7 +129,8 @@ impl TenantReference {
             Body::FxRate(rate) => self.learn_rate(rate)?,
             Body::AccountMapped(mapped) => {
                 let days = self.accounts.entry(mapped.subject.clone()).or_default();
-                days.insert(mapped.from, mapped.accounting_id.clone());
+                let key = (mapped.from, fact.occurred_at, fact.event_id.clone());
+                days.insert(key, mapped.accounting_id.clone());
                 Learned::New
             }
             Body::PeriodClosed(period) => match self.closed.insert(*period) {
@@ -219,37 +223,6 @@ impl Settings {
                 ))
             }
             _ => Ok(()),
-        }
-    }
-}
-
-impl Tenant {
-    /// Refuses a period that the tenant's calendar does not have.
-    pub fn check_period(&self, fact: &Fact) -> Result<(), Rejection> {
-        match &fact.body {
-            Body::PeriodClosed(period) | Body::PeriodReopened(period) if !self.fiscal.knows(*period) => {
-                Err(Rejection::new(
-                    Code::UnknownPeriod,
-                    "payload.period",
-                    period,
-                    "the tenant's calendar has no such period; use 2026-02 or FY2026-P02 as it does",
-                ))
-            }
-            Body::PeriodClosed(_)
-            | Body::PeriodReopened(_)
-            | Body::DealClosed(_)
-            | Body::DealAmended(_)
-            | Body::DealRenewed(_)
-            | Body::DealCancelled(_)
-            | Body::MilestoneAccepted(_)
-            | Body::DeliveryRecorded(_)
-            | Body::ProgressMeasured(_)
-            | Body::UsageReported(_)
-            | Body::CreditGranted(_)
-            | Body::PaymentReceived(_)
-            | Body::FxRate(_)
-            | Body::AccountMapped(_)
-            | Body::ClockTicked(_) => Ok(()),
         }
     }
 }

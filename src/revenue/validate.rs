@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use jiff::civil::{Date, date};
+use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
 
 use super::allocate::line_ssp;
@@ -26,6 +27,13 @@ impl Fact {
     /// Checks everything that the fact alone can show to be wrong.
     pub fn validate(&self) -> Result<(), Rejection> {
         let mut found: Vec<Rejection> = Vec::new();
+        check_days(
+            &[(
+                "occurred_at",
+                Some(self.occurred_at.to_zoned_datetime(TimeZone::UTC).date()),
+            )],
+            &mut found,
+        );
         match &self.body {
             Body::DealClosed(deal) => {
                 check_deal(deal, &mut found);

@@ -198,14 +198,20 @@ impl Runtime {
 
 /// Records that the application has still to process, over all its source topics.
 pub fn lag(shape: &Shape, log: &dyn Log) -> Result<u64, Fault> {
+    Ok(lags(shape, log)?.values().sum())
+}
+
+/// The same by source topic.
+pub fn lags(shape: &Shape, log: &dyn Log) -> Result<BTreeMap<Topic, u64>, Fault> {
     let mut all = Vec::new();
+    let mut lags = BTreeMap::new();
     for topic in shape.sources() {
         for n in 0..log.partitions(&topic)?.unwrap_or(0) {
             all.push(TopicPartition::new(&topic, Partition(n)));
         }
+        lags.insert(topic, 0);
     }
     let committed = log.committed(&shape.application_id, &all)?;
-    let mut lag = 0;
     for at in &all {
         let done = match committed.get(at) {
             Some(done) => *done,
@@ -217,9 +223,9 @@ pub fn lag(shape: &Shape, log: &dyn Log) -> Result<u64, Fault> {
         if (1..=MARKERS_AT_MOST).contains(&left) && only_markers(log, at, done, end)? {
             continue;
         }
-        lag += left;
+        *lags.entry(at.topic.clone()).or_default() += left;
     }
-    Ok(lag)
+    Ok(lags)
 }
 
 /// Offsets at the end of a partition that may be markers alone.

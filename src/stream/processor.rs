@@ -12,7 +12,7 @@ use super::fault::Fault;
 use super::overlay::Overlay;
 use super::partitioner::partition_for;
 use super::record::{Header, Outgoing, Partition, Record, Timestamp, Topic, TopicPartition};
-use super::store::{StoreError, TaskStore};
+use super::store::{Entry, StoreError, TaskStore};
 use super::task::TaskId;
 
 /// One stage of the topology, for one partition.
@@ -131,7 +131,7 @@ impl Context<'_> {
     }
 
     /// Up to `limit` entries from `from` (inclusive) to `to` (exclusive) in key order, uncommitted writes included.
-    pub fn range(&self, store: &str, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Fault> {
+    pub fn range(&self, store: &str, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Entry>, Fault> {
         let index = self.index(store)?;
         if from >= to {
             return Ok(Vec::new());
@@ -221,8 +221,6 @@ impl Context<'_> {
         }
     }
 }
-
-type Entry = (Vec<u8>, Vec<u8>);
 
 /// The next entry whose key is less than `key`.
 fn next_before(

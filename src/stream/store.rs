@@ -44,6 +44,9 @@ impl From<rocksdb::Error> for StoreError {
     }
 }
 
+/// A key and its value.
+pub type Entry = (Vec<u8>, Vec<u8>);
+
 const CHECKPOINTS: &str = "checkpoints";
 
 /// The stores of one task.
@@ -106,7 +109,7 @@ impl TaskStore {
         store: usize,
         from: &[u8],
         to: &'a [u8],
-    ) -> Result<impl Iterator<Item = Result<(Vec<u8>, Vec<u8>), StoreError>> + 'a, StoreError> {
+    ) -> Result<impl Iterator<Item = Result<Entry, StoreError>> + 'a, StoreError> {
         let family = self.family(store)?;
         Ok(self
             .db

@@ -135,13 +135,11 @@ impl Task {
         let mut oldest: Option<(Timestamp, &TopicPartition)> = None;
         for (at, input) in &self.inputs {
             match input.buffer.front() {
-                Some(record) => {
-                    if oldest.is_none_or(|(timestamp, _)| record.timestamp < timestamp) {
-                        oldest = Some((record.timestamp, at));
-                    }
+                Some(record) if oldest.is_none_or(|(timestamp, _)| record.timestamp < timestamp) => {
+                    oldest = Some((record.timestamp, at));
                 }
                 None if patient && !caught_up(at) => return None,
-                None => {}
+                Some(_) | None => {}
             }
         }
         oldest.map(|(_, at)| at.clone())

@@ -24,6 +24,7 @@ def amount(text):
 OF_DEAL = {"tenant_id": "acme", "deal_id": "D-1"}
 STATE = OF_DEAL | {
     "status": "active",
+    "schedule_revision": 2,
     "contracts": [
         {
             "transaction_price": amount("100.00"),
@@ -34,13 +35,13 @@ STATE = OF_DEAL | {
         }
     ],
 }
-SCHEDULE = OF_DEAL | {
-    "rows": [
-        {"obligation_id": "o-1", "amount": amount("35.00")},
-        {"obligation_id": "o-1", "amount": amount("35.00")},
-        {"obligation_id": "o-2", "amount": amount("30.00")},
-    ]
-}
+SCHEDULE = [
+    OF_DEAL | {"obligation_id": "o-1", "period": "2026-01", "revision": 1, "amount": amount("99.00")},
+    OF_DEAL | {"obligation_id": "o-1", "period": "2026-01", "revision": 2, "amount": amount("35.00")},
+    OF_DEAL | {"obligation_id": "o-1", "period": "2026-02", "revision": 2, "amount": amount("35.00")},
+    OF_DEAL | {"obligation_id": "o-2", "period": "2026-01", "revision": 2, "amount": amount("30.00")},
+    OF_DEAL | {"obligation_id": "o-2", "period": "2026-01", "revision": 2, "amount": amount("30.00")},
+]
 ENTRY = OF_DEAL | {
     "entry_id": "e-1",
     "lines": [
@@ -88,20 +89,15 @@ class Checks(unittest.TestCase):
         self.assertIn("below zero", next(checks.balanced([record("j", negative)])))
 
     def test_schedules(self):
-        self.good(checks.schedules([record("r", SCHEDULE)], [record("s", STATE)]))
-        # The last record of a deal counts, not the first.
-        older = copy.deepcopy(SCHEDULE)
-        older["rows"].pop()
-        self.good(checks.schedules([record("r", older), record("r", SCHEDULE)], [record("s", STATE)]))
-        found = list(checks.schedules([record("r", older)], [record("s", STATE)]))
-        self.assertEqual(len(found), 2)  # the deal, and the obligation
-        self.assertIn("70.00", found[0])
-        self.assertIn("o-2", found[1])
+        rows = [record("r", row) for row in SCHEDULE]
+        self.good(checks.schedules(rows, [record("s", STATE)]))
+        # The rows of an older revision are history: they are not the plan's sum.
+        self.assertTrue(list(checks.schedules(rows, [record("s", STATE | {"schedule_revision": 1})])))
         moved = copy.deepcopy(SCHEDULE)
-        moved["rows"][0]["amount"] -= amount("0.01")
-        moved["rows"][2]["amount"] += amount("0.01")
-        self.assertEqual(len(list(checks.schedules([record("r", moved)], [record("s", STATE)]))), 2)
-        self.bad(checks.schedules([record("r", SCHEDULE)], []), "no state")
+        moved[2]["amount"] += amount("0.01")
+        # Wrong by a cent: the whole, and the obligation.
+        self.assertEqual(len(list(checks.schedules([record("r", row) for row in moved], [record("s", STATE)]))), 2)
+        self.bad(checks.schedules(rows, []), "no state")
 
     def test_against_crm(self):
         self.good(checks.against_crm([record("s", STATE)], [CRM]))

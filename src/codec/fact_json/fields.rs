@@ -21,27 +21,16 @@ pub(super) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    pub(super) fn new(
-        value: &'a Value,
-        path: &str,
-        zone: TimeZone,
-    ) -> Result<Fields<'a>, Rejection> {
+    pub(super) fn new(value: &'a Value, path: &str, zone: TimeZone) -> Result<Fields<'a>, Rejection> {
         match value {
             Value::Object(map) => Ok(Fields {
                 map,
                 at: path.to_owned(),
                 zone,
             }),
-            Value::Null
-            | Value::Bool(_)
-            | Value::Number(_)
-            | Value::String(_)
-            | Value::Array(_) => Err(Rejection::new(
-                Code::Malformed,
-                path,
-                value,
-                "this must be a JSON object",
-            )),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => Err(
+                Rejection::new(Code::Malformed, path, value, "this must be a JSON object"),
+            ),
         }
     }
 
@@ -61,20 +50,14 @@ impl<'a> Fields<'a> {
 
     /// Refuses fields outside a list, naming the nearest one inside it.
     pub(super) fn only(&self, known: &[&str]) -> Result<(), Rejection> {
-        let Some(field) = self
-            .map
-            .keys()
-            .find(|field| !known.contains(&field.as_str()))
-        else {
+        let Some(field) = self.map.keys().find(|field| !known.contains(&field.as_str())) else {
             return Ok(());
         };
         let nearest = known
             .iter()
             .map(|name| (strsim::damerau_levenshtein(name, field), name))
             .min()
-            .filter(|(distance, _)| {
-                *distance <= 1 + field.len() / 4 && *distance < field.len() / 2 + 1
-            })
+            .filter(|(distance, _)| *distance <= 1 + field.len() / 4 && *distance < field.len() / 2 + 1)
             .map(|(_, name)| format!("; did you mean `{name}`?"))
             .unwrap_or_default();
         Err(Rejection::new(
@@ -119,11 +102,7 @@ impl<'a> Fields<'a> {
         Ok(self.maybe_text(field)?.unwrap_or_default())
     }
 
-    pub(super) fn maybe_id<T>(
-        &self,
-        field: &str,
-        parse: fn(String) -> Option<T>,
-    ) -> Result<Option<T>, Rejection> {
+    pub(super) fn maybe_id<T>(&self, field: &str, parse: fn(String) -> Option<T>) -> Result<Option<T>, Rejection> {
         let text = match self.maybe(field) {
             None => return Ok(None),
             Some(Value::String(text)) => text.clone(),
@@ -142,11 +121,7 @@ impl<'a> Fields<'a> {
         })
     }
 
-    pub(super) fn id<T>(
-        &self,
-        field: &str,
-        parse: fn(String) -> Option<T>,
-    ) -> Result<T, Rejection> {
+    pub(super) fn id<T>(&self, field: &str, parse: fn(String) -> Option<T>) -> Result<T, Rejection> {
         let value = self.required(field)?;
         self.maybe_id(field, parse)?
             .ok_or_else(|| self.wrong(field, value, "a text"))
@@ -184,11 +159,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    pub(super) fn maybe_choice<T: Copy>(
-        &self,
-        field: &str,
-        choices: Choices<T>,
-    ) -> Result<Option<T>, Rejection> {
+    pub(super) fn maybe_choice<T: Copy>(&self, field: &str, choices: Choices<T>) -> Result<Option<T>, Rejection> {
         let Some(text) = self.maybe_text(field)? else {
             return Ok(None);
         };
@@ -197,12 +168,7 @@ impl<'a> Fields<'a> {
             None => {
                 let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
                 let message = format!("expected one of {}", names.join(", "));
-                Err(Rejection::new(
-                    Code::Malformed,
-                    &self.path(field),
-                    text,
-                    &message,
-                ))
+                Err(Rejection::new(Code::Malformed, &self.path(field), text, &message))
             }
         }
     }
@@ -257,8 +223,7 @@ impl<'a> Fields<'a> {
 
     pub(super) fn day(&self, field: &str) -> Result<Date, Rejection> {
         let value = self.required(field)?;
-        self.maybe_day(field)?
-            .ok_or_else(|| self.wrong(field, value, "a day"))
+        self.maybe_day(field)?.ok_or_else(|| self.wrong(field, value, "a day"))
     }
 
     pub(super) fn maybe_object(&self, field: &str) -> Result<Option<Fields<'a>>, Rejection> {
@@ -273,13 +238,7 @@ impl<'a> Fields<'a> {
             Some(Value::Array(items)) => items
                 .iter()
                 .enumerate()
-                .map(|(index, item)| {
-                    Fields::new(
-                        item,
-                        &format!("{}[{index}]", self.path(field)),
-                        self.zone.clone(),
-                    )
-                })
+                .map(|(index, item)| Fields::new(item, &format!("{}[{index}]", self.path(field)), self.zone.clone()))
                 .collect(),
             Some(value) => Err(self.wrong(field, value, "a list")),
         }
@@ -312,10 +271,7 @@ pub(super) fn decimal(value: &Value, path: &str) -> Result<Decimal, Rejection> {
             _other if text.len() > 25 && text.chars().all(|c| "0123456789.-+eE".contains(c)) => {
                 (Code::Overflow, "beyond the numbers this program holds")
             }
-            _other => (
-                Code::Malformed,
-                "expected a number, as a JSON number or a string",
-            ),
+            _other => (Code::Malformed, "expected a number, as a JSON number or a string"),
         };
         Rejection::new(code, path, shown, message)
     })

@@ -59,10 +59,9 @@ fn payload(body: &Body) -> Value {
             ];
             match it.measure {
                 ProgressMeasure::Percent(percent) => fields.push(("percent", some(percent))),
-                ProgressMeasure::Cost { to_date, expected } => fields.extend([
-                    ("cost_to_date", some(to_date)),
-                    ("cost_expected", some(expected)),
-                ]),
+                ProgressMeasure::Cost { to_date, expected } => {
+                    fields.extend([("cost_to_date", some(to_date)), ("cost_expected", some(expected))])
+                }
             }
             fields
         }
@@ -112,10 +111,7 @@ fn payload(body: &Body) -> Value {
 
 fn write_deal(deal: &Deal) -> Value {
     let recognition = object(vec![
-        (
-            "method",
-            deal.recognition.method.map(|it| method_name(it).into()),
-        ),
+        ("method", deal.recognition.method.map(|it| method_name(it).into())),
         ("defer_setup", deal.recognition.defer_setup.map(Value::from)),
     ]);
     let customer = deal.customer.as_ref().map(|it| {
@@ -192,10 +188,7 @@ fn write_line(line: &Line) -> Value {
         ("start", text(line.start)),
         ("end", text(line.end)),
         ("method", line.method.map(|it| method_name(it).into())),
-        (
-            "milestones",
-            (!milestones.is_empty()).then(|| milestones.into()),
-        ),
+        ("milestones", (!milestones.is_empty()).then(|| milestones.into())),
         ("distinct", line.distinct.map(Value::from)),
         ("recurring", line.recurring.map(Value::from)),
         ("bundle", text(line.bundle.as_ref())),

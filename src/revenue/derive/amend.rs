@@ -6,15 +6,16 @@
 use jiff::civil::Date;
 use rust_decimal::Decimal;
 
-use super::super::allocate::{Sold, sell};
+use super::super::allocate::{Sold, line_ssp, sell};
 use super::super::explain::Explanation;
 use super::super::fact::{Deal, Fact, Line, RecognitionTerms};
 use super::super::ids::ContractId;
 use super::super::modify;
 use super::super::money::largest_remainder;
+use super::super::obligation::{LumpReason, Obligation};
 use super::super::period::add_days;
 use super::super::policy::Treatment;
-use super::super::reject::Rejection;
+use super::super::reject::{Code, Rejection};
 use super::{Fold, bad_id, day, grid, outside_term, term_end};
 
 impl Fold<'_> {
@@ -33,11 +34,11 @@ impl Fold<'_> {
         }
         let start = if restarts { self.term.start } else { stated };
         let deal = &self.inherit(deal);
-        let mut sold = sell(deal, start, end, &self.tenant.policy)?;
+        let given = deal.treatment.unwrap_or(self.tenant.policy.modification);
+        let mut sold = self.sell_amended(deal, start, end, given)?;
         if restarts {
             self.add_the_past(&mut sold, from);
         }
-        let given = deal.treatment.unwrap_or(self.tenant.policy.modification);
         self.modify(fact, &sold, given, from)?;
         self.term.start = start;
         self.term.end = end;
@@ -45,6 +46,23 @@ impl Fold<'_> {
         self.term.grid = grid(self.tenant, deal, grid_start, end, Some(self.term.grid.cycle));
         self.term.deal = deal.clone();
         self.plan_invoices(from, &fact.event_id);
+        let price = |contract: &ContractId| -> Decimal {
+            let of = self.wanted.obligations.iter().filter(|it| it.contract == *contract);
+            of.map(Obligation::expected).sum()
+        };
+        let below = self
+            .wanted
+            .contracts
+            .iter()
+            .any(|contract| price(contract) < Decimal::ZERO);
+        if below || self.billed_before(Date::MAX) < Decimal::ZERO {
+            return Err(Rejection::new(
+                Code::OverCredit,
+                "payload.amount",
+                deal.amount,
+                "more was credited than the deal would now cost; state the price before credits, or cancel the deal",
+            ));
+        }
         self.accept(fact, deal.customer.as_ref(), from);
         Ok(())
     }
@@ -71,6 +89,41 @@ impl Fold<'_> {
         Deal { lines, ..deal }
     }
 
+    /// Prices the lines. What stands by itself as a separate contract keeps its stated price and takes no part in the
+    /// allocation of the others, whose shares therefore stay as they were.
+    fn sell_amended(&self, deal: &Deal, start: Date, end: Date, given: Treatment) -> Result<Vec<Sold>, Rejection> {
+        let policy = &self.tenant.policy;
+        let separate = |line: &Line| match self.index(&line.id) {
+            Some(index) => self.wanted.obligations[index].contract != self.main,
+            None => match given {
+                Treatment::SeparateContract => !line.is_discount(),
+                Treatment::Auto => line.distinct != Some(false) && line_ssp(line) == Some(line.amount),
+                Treatment::Prospective | Treatment::CumulativeCatchUp => false,
+            },
+        };
+        let (apart, others): (Vec<Line>, Vec<Line>) = deal.lines.iter().cloned().partition(separate);
+        let amount = deal.amount - apart.iter().map(|line| line.amount).sum::<Decimal>();
+        let inclusive = deal.tax.is_some_and(|tax| tax.inclusive);
+        if apart.is_empty() || others.is_empty() || inclusive || amount < Decimal::ZERO {
+            return sell(deal, start, end, policy);
+        }
+        let rest = Deal {
+            amount,
+            lines: others,
+            ..deal.clone()
+        };
+        let mut sold = sell(&rest, start, end, policy)?;
+        for line in apart {
+            let alone = Deal {
+                amount: line.amount,
+                lines: vec![line],
+                ..deal.clone()
+            };
+            sold.extend(sell(&alone, start, end, policy)?);
+        }
+        Ok(sold)
+    }
+
     /// The amendment prices only what follows: what was earned is added, line by line.
     pub(super) fn add_the_past(&self, sold: &mut [Sold], from: Date) {
         for line in sold {
@@ -94,7 +147,7 @@ impl Fold<'_> {
                 pooled.extend(self.add_line(fact, line, treatment, from)?);
                 continue;
             };
-            let line = &self.without_separate(line, index);
+            let line = &self.as_existing(line, index);
             let obligation = &mut self.wanted.obligations[index];
             if modify::supersede(obligation, from, &line.terms) {
                 unchanged.push((index, line.clone()));
@@ -119,6 +172,9 @@ impl Fold<'_> {
             let kept = sold.iter().any(|line| line.line_id == obligation.line_id);
             if !kept && obligation.stop.is_none() && obligation.end >= from {
                 obligation.stop = Some(from);
+                obligation
+                    .lumps
+                    .retain(|lump| lump.date < from || lump.reason != LumpReason::CatchUp);
             }
         }
         self.apply_pool(fact, pooled, unchanged, from);
@@ -234,9 +290,14 @@ impl Fold<'_> {
         Ok(contract)
     }
 
-    /// The line without what separate contracts already hold of it.
-    pub(super) fn without_separate(&self, line: &Sold, index: usize) -> Sold {
+    /// The line as its obligation would state it: without what separate contracts already hold of it, and, where no
+    /// start is stated, from the day on which it was added.
+    pub(super) fn as_existing(&self, line: &Sold, index: usize) -> Sold {
         let mut line = line.clone();
+        let added_on = self.wanted.obligations[index].last_segment().terms.start;
+        if !line.start_stated && added_on > self.term.start {
+            line.terms.start = added_on.min(line.terms.end);
+        }
         for at in self.of_line(&line.line_id.clone()).filter(|at| *at != index) {
             let held = &self.wanted.obligations[at].last_segment().terms;
             line.terms.price -= held.price.min(line.terms.price);

@@ -96,6 +96,7 @@ impl Fold<'_> {
     /// Ends every promise on a day and settles what was billed against what was earned. A renewal leaves alone what
     /// was to outlast the running term, such as setup fees over the customer's life.
     pub(super) fn stop(&mut self, fact: &Fact, from: Date, refund: Refund, outlasts: Option<Date>) {
+        let late = self.withdraw_credits(from);
         let mut stopped = Vec::new();
         let mut carried = Decimal::ZERO;
         for (index, obligation) in self.wanted.obligations.iter_mut().enumerate() {
@@ -103,7 +104,9 @@ impl Fold<'_> {
                 carried += obligation.last_segment().price - obligation.level_before(from);
                 continue;
             }
-            let performed = obligation.level_before(from) >= obligation.last_segment().price && obligation.end < from;
+            let last = obligation.last_segment();
+            let over = obligation.end < from && last.from < from;
+            let performed = over && obligation.level_before(from) >= last.price;
             if !performed && obligation.stop.is_none_or(|stop| stop > from) {
                 obligation.stop = Some(from);
                 obligation
@@ -159,19 +162,51 @@ impl Fold<'_> {
         } else {
             LumpReason::Refund
         };
-        let over: Vec<usize> = match stopped.is_empty() {
+        // What was forfeited belongs to what ended; what is refunded beyond the unused part, to all that was earned.
+        let over: Vec<usize> = match stopped.is_empty() || kept < Decimal::ZERO {
             true => (0..self.wanted.obligations.len()).collect(),
             false => stopped,
         };
         self.lump(&over, from, kept, reason, &fact.event_id, |it| {
             match kept > Decimal::ZERO {
                 true => (it.last_segment().price - it.level_before(from)).max(Decimal::ZERO),
-                false => it.level_before(from).max(Decimal::ZERO),
+                false => {
+                    let lumps: Decimal = it.lumps.iter().map(|lump| lump.amount).sum();
+                    (it.level_before(from) + lumps).max(Decimal::ZERO)
+                }
             }
         });
+        for (event, credit) in late {
+            // What found no price left then finds none now: the rest of it was refunded just above.
+            let _nothing_left = self.grant(&event, &credit);
+        }
     }
 
     pub(super) fn credit(&mut self, fact: &Fact, it: &Credit) -> Result<(), Rejection> {
+        self.grant(&fact.event_id, it)?;
+        self.granted.push((fact.event_id.clone(), it.clone()));
+        Ok(())
+    }
+
+    /// Takes back credits dated on or after the day on which service is found to have ended before, and returns those
+    /// that still concern something delivered; the others lowered the price of what is now never delivered.
+    fn withdraw_credits(&mut self, from: Date) -> Vec<(EventId, Credit)> {
+        let (early, late): (Vec<_>, Vec<_>) = self.granted.drain(..).partition(|(_, credit)| credit.date < from);
+        self.granted = early;
+        self.wanted.credits.retain(|memo| memo.date < from);
+        for obligation in &mut self.wanted.obligations {
+            obligation.credits.retain(|(date, ..)| *date < from);
+            obligation
+                .lumps
+                .retain(|lump| lump.date < from || lump.reason != LumpReason::Credit);
+        }
+        let end = self.term.end;
+        late.into_iter()
+            .filter(|(_, it)| it.date > end || concerns_the_past(it.reason.as_deref().unwrap_or("")))
+            .collect()
+    }
+
+    fn grant(&mut self, event: &EventId, it: &Credit) -> Result<(), Rejection> {
         if !self.wanted.currency.holds(it.amount) {
             return Err(too_precise("payload.amount", it.amount, self.wanted.currency));
         }
@@ -184,7 +219,9 @@ impl Fold<'_> {
         if let (Some(line), true) = (&it.line_id, lines.is_empty()) {
             return Err(unknown_line("payload.line_item_id", line));
         }
-        let billed = self.billed_before(add_days(it.date, 1));
+        // What a later change takes back from the invoices cannot be credited a second time.
+        let by_then = self.billed_before(add_days(it.date, 1));
+        let billed = by_then.min(self.billed_before(Date::MAX));
         let prices: Vec<Decimal> = lines
             .iter()
             .map(|at| self.wanted.obligations[*at].expected().max(Decimal::ZERO))
@@ -200,19 +237,19 @@ impl Fold<'_> {
         }
         let amount = it.amount.min(most);
         let past = concerns_the_past(it.reason.as_deref().unwrap_or(""));
-        self.explain(Explanation::credit(&fact.event_id, it, amount, past));
+        self.explain(Explanation::credit(event, it, amount, past));
         let parts = largest_remainder(amount, &prices, self.wanted.currency);
         for (at, part) in lines.iter().zip(parts) {
             if part > Decimal::ZERO {
                 let obligation = &mut self.wanted.obligations[*at];
-                modify::credit(obligation, it.date, part, past, &fact.event_id, self.spread);
+                modify::credit(obligation, it.date, part, past, event, self.spread);
             }
         }
         self.wanted.credits.push(CreditMemo {
             date: it.date,
             amount,
             tax: tax_on(amount, &self.term.deal),
-            cause: fact.event_id.clone(),
+            cause: event.clone(),
         });
         Ok(())
     }

@@ -102,7 +102,7 @@ impl Fold<'_> {
                 self.spread.calendar.last_day(self.spread.calendar.of(date))
             }
         };
-        let prepaid = obligation.last_segment().price;
+        let prepaid = obligation.last_segment().price - obligation.credited();
         let mut used = Decimal::ZERO;
         let mut invoices: Vec<(Date, Decimal, EventId, bool)> = Vec::new();
         let inside = |date: Date| obligation.stop.is_none_or(|stop| date < stop);
@@ -157,7 +157,9 @@ fn milestone_invoices(obligation: &Obligation) -> Vec<(Date, Decimal, EventId, b
     let mut billed = Decimal::ZERO;
     let mut invoices = Vec::new();
     for (date, _, cause) in &obligation.performance.accepted {
-        let level = obligation.level_before(add_days(*date, 1));
+        // Credits have memos of their own: what is invoiced is before them.
+        let credits = obligation.credits.iter().filter(|(day, ..)| day <= date);
+        let level = obligation.level_before(add_days(*date, 1)) + credits.map(|(_, amount, _)| amount).sum::<Decimal>();
         invoices.push((*date, level - billed, cause.clone(), true));
         billed = level;
     }

@@ -18,7 +18,7 @@ use super::super::reject::{Code, Rejection};
 use super::unknown_line;
 
 /// Everything measured, by line.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Measured {
     pub(super) lines: BTreeMap<LineId, Performance>,
 }

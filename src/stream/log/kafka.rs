@@ -441,32 +441,23 @@ impl Consumer for KafkaConsumer {
         let mut records = Vec::new();
         let mut wait = timeout;
         while records.len() < MAX_POLL_RECORDS {
-            let record = match self.consumer.poll(wait) {
+            let (name, partition, offset, timestamp, key, value, headers) = match self.consumer.poll(wait) {
                 None => break,
-                Some(Err(error)) => {
-                    if is_transient(&error) {
-                        tracing::warn!(%error, "Kafka is away; waiting");
-                        break;
-                    }
-                    return Err(classify("consuming", &error));
+                Some(Err(error)) if is_transient(&error) => {
+                    tracing::warn!(%error, "Kafka is away; waiting");
+                    break;
                 }
-                Some(Ok(message)) => {
-                    let name = message.topic().to_owned();
-                    let offset = Offset(message.offset() as u64);
-                    let partition = Partition(message.partition() as u32);
-                    let record = (
-                        name,
-                        partition,
-                        offset,
-                        Timestamp(message.timestamp().to_millis().unwrap_or(0)),
-                        message.key().map(<[u8]>::to_vec),
-                        message.payload().map(<[u8]>::to_vec),
-                        message.headers().map(headers_in).unwrap_or_default(),
-                    );
-                    record
-                }
+                Some(Err(error)) => return Err(classify("consuming", &error)),
+                Some(Ok(message)) => (
+                    message.topic().to_owned(),
+                    Partition(message.partition() as u32),
+                    Offset(message.offset() as u64),
+                    Timestamp(message.timestamp().to_millis().unwrap_or(0)),
+                    message.key().map(<[u8]>::to_vec),
+                    message.payload().map(<[u8]>::to_vec),
+                    message.headers().map(headers_in).unwrap_or_default(),
+                ),
             };
-            let (name, partition, offset, timestamp, key, value, headers) = record;
             let at = TopicPartition {
                 topic: self.topic(&name),
                 partition,

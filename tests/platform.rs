@@ -1,0 +1,414 @@
+//! The whole program on real servers: PostgreSQL, Debezium, Kafka, a schema registry. `make test` starts them and runs
+//! this; `ACCRUE_TEST_PLATFORM` names their folder.
+//!
+//! What the program wrote is judged from outside, by `tests/e2e/check.py` with its own Kafka client and Avro decoder.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long anything may take before the test fails.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+const PRODUCTS: [&str; 7] = [
+    "deal.canonical",
+    "contract.facts",
+    "contract.state",
+    "recognition.schedule",
+    "billing.schedule",
+    "journal.entries",
+    "accrue.dead-letters",
+];
+
+struct Platform {
+    dir: PathBuf,
+    env: BTreeMap<String, String>,
+}
+
+impl Platform {
+    fn get() -> Platform {
+        let dir = PathBuf::from(
+            std::env::var("ACCRUE_TEST_PLATFORM")
+                .expect("ACCRUE_TEST_PLATFORM must name a platform; `make test` starts one"),
+        );
+        let env = std::fs::read_to_string(dir.join("env"))
+            .expect("env")
+            .lines()
+            .filter_map(|line| line.split_once('='))
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect();
+        Platform { dir, env }
+    }
+
+    fn script(&self, script: &str, arguments: &[&str]) -> String {
+        let out = Command::new(repo().join("tests").join(script))
+            .args(arguments)
+            .arg("--dir")
+            .arg(&self.dir)
+            .stderr(Stdio::inherit())
+            .output()
+            .expect("script");
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        assert!(out.status.success(), "{script} {arguments:?} failed:\n{text}");
+        text
+    }
+
+    /// Loads `deals` deals into the CRM; returns the file with what the books owe.
+    fn load(&self, name: &str, seed: &str, deals: &str, ids: &str) -> PathBuf {
+        let truth = self.script(
+            "platform/crm.py",
+            &[
+                "load",
+                "--seed",
+                seed,
+                "--deals",
+                deals,
+                "--currencies",
+                "USD,EUR",
+                "--prefix-deals",
+                ids,
+            ],
+        );
+        let file = self.dir.join(format!("truth-{name}.jsonl"));
+        std::fs::write(&file, truth).expect("truth");
+        file
+    }
+}
+
+fn repo() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// One installation of Accrue: its own consumer group, output topics and state folder.
+struct Installation<'a> {
+    platform: &'a Platform,
+    name: String,
+    crm: String,
+    format: &'static str,
+    state: PathBuf,
+}
+
+impl<'a> Installation<'a> {
+    fn new(platform: &'a Platform, name: &str, crm: &str, format: &'static str) -> Installation<'a> {
+        Installation {
+            platform,
+            name: name.to_owned(),
+            crm: crm.to_owned(),
+            format,
+            state: platform.dir.join(format!("state-{name}")),
+        }
+    }
+
+    fn prefix(&self) -> String {
+        format!("{}.", self.name)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_accrue"));
+        command
+            .args(arguments)
+            .current_dir(repo())
+            .env("ACCRUE_LOG", "kafka")
+            .env("ACCRUE_REGISTRY", "confluent")
+            .env("KAFKA_BOOTSTRAP", &self.platform.env["KAFKA_BOOTSTRAP"])
+            .env("REGISTRY_URL", &self.platform.env["REGISTRY_URL"])
+            .env("ACCRUE_APPLICATION_ID", &self.name)
+            .env("ACCRUE_TOPIC_PREFIX", self.prefix())
+            .env("ACCRUE_DATA_DIR", &self.state)
+            .env("ACCRUE_HTTP_LISTEN", "127.0.0.1:0")
+            .env("CRM_TOPIC_PREFIX", &self.crm)
+            .env("CRM_FORMAT", self.format)
+            // Static membership: a process that is killed and started again need not wait for its own session to end.
+            .env("ACCRUE_INSTANCE_ID", "one");
+        command
+    }
+
+    fn apply(&self) {
+        let out = self.command(&["apply"]).output().expect("apply");
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        let again = self.command(&["apply"]).output().expect("apply again");
+        let text = String::from_utf8_lossy(&again.stdout).into_owned();
+        assert!(
+            text.contains("done: 0 topics created"),
+            "a second apply changes nothing:\n{text}"
+        );
+    }
+
+    /// Rates for every day that a deal of the workload can touch, and the clock at the end of them.
+    fn post_reference_facts(&self) {
+        let mut facts = String::new();
+        let mut day = jiff::civil::date(2025, 12, 1);
+        let end = jiff::civil::date(2029, 6, 1);
+        let mut say = |kind: &str, id: &str, payload: String| {
+            facts.push_str(&format!(
+                "{{\"event_id\":\"{id}\",\"source\":\"test\",\"type\":\"{kind}\",\"occurred_at\":\"2025-12-01T00:00:00Z\",\"tenant_id\":\"acme-corp\",\"payload\":{payload}}}\n"
+            ));
+        };
+        while day < end {
+            let rate = format!(
+                "{{\"base\":\"EUR\",\"quote\":\"USD\",\"date\":\"{day}\",\"rate\":\"1.08{}\"}}",
+                day.day()
+            );
+            say("fx.rate", &format!("fx-{day}"), rate);
+            day = day.tomorrow().expect("calendar");
+        }
+        say(
+            "clock.ticked",
+            "tick",
+            format!("{{\"date\":\"{}\"}}", jiff::civil::date(2029, 6, 1)),
+        );
+        let file = self.platform.dir.join("reference.jsonl");
+        std::fs::write(&file, facts).expect("facts");
+        let out = self
+            .command(&["facts", "post", file.to_str().expect("path")])
+            .output()
+            .expect("post");
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    }
+
+    fn run(&self) -> Running {
+        let log = self.platform.dir.join(format!("accrue-{}.log", self.name));
+        let file = File::options().create(true).append(true).open(&log).expect("log");
+        let child = self
+            .command(&["run"])
+            .stdout(Stdio::null())
+            .stderr(file)
+            .spawn()
+            .expect("run");
+        Running { child, log }
+    }
+
+    /// The contract states seen by an outsider, which grow while the program works.
+    fn committed(&self) -> u64 {
+        let topic = format!("{}contract.state", self.prefix());
+        let counts = self.platform.script("e2e/reader.py", &["count", &topic]);
+        counts
+            .split_whitespace()
+            .nth(1)
+            .and_then(|count| count.parse().ok())
+            .expect("a count")
+    }
+
+    /// Waits until everything that is in the sources has gone through all stages.
+    fn settle(&self, running: &mut Running) {
+        let began = Instant::now();
+        loop {
+            let out = self.command(&["status", "--format", "json"]).output().expect("status");
+            let text = String::from_utf8_lossy(&out.stdout).into_owned();
+            if out.status.success() && text.contains("\"lag\":0") {
+                return;
+            }
+            running.assert_alive();
+            assert!(began.elapsed() < PATIENCE, "{}: not settled: {text}", self.name);
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    fn check(&self, truth: &Path) {
+        let report = self.platform.script(
+            "e2e/check.py",
+            &["--truth", truth.to_str().expect("path"), "--prefix", &self.prefix()],
+        );
+        print!("{report}");
+        assert!(report.contains("all is well"));
+    }
+
+    /// For each product, how many records and the hash of their set.
+    fn hashes(&self) -> BTreeMap<String, String> {
+        let topics: Vec<String> = PRODUCTS.iter().map(|name| format!("{}{name}", self.prefix())).collect();
+        let mut arguments = vec!["hash"];
+        arguments.extend(topics.iter().map(String::as_str));
+        self.platform
+            .script("e2e/reader.py", &arguments)
+            .lines()
+            .filter_map(|line| line.split_once('\t'))
+            .map(|(topic, hash)| (topic.trim_start_matches(&self.prefix()).to_owned(), hash.to_owned()))
+            .collect()
+    }
+}
+
+struct Running {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Running {
+    /// SIGTERM: it must commit, leave, and exit with 0.
+    fn stop(mut self) {
+        signal("TERM", self.child.id());
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("wait") {
+                assert!(status.success(), "exit {status}:\n{}", self.last_words());
+                return;
+            }
+            assert!(
+                began.elapsed() < Duration::from_secs(30),
+                "no exit within the grace period:\n{}",
+                self.last_words()
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn kill(mut self) {
+        signal("KILL", self.child.id());
+        self.child.wait().expect("wait");
+    }
+
+    fn assert_alive(&mut self) {
+        if let Some(status) = self.child.try_wait().expect("wait") {
+            panic!("ended with {status}:\n{}", self.last_words());
+        }
+    }
+
+    fn last_words(&self) -> String {
+        let lines: Vec<String> = File::open(&self.log)
+            .map(|file| BufReader::new(file).lines().map_while(Result::ok).collect())
+            .unwrap_or_default();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // A failed test must not leave the program running.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+fn signal(name: &str, pid: u32) {
+    let sent = Command::new("kill")
+        .arg(format!("-{name}"))
+        .arg(pid.to_string())
+        .status()
+        .expect("kill");
+    assert!(sent.success());
+}
+
+/// From rows that a sales team changes to books that an outsider finds right, in each format Debezium writes.
+#[test]
+#[ignore = "needs real servers: make test"]
+fn debezium_to_books() {
+    let platform = Platform::get();
+    platform.script("platform/crm.py", &["schema"]);
+    let formats = [
+        ("plain", "json", "debezium-json"),
+        ("schemas", "json-schemas", "debezium-json"),
+        ("avro", "avro", "debezium-avro"),
+    ];
+    for (crm, form, _) in formats {
+        platform.script(
+            "platform/crm.py",
+            &["capture", "--prefix", crm, "--format", form, "--partitions", "1"],
+        );
+    }
+    let truth = platform.load("all", "7", "120", "D");
+    for (crm, _, format) in formats {
+        platform.script("platform/crm.py", &["drain", "--prefix", crm]);
+        let books = Installation::new(&platform, &format!("books-{crm}"), crm, format);
+        books.apply();
+        if crm == "plain" {
+            books.post_reference_facts();
+        }
+        let mut running = books.run();
+        books.settle(&mut running);
+        running.stop();
+        books.check(&truth);
+    }
+}
+
+/// The same input, once undisturbed and once with the process killed again and again: the same outputs, each once.
+#[test]
+#[ignore = "needs real servers: make test"]
+fn killed_in_mid_stream() {
+    let platform = Platform::get();
+    let calm = Installation::new(&platform, "books-plain", "plain", "debezium-json");
+    let wanted = calm.hashes();
+    let states = calm.committed();
+
+    let killed = Installation::new(&platform, "books-killed", "plain", "debezium-json");
+    killed.apply();
+    // Each life is a little longer than the last, so that kills fall into different steps.
+    let mut progress = Vec::new();
+    for life in [900, 1_300, 1_700, 2_000, 2_300, 2_600, 2_900, 3_200] {
+        let running = killed.run();
+        std::thread::sleep(Duration::from_millis(life));
+        running.kill();
+        progress.push(killed.committed());
+    }
+    println!("contract states committed at each kill, of {states}: {progress:?}");
+    assert!(
+        progress.iter().any(|at| 0 < *at && *at < states),
+        "at least one kill fell into the middle of the work"
+    );
+    let mut running = killed.run();
+    killed.settle(&mut running);
+    running.stop();
+    assert_eq!(killed.hashes(), wanted);
+}
+
+/// Kafka goes away and comes back: the process waits, resumes, and loses nothing.
+#[test]
+#[ignore = "needs real servers: make test"]
+fn kafka_away_and_back() {
+    let platform = Platform::get();
+    let calm = Installation::new(&platform, "books-plain", "plain", "debezium-json");
+    let wanted = calm.hashes();
+
+    let books = Installation::new(&platform, "books-outage", "plain", "debezium-json");
+    books.apply();
+    let mut running = books.run();
+    std::thread::sleep(Duration::from_millis(1_500));
+    platform.script("platform/platform", &["kill", "kafka"]);
+    std::thread::sleep(Duration::from_secs(5));
+    running.assert_alive();
+    platform.script("platform/platform", &["start", "kafka"]);
+    books.settle(&mut running);
+    running.stop();
+    assert_eq!(books.hashes(), wanted);
+}
+
+/// Servers that are not there at the start: a clear error after a bounded wait, not a hang.
+#[test]
+#[ignore = "needs real servers: make test"]
+fn nobody_home() {
+    let platform = Platform::get();
+    let books = Installation::new(&platform, "books-nobody", "plain", "debezium-json");
+    let dir = platform.dir.join("nobody");
+    std::fs::create_dir_all(&dir).expect("folder");
+    let text = std::fs::read_to_string(repo().join("topology.toml")).expect("topology");
+    let file = dir.join("topology.toml");
+    std::fs::write(
+        &file,
+        text.replace("startup_timeout = \"60s\"", "startup_timeout = \"3s\""),
+    )
+    .expect("write");
+    let file = file.to_str().expect("path");
+
+    let began = Instant::now();
+    let out = books
+        .command(&["run", "--topology", file])
+        .env("KAFKA_BOOTSTRAP", "127.0.0.1:1")
+        .output()
+        .expect("run");
+    let words = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(out.status.code(), Some(1), "{words}");
+    assert!(words.contains("no Kafka broker answered at 127.0.0.1:1"), "{words}");
+
+    let out = books
+        .command(&["run", "--topology", file])
+        .env("REGISTRY_URL", "http://127.0.0.1:1")
+        .output()
+        .expect("run");
+    let words = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(out.status.code(), Some(1), "{words}");
+    assert!(words.contains("127.0.0.1:1"), "{words}");
+    assert!(began.elapsed() < Duration::from_secs(60), "the waits are bounded");
+}
