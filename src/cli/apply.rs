@@ -40,7 +40,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         return Ok(());
     }
     log.create_topics(&missing)?;
-    pipeline::schemas(&topology, registry)?;
+    connect::schemas(&topology, &registry)?;
     println!("done: {} topics created, schemas registered", missing.len());
     Ok(())
 }

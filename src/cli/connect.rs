@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
 use super::Failure;
 use crate::codec::registry::confluent::Access;
-use crate::codec::registry::{Confluent, Embedded, Registry};
+use crate::codec::registry::{Confluent, Embedded, Registry, RegistryError};
+use crate::codec::schemas::Schemas;
 use crate::config::{self, RegistryAuth, RegistryPlace, Topology};
+use crate::pipeline;
 use crate::stream::app::RuntimeConfig;
 use crate::stream::log::Log;
 use crate::stream::log::embedded::EmbeddedLog;
@@ -69,6 +72,31 @@ pub fn registry(topology: &Topology) -> Result<Registries, Failure> {
     }
 }
 
+/// Registers the schemas of everything we write. Waits for a registry that is away as long as for Kafka, visibly.
+pub fn schemas(topology: &Topology, registry: &Arc<dyn Registry>) -> Result<Schemas, Failure> {
+    let wait = match &topology.log {
+        config::Log::Kafka(kafka) => kafka.startup_timeout.get(),
+        config::Log::Embedded(_) => Duration::ZERO,
+    };
+    let deadline = Instant::now() + wait;
+    loop {
+        match pipeline::schemas(topology, registry.clone()) {
+            Err(RegistryError::Unavailable(why)) if Instant::now() < deadline => {
+                tracing::warn!("waiting for the schema registry: {why}");
+                std::thread::sleep(Duration::from_secs(1));
+            }
+            Err(RegistryError::Unavailable(why)) => {
+                return Err(anyhow::anyhow!(
+                    "no schema registry answered within {} s: {why}. Check registry.url, and that the registry is up",
+                    wait.as_secs()
+                )
+                .into());
+            }
+            registered => return Ok(registered?),
+        }
+    }
+}
+
 /// The runtime's settings.
 pub fn runtime_config(topology: &Topology) -> RuntimeConfig {
     let runtime = &topology.runtime;
@@ -79,7 +107,7 @@ pub fn runtime_config(topology: &Topology) -> RuntimeConfig {
         commit_interval: runtime.commit_interval.get(),
         max_records_per_commit: runtime.max_records_per_commit as usize,
         overlay_max_bytes: runtime.overlay_max_bytes.bytes() as usize,
-        max_task_idle: std::time::Duration::from_secs(1),
+        max_task_idle: Duration::from_secs(1),
         restore_threads: usize::from(runtime.restore_threads),
         instance: match &topology.log {
             config::Log::Kafka(kafka) => kafka.instance_id.as_ref().map(|id| id.as_str().to_owned()),

@@ -19,7 +19,7 @@ pub fn run(file: &TopologyFile) -> Result<(), Failure> {
     let stop = stop_on_signals()?;
     let log = connect::log(&topology)?;
     let (registry, embedded) = connect::registry(&topology)?;
-    let schemas = Arc::new(pipeline::schemas(&topology, registry)?);
+    let schemas = Arc::new(connect::schemas(&topology, &registry)?);
     if embedded.is_some() {
         // One process has everything: what is missing is made.
         log.create_topics(&pipeline::topics(&topology))?;

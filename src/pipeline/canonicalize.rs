@@ -17,6 +17,7 @@
 //! w <mapping> <customer id> <tenant/deal>  a deal that waits for that customer
 //! t <transaction>                          a database transaction that has ended
 //! o <transaction> <tenant/deal>            a deal that waits for that end
+//! h <tenant/deal> <log position>           a row of a later transaction than the one the deal waits for
 //! e <milliseconds> <key>                   when to look at a waiting deal, or to forget an end, again
 //! ```
 
@@ -234,14 +235,13 @@ impl Canonicalize {
         change: &RowChange,
         at: &mut At<'_, '_>,
     ) -> Result<(), Failure> {
-        let (id_column, deal_column) = match (table, &mapping.line, &mapping.milestone) {
-            (TableRole::DealLineItems, Some(columns), _) => (&columns.id, &columns.deal_id),
-            (TableRole::Milestones, _, Some(columns)) => (&columns.id, &columns.deal_id),
-            _ => (&mapping.deal.id, &mapping.deal.id),
+        let deal_column = match (table, &mapping.line, &mapping.milestone) {
+            (TableRole::DealLineItems, Some(columns), _) => &columns.deal_id,
+            (TableRole::Milestones, _, Some(columns)) => &columns.deal_id,
+            _ => &mapping.deal.id,
         };
-        let id = match self.identity(mapping, table, &id_column.name, change, at)? {
-            Some(id) => id,
-            None => return Ok(()),
+        let Some(id) = self.identity(mapping, table, &id_column(mapping, table), change, at)? else {
+            return Ok(());
         };
         let index = format!("i {} {table:?} {id}", mapping.name.as_str()).into_bytes();
         let key = match &change.after {
@@ -258,22 +258,83 @@ impl Canonicalize {
         at.cx.put(STORE, index, key.clone())?;
         let mut picture = self.picture(&key, at.cx)?.unwrap_or_default();
         picture.mapping = mapping.name.as_str().to_owned();
+        if comes_later(&picture, change) {
+            let value = at.record.value.clone().unwrap_or_default();
+            return Ok(at.cx.put(STORE, held_key(&key, change, at.record), value)?);
+        }
+        if !self.absorb(mapping, table, &id, change, &key, &mut picture, at)? {
+            return Ok(());
+        }
+        self.judge(&key, &mut picture, table == TableRole::Deals, at)
+    }
+
+    /// Takes a row into the picture. False when it says nothing new.
+    #[expect(clippy::too_many_arguments, reason = "a row and its place in the picture")]
+    fn absorb(
+        &self,
+        mapping: &Mapping,
+        table: TableRole,
+        id: &str,
+        change: &RowChange,
+        key: &[u8],
+        picture: &mut DealPicture,
+        at: &mut At<'_, '_>,
+    ) -> Result<bool, Failure> {
         let known = match table {
-            TableRole::DealLineItems => picture.lines.entry(id.clone()).or_default(),
-            TableRole::Milestones => picture.milestones.entry(id.clone()).or_default(),
+            TableRole::DealLineItems => picture.lines.entry(id.to_owned()).or_default(),
+            TableRole::Milestones => picture.milestones.entry(id.to_owned()).or_default(),
             TableRole::Deals | TableRole::Customers | TableRole::Transaction => &mut picture.deal,
         };
         if !learn(known, mapping, table, change) {
-            return Ok(());
+            return Ok(false);
         }
         if table == TableRole::Deals {
-            self.note_identity(&key, &mut picture, change, at);
+            self.note_identity(key, picture, change, at);
         }
         if change.snapshot && mapping.snapshot == Snapshot::Baseline && picture.announced.is_none() {
             picture.baseline = true;
         }
-        self.await_transaction(mapping, &key, &mut picture, change, at)?;
-        self.judge(&key, &mut picture, table == TableRole::Deals, at)
+        self.await_transaction(mapping, key, picture, change, at)?;
+        Ok(true)
+    }
+
+    /// Lets the rows of the next transactions in, one transaction after the other, each judged as a whole, until one is
+    /// not complete.
+    fn release_held(&self, key: &[u8], at: &mut At<'_, '_>) -> Result<(), Failure> {
+        let prefix = held_prefix(key);
+        loop {
+            let Some(mut picture) = self.picture(key, at.cx)? else {
+                return Ok(());
+            };
+            // The transaction that is let in on this round.
+            let mut current = None;
+            let mut own_row = false;
+            for (held, value) in at.cx.range(STORE, &prefix, &after(&prefix), usize::MAX)? {
+                let change = self.schemas.decode_change(&value)?;
+                let Said::Row { table, change: row } = &change.said else {
+                    continue;
+                };
+                let transaction = row.position.transaction.clone();
+                if current.is_some() && transaction != current || comes_later(&picture, row) {
+                    continue;
+                }
+                current = transaction;
+                at.cx.delete(STORE, held)?;
+                let mapping = Mappings::get(&self.mappings.by_source, &change.source)?;
+                let column = id_column(&mapping, *table);
+                if let Some(id) = self.identity(&mapping, *table, &column, row, at)? {
+                    self.absorb(&mapping, *table, &id, row, key, &mut picture, at)?;
+                    own_row |= *table == TableRole::Deals;
+                }
+            }
+            if current.is_none() {
+                return Ok(());
+            }
+            self.judge(key, &mut picture, own_row, at)?;
+            if !picture.open_transactions.is_empty() {
+                return Ok(());
+            }
+        }
     }
 
     /// Under which id the picture knows a row. A line or milestone whose primary key changed stays what it was: its new
@@ -387,6 +448,7 @@ impl Canonicalize {
             if let Some(mut picture) = self.picture(deal, at.cx)? {
                 picture.open_transactions.retain(|open| open != id);
                 self.judge(deal, &mut picture, false, at)?;
+                self.release_held(deal, at)?;
             }
         }
         Ok(())
@@ -630,15 +692,22 @@ impl Canonicalize {
         let Some(mut picture) = self.picture(key, cx)? else {
             return Ok(());
         };
+        let record = timer_record(key, now);
+        let trace = incoming(&record, Trace::of);
+        let mut at = At {
+            record: &record,
+            trace,
+            cx,
+        };
         let mapping = Mappings::get(&self.mappings.by_name, &picture.mapping)?;
         for open in std::mem::take(&mut picture.open_transactions) {
-            cx.delete(STORE, joined(&format!("o {open} "), key))?;
+            at.cx.delete(STORE, joined(&format!("o {open} "), key))?;
         }
         picture.unsettled_since = None;
-        match self.read(&mapping, &tenant_of(key)?, &picture, cx)? {
+        match self.read(&mapping, &tenant_of(key)?, &picture, at.cx)? {
             Ok(Told::Unsettled { why }) => {
                 picture.parked = true;
-                cx.reject(Rejected {
+                at.cx.reject(Rejected {
                     code: "deal_unsettled".to_owned(),
                     message: format!(
                         "deal {} is parked: for {} its rows have not agreed: {why}. It goes on with the next change that makes them agree",
@@ -646,23 +715,13 @@ impl Canonicalize {
                         mapping.settle_timeout,
                     ),
                 });
-                self.keep(key, &picture, cx)
+                self.keep(key, &picture, at.cx)?;
             }
             Ok(Told::Nothing | Told::Terms { .. } | Told::Cancelled(_)) | Err(_) => {
-                let record = timer_record(key, now);
-                let trace = incoming(&record, Trace::of);
-                self.judge(
-                    key,
-                    &mut picture,
-                    false,
-                    &mut At {
-                        record: &record,
-                        trace,
-                        cx,
-                    },
-                )
+                self.judge(key, &mut picture, false, &mut at)?;
             }
         }
+        self.release_held(key, &mut at)
     }
 
     fn picture(&self, key: &[u8], cx: &Context<'_>) -> Result<Option<DealPicture>, Failure> {
@@ -773,6 +832,39 @@ fn timer_record(key: &[u8], now: Timestamp) -> Record {
         value: None,
         headers: Vec::new(),
     }
+}
+
+/// The column that holds a row's own id.
+fn id_column(mapping: &Mapping, table: TableRole) -> String {
+    let column = match (table, &mapping.line, &mapping.milestone) {
+        (TableRole::DealLineItems, Some(columns), _) => &columns.id,
+        (TableRole::Milestones, _, Some(columns)) => &columns.id,
+        _ => &mapping.deal.id,
+    };
+    column.name.clone()
+}
+
+/// Whether a row belongs to another transaction than the one that the deal waits for: it has to wait too, or two changes
+/// of the deal would be seen as one.
+fn comes_later(picture: &DealPicture, change: &RowChange) -> bool {
+    match (&change.position.transaction, picture.open_transactions.is_empty()) {
+        (Some(id), false) => !change.snapshot && !picture.open_transactions.contains(id),
+        (Some(_) | None, _) => false,
+    }
+}
+
+fn held_prefix(key: &[u8]) -> Vec<u8> {
+    [b"h ".as_slice(), key, b" "].concat()
+}
+
+/// Held rows sort as the database ordered them.
+fn held_key(key: &[u8], change: &RowChange, record: &Record) -> Vec<u8> {
+    let mut held = held_prefix(key);
+    for step in change.position.log.map_or([0; 3], |log| log.0) {
+        held.extend_from_slice(&step.max(0).to_be_bytes());
+    }
+    held.extend_from_slice(&record.offset.0.to_be_bytes());
+    held
 }
 
 fn joined(prefix: &str, key: &[u8]) -> Vec<u8> {

@@ -353,6 +353,21 @@ fn push(obligation: &mut Obligation, segment: Segment) {
     if segment.from <= obligation.segments[0].from {
         obligation.start = segment.terms.start;
         obligation.segments.clear();
+        if !segment.offset.is_zero() {
+            // What was caught up on its day is not earned before it.
+            let terms = LineTerms {
+                price: Decimal::ZERO,
+                ..segment.terms.clone()
+            };
+            let (curve, price, offset) = (Curve::NOTHING, Decimal::ZERO, Decimal::ZERO);
+            obligation.segments.push(Segment {
+                curve,
+                price,
+                offset,
+                terms,
+                ..segment.clone()
+            });
+        }
     } else {
         obligation.start = obligation.start.min(segment.terms.start);
     }

@@ -59,6 +59,8 @@ def main():
     wrong += checks.unique(of["journal.entries"], "entry_id")
     wrong += checks.balanced(of["journal.entries"])
     wrong += checks.schedules(of["recognition.schedule"], of["contract.state"])
+    wrong += checks.posted(of["recognition.schedule"], of["journal.entries"], of["contract.state"])
+    wrong += checks.balances(of["journal.entries"], of["contract.state"])
     wrong += checks.against_crm(of["contract.state"], truth)
     wrong += checks.nothing_open(reader.ends(names, True), reader.ends(names, False))
     for letter in letters:

@@ -78,27 +78,19 @@ def current_rows(schedule_records, states):
     return {deal: list(of_deal.values()) for deal, of_deal in rows.items()}
 
 
+def lines(state):
+    """Ids of the deal's lines that the contract knows, those that are gone included."""
+    return {obligation["line_item_id"] for contract in state["contracts"] for obligation in contract["obligations"]}
+
+
 def price(state):
     return sum((contract["transaction_price"] for contract in state["contracts"]), Decimal(0))
 
 
-def current_rows(schedule_records):
-    """The schedule of each deal as its topic defines it: of equal obligation and period, the last row of the deal's highest version."""
-    version, rows = defaultdict(int), defaultdict(dict)
-    for record in schedule_records:
-        row = record.value
-        deal = deal_of(row)
-        if row["version"] > version[deal]:
-            version[deal] = row["version"]
-            rows[deal].clear()
-        if row["version"] == version[deal]:
-            rows[deal][(row["obligation_id"], row["period"])] = row
-    return {deal: list(of_deal.values()) for deal, of_deal in rows.items()}
-
-
 def schedules(schedule_records, state_records):
     """The current schedule of each deal adds up to its transaction price, and each obligation's to its allocation."""
-    schedule, states = current_rows(schedule_records), latest(state_records)
+    states = latest(state_records)
+    schedule = current_rows(schedule_records, states)
     for deal, state in states.items():
         by_obligation = defaultdict(Decimal)
         for row in schedule.get(deal, []):
@@ -114,7 +106,7 @@ def schedules(schedule_records, state_records):
         yield f"{deal} has a schedule and no state"
 
 
-def posted(schedule_records, journal_records):
+def posted(schedule_records, journal_records, state_records):
     """Revenue in the journal is what the current schedule says is posted, for each deal and obligation."""
     booked, planned = defaultdict(Decimal), defaultdict(Decimal)
     for record in journal_records:
@@ -122,7 +114,7 @@ def posted(schedule_records, journal_records):
         for line in entry["lines"]:
             if line["role"].startswith("revenue."):
                 booked[(deal_of(entry), entry["obligation_id"])] += line["credit"] - line["debit"]
-    for deal, rows in current_rows(schedule_records).items():
+    for deal, rows in current_rows(schedule_records, latest(state_records)).items():
         for row in rows:
             if row["posted"]:
                 planned[(deal, row["obligation_id"])] += row["amount"]

@@ -4,8 +4,6 @@
     reader.py dump   --dir DIR TOPIC...     JSON lines: topic, partition, offset, key, headers, value
     reader.py hash   --dir DIR TOPIC...     one line a topic: records, and a hash of the set of (key, value)
     reader.py count  --dir DIR TOPIC...     records by topic, for waiting
-    reader.py check  --dir DIR [--expected FILE] [--prefix PREFIX] [--dead-letters N]
-                                            the books: balanced, complete, each entry once (checks.py)
 
 DIR is the folder of `platform up`; or give --bootstrap and --registry. Only committed records
 are read. `hash` ignores order, partitions and offsets, so two runs with other commit points,
@@ -19,13 +17,7 @@ import signal
 import sys
 from pathlib import Path
 
-import checks
 from topics import Reader, plain
-
-OF_DEALS = ["deal.canonical", "contract.state", "recognition.schedule", "billing.schedule", "journal.entries"]
-INTERNAL = ["crm.changes", "contract.facts"]
-DEAD_LETTERS = "accrue.dead-letters"
-SHOWN_PROBLEMS = 20
 
 
 def add_place(command):
@@ -67,68 +59,17 @@ def as_line(record):
     }
 
 
-def check(reader, given):
-    """Problems by name of the check, and how many records each topic has."""
-    prefix = given.prefix
-    owned = [prefix + topic for topic in [*OF_DEALS, *INTERNAL, DEAD_LETTERS]]
-    by_topic = {topic: [] for topic in owned}
-    for record in reader.read([prefix + topic for topic in [*OF_DEALS, DEAD_LETTERS]]):
-        by_topic[record.topic].append(record)
-    canonical, state, schedule, billing, journal = (by_topic[prefix + topic] for topic in OF_DEALS)
-    of_deals = canonical + state + schedule + billing + journal
-    dead = len(by_topic[prefix + DEAD_LETTERS])
-    found = {
-        "keys name the deal, one partition each": checks.keys(of_deals),
-        "a deal is in the same partition of every topic": checks.together(of_deals),
-        "events are unique": checks.unique(canonical, "event_id"),
-        "entries are unique": checks.unique(journal, "entry_id"),
-        "entries balance": checks.balanced(journal),
-        "schedules add up": checks.schedules(schedule, state),
-        "posted rows are the revenue": checks.posted(schedule, journal),
-        "balances are the journal's": checks.balances(journal, state),
-        "no transaction is open": checks.nothing_open(reader.ends(owned, True), reader.ends(owned, False)),
-        "dead letters": [] if dead == given.dead_letters else [f"{dead}, expected {given.dead_letters}"],
-    }
-    if given.expected:
-        expected = [json.loads(line) for line in Path(given.expected).read_text().splitlines()]
-        found["the CRM's deals are the contracts"] = checks.against_crm(state, expected)
-    return {name: list(problems) for name, problems in found.items()}, {topic: len(rows) for topic, rows in by_topic.items() if rows}
-
-
-def report(found, counts):
-    """Prints each check and its problems; exit code 1 where there is one, or nothing was there to check."""
-    print("records: " + ", ".join(f"{topic} {count}" for topic, count in counts.items()))
-    for name, problems in found.items():
-        print(f"{'FAILED' if problems else 'ok':6}  {name}")
-        for problem in problems[:SHOWN_PROBLEMS]:
-            print(f"        {problem}")
-        if len(problems) > SHOWN_PROBLEMS:
-            print(f"        and {len(problems) - SHOWN_PROBLEMS} more")
-    if not counts:
-        print("FAILED  there is nothing to check")
-    failed = sum(map(bool, found.values())) + (not counts)
-    print(f"{len(found) - failed} passed, {failed} failed")
-    return 1 if failed else 0
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name in ("dump", "hash", "count", "check"):
+    for name in ("dump", "hash", "count"):
         command = commands.add_parser(name)
         add_place(command)
-        if name == "check":
-            command.add_argument("--expected", help="what `crm.py load` printed")
-            command.add_argument("--prefix", default="", help="what all of accrue's topics start with")
-            command.add_argument("--dead-letters", type=int, default=0, help="how many there must be (default 0)")
-        else:
-            command.add_argument("topics", nargs="+", metavar="TOPIC")
+        command.add_argument("topics", nargs="+", metavar="TOPIC")
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `dump | head` ends quietly
     given = parser.parse_args()
     try:
         reader = reader_of(given)
-        if given.command == "check":
-            return report(*check(reader, given))
         records = reader.read(given.topics, decode=given.command == "dump")
     except (RuntimeError, OSError) as error:
         print(f"reader: {error}", file=sys.stderr)

@@ -48,7 +48,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let log = connect::log(&topology)?;
     let (registry, embedded) = connect::registry(&topology)?;
     log.create_topics(&pipeline::topics(&topology))?;
-    let schemas = Arc::new(pipeline::schemas(&topology, registry)?);
+    let schemas = Arc::new(connect::schemas(&topology, &registry)?);
 
     let loaded = load(&topology, log.as_ref())?;
     let stream = pipeline::build(&topology, schemas.clone())?;

@@ -1,0 +1,548 @@
+//! The stages on the embedded log: what a CRM says, record by record, and what becomes of it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use accrue::codec::dead_letter::DeadLetter;
+use accrue::codec::registry::Embedded;
+use accrue::codec::schemas::Schemas;
+use accrue::config::{self, Topology};
+use accrue::pipeline;
+use accrue::revenue::fact::{Body, Fact};
+use accrue::stream::app::{self, Runtime, RuntimeConfig};
+use accrue::stream::log::embedded::EmbeddedLog;
+use accrue::stream::log::{Log, Positions};
+use accrue::stream::metrics::Metrics;
+use accrue::stream::record::{Offset, Outgoing, Partition, Record, Timestamp, Topic, TopicPartition};
+use serde_json::{Value as Json, json};
+
+/// A CRM whose decimals are text, with and without transaction metadata.
+const TOPOLOGY: &str = r#"
+application_id = "test"
+[runtime]
+partitions = 3
+[[source]]
+name = "deals"
+topic = "crm.deals"
+format = "debezium-json"
+mapping = "crm"
+table = "deals"
+[[source]]
+name = "lines"
+topic = "crm.lines"
+format = "debezium-json"
+mapping = "crm"
+table = "deal_line_items"
+[[source]]
+name = "customers"
+topic = "crm.customers"
+format = "debezium-json"
+mapping = "crm"
+table = "customers"
+#TRANSACTIONS
+[[source]]
+name = "events"
+topic = "events"
+format = "canonical-json"
+[mapping.crm]
+tenant = "acme"
+currency = "USD"
+default_line_type = "subscription"
+settle_timeout = "10m"
+[mapping.crm.stages]
+won = "closed"
+cancelled = "cancelled"
+[mapping.crm.deal]
+id = "id"
+stage = "stage"
+amount = "amount"
+currency = "currency"
+contract_start = "start"
+term_months = "months"
+effective_date = "effective"
+customer_id = "customer"
+[mapping.crm.line]
+id = "id"
+deal_id = "deal"
+amount = "amount"
+[mapping.crm.customer]
+id = "id"
+name = "name"
+[tenants.acme]
+functional_currency = "USD"
+"#;
+
+const TRANSACTIONS: &str = r#"
+[[source]]
+name = "transactions"
+topic = "crm.transaction"
+format = "debezium-json"
+mapping = "crm"
+table = "transaction"
+"#;
+
+struct Crm {
+    dir: tempfile::TempDir,
+    log: Arc<EmbeddedLog>,
+    topology: Topology,
+    schemas: Arc<Schemas>,
+    lsn: i64,
+    clock: i64,
+}
+
+impl Crm {
+    fn new(transactions: bool) -> Crm {
+        let text = TOPOLOGY.replace("#TRANSACTIONS", if transactions { TRANSACTIONS } else { "" });
+        let topology = config::parse("test.toml", &text, &|_| None).expect("topology");
+        let dir = tempfile::tempdir().expect("folder");
+        let log = Arc::new(EmbeddedLog::open(&dir.path().join("log"), false).expect("log"));
+        log.create_topics(&pipeline::topics(&topology)).expect("topics");
+        let registry = Arc::new(Embedded::open(&dir.path().join("registry")).expect("registry"));
+        let schemas = Arc::new(pipeline::schemas(&topology, registry).expect("schemas"));
+        Crm {
+            dir,
+            log,
+            topology,
+            schemas,
+            lsn: 1_000,
+            clock: 1_767_225_600_000,
+        }
+    }
+
+    fn send(&mut self, topic: &str, key: Option<Json>, value: Option<Json>) {
+        self.clock += 1_000;
+        self.send_at(topic, key, value, self.clock);
+    }
+
+    fn send_at(&mut self, topic: &str, key: Option<Json>, value: Option<Json>, timestamp: i64) {
+        let mut producer = self.log.producer("crm").expect("producer");
+        producer.begin().expect("begin");
+        producer
+            .send(Outgoing {
+                to: TopicPartition::new(&Topic::new(topic), Partition(0)),
+                timestamp: Timestamp(timestamp),
+                key: key.map(|key| key.to_string().into_bytes()),
+                value: value.map(|value| value.to_string().into_bytes()),
+                headers: Vec::new(),
+            })
+            .expect("send");
+        producer.commit(&Positions::new(), None).expect("commit");
+    }
+
+    /// A change event of transaction `tx`; `after` of `None` is a delete.
+    fn row(&mut self, topic: &str, op: &str, tx: i64, id: &str, after: Option<Json>) {
+        self.lsn += 100;
+        let event = json!({
+            "before": null, "after": after, "op": op, "ts_ms": self.clock,
+            "source": {"connector": "postgresql", "schema": "public", "table": topic, "txId": tx, "lsn": self.lsn,
+                       "ts_ms": self.clock, "snapshot": if op == "r" { "true" } else { "false" }},
+            "transaction": null,
+        });
+        self.send(topic, Some(json!({"id": id})), Some(event));
+    }
+
+    fn deal(&mut self, tx: i64, id: &str, stage: &str, amount: &str) {
+        self.deal_from(tx, id, stage, amount, Json::Null);
+    }
+
+    fn deal_from(&mut self, tx: i64, id: &str, stage: &str, amount: &str, effective: Json) {
+        let after = json!({"id": id, "stage": stage, "amount": amount, "currency": "USD", "start": "2026-02-01",
+                           "months": 12, "effective": effective, "customer": "C-1"});
+        self.row("crm.deals", "u", tx, id, Some(after));
+    }
+
+    fn line(&mut self, tx: i64, id: &str, deal: &str, amount: &str) {
+        let after = json!({"id": id, "deal": deal, "amount": amount});
+        self.row("crm.lines", "u", tx, id, Some(after));
+    }
+
+    fn customer(&mut self) {
+        self.row(
+            "crm.customers",
+            "c",
+            1,
+            "C-1",
+            Some(json!({"id": "C-1", "name": "Globex"})),
+        );
+        self.end(1, 1);
+    }
+
+    fn end(&mut self, tx: i64, events: u64) {
+        if self
+            .topology
+            .sources
+            .iter()
+            .any(|source| source.name.as_str() == "transactions")
+        {
+            let mark = json!({"status": "END", "id": format!("{tx}:{}", self.lsn), "event_count": events,
+                              "data_collections": [], "ts_ms": self.clock});
+            self.send("crm.transaction", Some(json!({"id": tx.to_string()})), Some(mark));
+        }
+    }
+
+    fn fact(&mut self, id: &str, kind: &str, payload: Json) {
+        let event = json!({"event_id": id, "source": "test", "type": kind, "occurred_at": "2026-01-05T00:00:00Z",
+                           "tenant_id": "acme", "payload": payload});
+        self.send("events", None, Some(event));
+    }
+
+    /// Runs the processor until nothing is left, then stops it.
+    fn process(&self) {
+        let stream = pipeline::build(&self.topology, self.schemas.clone()).expect("stream");
+        let shape = stream.shape.clone();
+        let config = RuntimeConfig {
+            threads: 1,
+            state_dir: self.dir.path().join("state"),
+            memory_budget_bytes: 16 << 20,
+            commit_interval: Duration::from_millis(10),
+            max_records_per_commit: 1_000,
+            overlay_max_bytes: 1 << 20,
+            max_task_idle: Duration::from_millis(20),
+            restore_threads: 2,
+            instance: None,
+        };
+        let metrics = Metrics::new(&prometheus::Registry::new()).expect("metrics");
+        let runtime = Runtime::start(stream, self.log.clone(), config, metrics).expect("start");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while app::lag(&shape, self.log.as_ref()).expect("lag") > 0 {
+            assert!(!runtime.is_finished() && Instant::now() < deadline, "not drained");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        runtime.stop();
+        runtime.join().expect("clean end");
+    }
+
+    fn read(&self, topic: &str) -> Vec<Record> {
+        let topic = Topic::new(topic);
+        let count = self.log.partitions(&topic).expect("count").expect("topic");
+        let mut all = Vec::new();
+        for n in 0..count {
+            let mut reader = self
+                .log
+                .reader(&TopicPartition::new(&topic, Partition(n)), Offset(0))
+                .expect("reader");
+            loop {
+                let records = reader.read(Duration::ZERO).expect("read");
+                if records.is_empty() {
+                    break;
+                }
+                all.extend(records);
+            }
+        }
+        all
+    }
+
+    /// What was announced: type and amount.
+    fn announced(&self) -> Vec<String> {
+        let records = self.read("deal.canonical");
+        let facts = records.iter().map(|record| {
+            self.schemas
+                .decode_deal_event(record.value.as_deref().unwrap())
+                .expect("fact")
+        });
+        facts.map(|fact| said(&fact)).collect()
+    }
+
+    fn letters(&self) -> Vec<DeadLetter> {
+        let records = self.read("accrue.dead-letters");
+        records
+            .iter()
+            .map(|record| {
+                self.schemas
+                    .decode_dead_letter(record.value.as_deref().unwrap())
+                    .expect("letter")
+            })
+            .collect()
+    }
+
+    fn codes(&self) -> Vec<String> {
+        self.letters().into_iter().map(|letter| letter.code).collect()
+    }
+}
+
+fn said(fact: &Fact) -> String {
+    match &fact.body {
+        Body::DealClosed(deal) | Body::DealAmended(deal) | Body::DealRenewed(deal) => {
+            let lines: Vec<String> = deal
+                .lines
+                .iter()
+                .map(|line| format!("{}={}", line.id, line.amount.normalize()))
+                .collect();
+            format!(
+                "{} {} [{}]",
+                fact.body.type_name(),
+                deal.amount.normalize(),
+                lines.join(" ")
+            )
+        }
+        _ => fact.body.type_name().to_owned(),
+    }
+}
+
+#[test]
+fn a_deal_is_announced_once_its_rows_agree() {
+    let mut crm = Crm::new(false);
+    crm.line(5, "L1", "D1", "700");
+    crm.deal(5, "D1", "won", "1200");
+    crm.process();
+    assert_eq!(
+        crm.announced(),
+        Vec::<String>::new(),
+        "a line and the customer are missing"
+    );
+    crm.line(5, "L2", "D1", "500");
+    crm.process();
+    assert_eq!(crm.announced(), Vec::<String>::new(), "the customer is missing");
+    crm.customer();
+    crm.process();
+    assert_eq!(crm.announced(), ["deal.closed 1200 [L1=700 L2=500]"]);
+    assert_eq!(crm.codes(), Vec::<String>::new());
+}
+
+#[test]
+fn what_changes_nothing_announces_nothing() {
+    let mut crm = Crm::new(false);
+    crm.customer();
+    crm.line(5, "L1", "D1", "1200");
+    crm.deal(5, "D1", "won", "1200");
+    crm.process();
+    // The same rows by a snapshot, a customer's new name, a stage nobody mapped, a key change of the line, and a tombstone.
+    let after = json!({"id": "L1", "deal": "D1", "amount": "1200"});
+    crm.row("crm.lines", "r", 6, "L1", Some(after));
+    crm.row(
+        "crm.customers",
+        "u",
+        7,
+        "C-1",
+        Some(json!({"id": "C-1", "name": "Globex, Inc."})),
+    );
+    crm.send("crm.deals", Some(json!({"id": "D1"})), None);
+    crm.process();
+    assert_eq!(crm.announced(), ["deal.closed 1200 [L1=1200]"]);
+    // An older change of the row, delivered again, does not undo the newer one.
+    crm.line(8, "L1", "D1", "1500");
+    crm.deal(8, "D1", "won", "1500");
+    let (lsn, newest) = (crm.lsn, 1_100);
+    crm.lsn = newest;
+    crm.line(5, "L1", "D1", "1200");
+    crm.lsn = lsn;
+    crm.process();
+    assert_eq!(
+        crm.announced(),
+        ["deal.closed 1200 [L1=1200]", "deal.amended 1500 [L1=1500]"]
+    );
+    assert_eq!(crm.codes(), Vec::<String>::new());
+}
+
+#[test]
+fn transactions_are_seen_one_by_one_though_their_rows_arrive_together() {
+    let mut crm = Crm::new(true);
+    crm.customer();
+    // Rows of three transactions arrive before the end of the first.
+    crm.deal(5, "D1", "won", "1200");
+    crm.line(5, "L1", "D1", "1200");
+    crm.deal_from(6, "D1", "won", "1500", json!("2026-05-01"));
+    crm.line(6, "L1", "D1", "1500");
+    crm.deal_from(7, "D1", "cancelled", "1500", json!("2026-09-01"));
+    crm.process();
+    assert_eq!(crm.announced(), Vec::<String>::new());
+    crm.end(5, 2);
+    crm.process();
+    assert_eq!(crm.announced(), ["deal.closed 1200 [L1=1200]"]);
+    crm.end(7, 1);
+    crm.end(6, 2);
+    crm.process();
+    assert_eq!(
+        crm.announced(),
+        [
+            "deal.closed 1200 [L1=1200]",
+            "deal.amended 1500 [L1=1500]",
+            "deal.cancelled"
+        ]
+    );
+}
+
+#[test]
+fn a_missing_end_of_transaction_holds_a_deal_only_for_its_time() {
+    let mut crm = Crm::new(true);
+    crm.customer();
+    crm.deal(5, "D1", "won", "1200");
+    crm.line(5, "L1", "D1", "1200");
+    crm.process();
+    assert_eq!(crm.announced(), Vec::<String>::new());
+    crm.clock += 11 * 60 * 1_000;
+    crm.fact("tick", "clock.ticked", json!({"date": "2026-01-02"}));
+    crm.process();
+    assert_eq!(crm.announced(), ["deal.closed 1200 [L1=1200]"]);
+}
+
+#[test]
+fn a_deal_that_does_not_add_up_is_parked_visibly_and_resumes() {
+    let mut crm = Crm::new(false);
+    crm.customer();
+    crm.deal(5, "D1", "won", "1300");
+    crm.line(5, "L1", "D1", "1200");
+    crm.process();
+    crm.clock += 11 * 60 * 1_000;
+    crm.fact("tick", "clock.ticked", json!({"date": "2026-01-02"}));
+    crm.process();
+    assert_eq!(crm.codes(), ["deal_unsettled"]);
+    assert!(
+        crm.letters()[0].message.contains("add up to 1200, its amount is 1300"),
+        "{}",
+        crm.letters()[0].message
+    );
+    crm.line(6, "L2", "D1", "100");
+    crm.process();
+    assert_eq!(crm.announced(), ["deal.closed 1300 [L1=1200 L2=100]"]);
+}
+
+#[test]
+fn a_line_is_deleted_by_its_own_key_alone() {
+    let mut crm = Crm::new(false);
+    crm.customer();
+    crm.deal(5, "D1", "won", "1200");
+    crm.line(5, "L1", "D1", "700");
+    crm.line(5, "L2", "D1", "500");
+    crm.row("crm.lines", "d", 6, "L2", None);
+    crm.deal_from(6, "D1", "won", "700", json!("2026-05-01"));
+    crm.process();
+    assert_eq!(
+        crm.announced(),
+        ["deal.closed 1200 [L1=700 L2=500]", "deal.amended 700 [L1=700]"]
+    );
+}
+
+#[test]
+fn what_people_must_decide_is_a_dead_letter_and_the_books_stand() {
+    let mut crm = Crm::new(false);
+    crm.customer();
+    crm.deal(5, "D1", "won", "1200");
+    crm.line(5, "L1", "D1", "1200");
+    crm.row("crm.deals", "d", 6, "D1", None);
+    crm.lsn += 100;
+    let truncate = json!({"before": null, "after": null, "op": "t", "ts_ms": 1, "transaction": null,
+                          "source": {"connector": "postgresql", "schema": "public", "table": "deals", "txId": 7, "lsn": crm.lsn}});
+    crm.send("crm.deals", None, Some(truncate));
+    crm.process();
+    let codes: BTreeSet<String> = crm.codes().into_iter().collect();
+    assert_eq!(
+        codes,
+        BTreeSet::from(["deal_deleted".to_owned(), "table_truncated".to_owned()])
+    );
+    assert_eq!(crm.announced(), ["deal.closed 1200 [L1=1200]"]);
+}
+
+#[test]
+fn bad_records_become_dead_letters_with_everything_about_them() {
+    let mut crm = Crm::new(false);
+    crm.send("crm.deals", Some(json!({"id": "D9"})), Some(json!("not a change")));
+    crm.fact(
+        "bad-amount",
+        "deal.closed",
+        json!({"deal_id": "D2", "amount": -5, "currency": "USD", "term_months": 12, "contract_start": "2026-02-01"}),
+    );
+    crm.fact(
+        "bad-sum",
+        "deal.closed",
+        json!({"deal_id": "D3", "amount": 10, "currency": "USD", "term_months": 12,
+        "contract_start": "2026-02-01", "line_items": [{"id": "l", "type": "subscription", "amount": 9}]}),
+    );
+    crm.fact(
+        "good",
+        "deal.closed",
+        json!({"deal_id": "D4", "amount": 10, "currency": "USD", "term_months": 12, "contract_start": "2026-02-01"}),
+    );
+    crm.process();
+    let letters = crm.letters();
+    let told: BTreeSet<(String, u64, String)> = letters
+        .iter()
+        .map(|l| (l.topic.clone(), l.offset, l.code.clone()))
+        .collect();
+    assert_eq!(
+        told,
+        BTreeSet::from([
+            ("crm.deals".to_owned(), 0, "not_debezium".to_owned()),
+            ("events".to_owned(), 0, "invalid_amount".to_owned()),
+            ("events".to_owned(), 1, "lines_do_not_add_up".to_owned()),
+        ])
+    );
+    assert!(
+        letters
+            .iter()
+            .all(|letter| letter.stage == "rekey" && letter.value.is_some())
+    );
+    assert_eq!(crm.announced().len(), 1, "the partition goes on");
+}
+
+#[test]
+fn reference_facts_reach_every_partition_and_a_missing_rate_only_parks() {
+    let mut crm = Crm::new(false);
+    for n in 0..12 {
+        crm.fact(
+            &format!("e{n}"),
+            "deal.closed",
+            json!({"deal_id": format!("D{n}"), "amount": 1200, "currency": "EUR", "term_months": 12, "contract_start": "2026-02-01"}),
+        );
+    }
+    crm.fact("tick", "clock.ticked", json!({"date": "2026-03-01"}));
+    crm.process();
+    assert_eq!(crm.read("journal.entries").len(), 0, "no rate, no entry");
+    crm.fact(
+        "fx",
+        "fx.rate",
+        json!({"base": "EUR", "quote": "USD", "date": "2026-02-01", "rate": "1.10"}),
+    );
+    crm.fact(
+        "fx2",
+        "fx.rate",
+        json!({"base": "EUR", "quote": "USD", "date": "2026-02-28", "rate": "1.12"}),
+    );
+    crm.process();
+    let entries = crm.read("journal.entries");
+    let deals: BTreeSet<_> = entries.iter().filter_map(|entry| entry.key.clone()).collect();
+    assert_eq!(deals.len(), 12, "each deal resumed by itself");
+    assert_eq!(
+        crm.read("contract.facts")
+            .iter()
+            .filter(|r| r.header("ce_id") == Some(b"fx"))
+            .count(),
+        3
+    );
+    for name in [
+        "ce_specversion",
+        "ce_id",
+        "ce_source",
+        "ce_type",
+        "ce_time",
+        "ce_tenantid",
+        "traceparent",
+    ] {
+        assert!(entries.iter().all(|entry| entry.header(name).is_some()), "{name}");
+    }
+}
+
+#[test]
+fn a_tick_over_many_contracts_posts_each_once() {
+    let mut crm = Crm::new(false);
+    for n in 0..900 {
+        crm.fact(
+            &format!("e{n}"),
+            "deal.closed",
+            json!({"deal_id": format!("D{n}"), "amount": 1200, "currency": "USD", "term_months": 12, "contract_start": "2026-02-01",
+                   "billing_cycle": "monthly"}),
+        );
+    }
+    crm.fact("tick", "clock.ticked", json!({"date": "2026-03-02"}));
+    crm.fact("again", "clock.ticked", json!({"date": "2026-03-02"}));
+    crm.process();
+    // For each deal: the invoices of February and March, and February's revenue.
+    let ids: BTreeSet<_> = crm
+        .read("journal.entries")
+        .iter()
+        .map(|r| r.header("ce_id").map(<[u8]>::to_vec))
+        .collect();
+    assert_eq!(ids.len(), 2_700);
+    assert_eq!(crm.read("journal.entries").len(), 2_700);
+}
