@@ -15,7 +15,7 @@ use super::schemas::{Product, Schemas};
 use super::wire::{Amount, Day, Fixed, Instant, Rate};
 use super::{DecodeError, Refused};
 use crate::revenue::contract::{BillingRow, Decision, ScheduleRow};
-use crate::revenue::fact::{Body, Deal};
+
 use crate::revenue::ids::{ContractId, DealId, EntryId, EventId, LineId, ObligationId, TenantId};
 use crate::revenue::journal::{EntryLine, JournalEntry, Kind};
 use crate::revenue::ledger::Role;
@@ -201,7 +201,7 @@ impl<'a> From<&'a Decision> for StateWire<'a> {
             .history
             .iter()
             .rev()
-            .find_map(|(event, _)| terms(&fact(event)?.body));
+            .find_map(|(event, _)| fact(event)?.body.terms());
         StateWire {
             tenant_id: view.tenant.as_str().into(),
             deal_id: view.deal.as_str().into(),
@@ -262,24 +262,6 @@ impl<'a> From<&'a Decision> for StateWire<'a> {
             schedule_revision: i64::from(contract.schedule_revision),
             billing_revision: i64::from(contract.billing_revision),
         }
-    }
-}
-
-fn terms(body: &Body) -> Option<&Deal> {
-    match body {
-        Body::DealClosed(deal) | Body::DealAmended(deal) | Body::DealRenewed(deal) => Some(deal),
-        Body::DealCancelled(_)
-        | Body::MilestoneAccepted(_)
-        | Body::DeliveryRecorded(_)
-        | Body::ProgressMeasured(_)
-        | Body::UsageReported(_)
-        | Body::CreditGranted(_)
-        | Body::PaymentReceived(_)
-        | Body::FxRate(_)
-        | Body::AccountMapped(_)
-        | Body::PeriodClosed(_)
-        | Body::PeriodReopened(_)
-        | Body::ClockTicked(_) => None,
     }
 }
 

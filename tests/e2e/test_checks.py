@@ -29,8 +29,8 @@ STATE = OF_DEAL | {
         {
             "transaction_price": amount("100.00"),
             "obligations": [
-                {"obligation_id": "o-1", "allocated": amount("70.00")},
-                {"obligation_id": "o-2", "allocated": amount("30.00")},
+                {"obligation_id": "o-1", "line_item_id": "l-1", "allocated": amount("70.00")},
+                {"obligation_id": "o-2", "line_item_id": "l-2", "allocated": amount("30.00")},
             ],
         }
     ],
