@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Checks what Accrue wrote against the CRM's truth, from the outside.
 
-    check.py --dir DIR --truth FILE [--prefix finance.]
+    check.py --dir DIR --truth FILE [--prefix finance.] [--every-change]
 
 DIR is the folder of `platform up`, FILE what `crm.py load` printed: one deal a line. Prints what it saw, then what is
 wrong, one sentence a line. Exit codes: 0 all is well, 1 something is wrong, 2 nothing to check.
@@ -33,6 +33,7 @@ def main():
     parser.add_argument("--dir", required=True)
     parser.add_argument("--truth", required=True)
     parser.add_argument("--prefix", default="")
+    parser.add_argument("--every-change", action="store_true", help="no two committed changes of a deal may be merged into one")
     given = parser.parse_args()
     env = dict(line.split("=", 1) for line in (Path(given.dir) / "env").read_text().splitlines())
     reader = Reader(env["KAFKA_BOOTSTRAP"], env["REGISTRY_URL"])
@@ -62,6 +63,8 @@ def main():
     wrong += checks.posted(of["recognition.schedule"], of["journal.entries"], of["contract.state"])
     wrong += checks.balances(of["journal.entries"], of["contract.state"])
     wrong += checks.against_crm(of["contract.state"], truth)
+    if given.every_change:
+        wrong += checks.every_change(of["contract.state"], truth)
     wrong += checks.nothing_open(reader.ends(names, True), reader.ends(names, False))
     for letter in letters:
         wrong.append(f"{letter.where()}: dead letter {letter.value['code']}: {letter.value['message']}")

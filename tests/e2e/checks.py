@@ -176,6 +176,17 @@ def against_crm(state_records, expected):
         yield f"{deal} is not in the CRM"
 
 
+def every_change(state_records, expected):
+    """Each signature, amendment and cancellation that the CRM committed is a change of terms of its own, none merged."""
+    states = latest(state_records)
+    for crm in expected:
+        state = states.get(deal_of(crm))
+        if crm["signed"] and state is not None:
+            committed = 1 + crm["amendments"] + (crm["stage"] == CANCELLED)
+            if state["version"] != committed:
+                yield f"{deal_of(crm)}: the CRM committed {committed} changes of terms, the contract saw {state['version']}"
+
+
 def nothing_open(committed, uncommitted):
     """A reader of committed records is told the same end as any other: no transaction is left open."""
     for place, end in uncommitted.items():

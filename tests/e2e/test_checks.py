@@ -110,6 +110,31 @@ class Checks(unittest.TestCase):
         self.good(checks.against_crm([record("s", ended)], [CRM | {"stage": "cancelled", "amount": "120"}]))
         self.bad(checks.against_crm([record("s", ended)], [CRM | {"stage": "cancelled", "amount": "90"}]), "more than was sold")
 
+    def test_every_change(self):
+        twice = CRM | {"amendments": 1}
+        self.good(checks.every_change([record("s", STATE | {"version": 2})], [twice]))
+        self.bad(checks.every_change([record("s", STATE | {"version": 1})], [twice]), "committed 2", "saw 1")
+        self.bad(checks.every_change([record("s", STATE | {"version": 2})], [twice | {"stage": "cancelled"}]), "committed 3")
+
+    def test_posted_and_balances(self):
+        revenue = {"role": "revenue.setup", "debit": amount("0"), "credit": amount("30")}
+        liability = {"role": "contract_liability", "debit": amount("30"), "credit": amount("0")}
+        entry = record("j", OF_DEAL | {"obligation_id": "o-2", "lines": [revenue, liability]})
+        rows = [record("r", row | {"posted": row["obligation_id"] == "o-2"}) for row in SCHEDULE]
+        state = STATE | {
+            "balances": {
+                "receivable": amount("0"),
+                "contract_asset": amount("30"),
+                "contract_liability": amount("0"),
+                "recognised": amount("30"),
+            }
+        }
+        self.good(checks.posted(rows, [entry], [record("s", STATE)]))
+        self.bad(checks.posted(rows, [], [record("s", STATE)]), "o-2", "no revenue")
+        self.bad(checks.posted(rows, [entry, entry], [record("s", STATE)]), "revenue of 60")
+        self.good(checks.balances([entry], [record("s", state)]))
+        self.assertEqual(len(list(checks.balances([entry, entry], [record("s", state)]))), 2)  # position, recognised
+
     def test_nothing_open(self):
         self.good(checks.nothing_open({("t", 0): 5}, {("t", 0): 5}))
         self.bad(checks.nothing_open({("t", 0): 4}, {("t", 0): 5}), "open")

@@ -135,7 +135,8 @@ impl Fold<'_> {
         }
         let billed = self.billed_before(Date::MAX);
         let credited = match refund {
-            Refund::Unused => unused,
+            // Not more than what is still billed: a credit granted for the days now unused has paid part of it back.
+            Refund::Unused => unused.min(billed).max(Decimal::ZERO),
             Refund::None => Decimal::ZERO,
             Refund::Amount(amount) => amount.min(billed).max(Decimal::ZERO),
         };

@@ -1,0 +1,107 @@
+//! The quick start as a newcomer runs it: once, again, and killed at any moment.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use accrue::stream::log::Log;
+use accrue::stream::log::embedded::EmbeddedLog;
+use accrue::stream::record::{Offset, Partition, TopicPartition};
+
+fn quickstart(dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_accrue"));
+    command.arg("quickstart").arg("--dir").arg(dir).stderr(Stdio::piped());
+    command
+}
+
+fn finish(dir: &Path) -> String {
+    let out = quickstart(dir).output().expect("quickstart");
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(out.status.success(), "{text}\n{}", String::from_utf8_lossy(&out.stderr));
+    text
+}
+
+/// For each topic we write, how often each (key, value, trace) is there.
+type Books = BTreeMap<String, BTreeMap<(Vec<u8>, Vec<u8>, Vec<u8>), usize>>;
+
+fn books(dir: &Path) -> Books {
+    let log = EmbeddedLog::open(&dir.join("log"), false).expect("log");
+    let mut books = Books::new();
+    for (topic, bounds) in log.topics() {
+        // Changelogs are written once per key and commit, so they depend on where commits fell.
+        if topic.as_str().ends_with("-changelog") {
+            continue;
+        }
+        let held = books.entry(topic.to_string()).or_default();
+        for n in 0..bounds.len() as u32 {
+            let mut reader = log
+                .reader(&TopicPartition::new(&topic, Partition(n)), Offset(0))
+                .expect("reader");
+            loop {
+                let records = reader.read(Duration::ZERO).expect("read");
+                if records.is_empty() {
+                    break;
+                }
+                for record in records {
+                    let trace = record.header("traceparent").unwrap_or_default().to_vec();
+                    let key = record.key.unwrap_or_default();
+                    *held.entry((key, record.value.unwrap_or_default(), trace)).or_default() += 1;
+                }
+            }
+        }
+    }
+    books
+}
+
+#[test]
+fn it_shows_the_books_and_a_second_run_changes_nothing() {
+    let dir = tempfile::tempdir().expect("folder");
+    let first = finish(dir.path());
+    for wanted in [
+        "What came in",
+        "What came out",
+        "deal.canonical",
+        "records that could not be used",
+        "Deferred revenue, EUR of acme-corp",
+        "explained",
+        "ASC 606",
+        "Where it lies",
+    ] {
+        assert!(first.contains(wanted), "{wanted} is missing:\n{first}");
+    }
+    let before = books(dir.path());
+    let second = finish(dir.path());
+    assert!(second.starts_with("Resumed"), "{second}");
+    assert_eq!(books(dir.path()), before);
+    // All but the first line is the same.
+    let rest = |text: &str| text.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(rest(&first), rest(&second));
+}
+
+#[test]
+fn killed_again_and_again_it_ends_with_the_same_books() {
+    let calm = tempfile::tempdir().expect("folder");
+    let began = Instant::now();
+    finish(calm.path());
+    let whole = began.elapsed();
+    let wanted = books(calm.path());
+
+    let dir = tempfile::tempdir().expect("folder");
+    let mut cut_short = 0;
+    for life in [20, 35, 50, 30, 45, 25, 40] {
+        let mut child = quickstart(dir.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("quickstart");
+        std::thread::sleep(whole * life / 100);
+        if child.try_wait().expect("wait").is_none() {
+            child.kill().expect("kill");
+            cut_short += 1;
+        }
+        child.wait().expect("wait");
+    }
+    assert!(cut_short > 0, "at least one run was killed before its end");
+    finish(dir.path());
+    assert_eq!(books(dir.path()), wanted);
+}
