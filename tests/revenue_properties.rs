@@ -2,6 +2,13 @@
 //!
 //! A history is one deal with lines of every method, on awkward days, in currencies of 0, 2 and 3 decimals, followed by
 //! any changes, measurements, credits and payments. Facts that do not fit are rejected; the properties hold all the same.
+//!
+//! A run is the same every time: the seed is fixed, so that a build never fails by chance, and the cases that once failed
+//! (`revenue_properties.proptest-regressions`) come first. To look for new ones, take another seed and more cases:
+//!
+//! ```text
+//! PROPTEST_RNG_SEED=$RANDOM PROPTEST_CASES=3000 cargo test --release --test revenue_properties
+//! ```
 
 use std::collections::BTreeMap;
 
@@ -16,7 +23,17 @@ use accrue::revenue::policy::*;
 use accrue::revenue::reference::{Settings, Tenant};
 use jiff::civil::Date;
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use serde_json::{Value, json};
+
+/// The environment overrides both, as the module says.
+fn repeatable() -> ProptestConfig {
+    ProptestConfig {
+        cases: 256,
+        rng_seed: RngSeed::Fixed(606),
+        ..ProptestConfig::default()
+    }
+}
 
 /// Days on which anchors, leap years and month ends go wrong.
 const STARTS: &[&str] = &[
@@ -383,7 +400,7 @@ fn assert_sound(report: &Report) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+    #![proptest_config(repeatable())]
 
     #[test]
     fn every_check_holds_on_every_day(history in history(), as_of in prop::sample::select(vec![
@@ -537,7 +554,7 @@ fn rows(report: &Report) -> Vec<(String, String)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+    #![proptest_config(repeatable())]
 
     #[test]
     fn an_amendment_and_its_undo_restore_schedule_and_invoices((deal, tenant, day, units) in plain_deal()) {

@@ -8,10 +8,13 @@ use anyhow::Context as _;
 
 use super::{Failure, TopologyFile, connect};
 use crate::codec::registry::serve;
+use crate::config::{Input, Topology};
 use crate::observe::{logs, server};
 use crate::pipeline;
 use crate::stream::app::Runtime;
+use crate::stream::log::Log;
 use crate::stream::metrics::Metrics;
+use crate::stream::record::Topic;
 
 pub fn run(file: &TopologyFile) -> Result<(), Failure> {
     logs::init("info");
@@ -24,6 +27,7 @@ pub fn run(file: &TopologyFile) -> Result<(), Failure> {
         // One process has everything: what is missing is made.
         log.create_topics(&pipeline::topics(&topology))?;
     }
+    warn_of_lost_order(&topology, log.as_ref())?;
     let stream = pipeline::build(&topology, schemas)?;
     let metrics = prometheus::Registry::new();
     let runtime = Arc::new(Runtime::start(
@@ -65,6 +69,23 @@ pub fn run(file: &TopologyFile) -> Result<(), Failure> {
     runtime.stop();
     runtime.join()?;
     tracing::info!("stopped");
+    Ok(())
+}
+
+/// The rows of one transaction are in the topics of several tables. One task reads all topics' partitions of one number,
+/// oldest record first; rows that are spread over several partitions are read by tasks that do not wait for one another.
+fn warn_of_lost_order(topology: &Topology, log: &dyn Log) -> Result<(), Failure> {
+    for source in &topology.sources {
+        let topic = Topic::new(source.topic.as_str());
+        let partitions = log.partitions(&topic)?.unwrap_or(1);
+        if let (Input::Debezium { .. }, true) = (&source.input, partitions > 1) {
+            tracing::warn!(
+                topic = topic.as_str(),
+                partitions,
+                "change topics with several partitions lose the order of a transaction's rows: two changes of a deal may be seen as one. Give them one partition each (Debezium's default)"
+            );
+        }
+    }
     Ok(())
 }
 

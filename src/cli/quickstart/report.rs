@@ -69,8 +69,11 @@ pub fn print(run: &Run<'_>) -> Result<(), anyhow::Error> {
         "facts",
         deal_facts.iter().map(|fact| fact.body.type_name()),
     );
+    // Compacted: what counts is the latest state of each deal.
+    let states = read(run.log, out.contract_state.as_str())?;
+    let deals: BTreeSet<_> = states.iter().filter_map(|record| record.key.as_deref()).collect();
+    println!("  {:<28} {:>6} deals", out.contract_state.as_str(), deals.len());
     for (topic, what) in [
-        (&out.contract_state, "contract states"),
         (&out.recognition_schedule, "rows of schedule versions"),
         (&out.billing_schedule, "planned invoices"),
     ] {

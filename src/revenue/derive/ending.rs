@@ -163,6 +163,7 @@ impl Fold<'_> {
         } else {
             LumpReason::Refund
         };
+        let kept = kept - self.make_good(fact, from, kept);
         // What was forfeited belongs to what ended; what is refunded beyond the unused part, to all that was earned.
         let over: Vec<usize> = match stopped.is_empty() || kept < Decimal::ZERO {
             true => (0..self.wanted.obligations.len()).collect(),
@@ -181,6 +182,20 @@ impl Fold<'_> {
             // What found no price left then finds none now: the rest of it was refunded just above.
             let _nothing_left = self.grant(&event, &credit);
         }
+    }
+
+    /// A line credited by more than it turns out to have earned takes back the excess from what is kept, before anything
+    /// is forfeited. Returns how much.
+    fn make_good(&mut self, fact: &Fact, from: Date, kept: Decimal) -> Decimal {
+        let excess = |it: &Obligation| -> Decimal {
+            let lumps: Decimal = it.lumps.iter().map(|lump| lump.amount).sum();
+            (-it.level_before(from) - lumps).max(Decimal::ZERO)
+        };
+        let all: Vec<usize> = (0..self.wanted.obligations.len()).collect();
+        let most: Decimal = self.wanted.obligations.iter().map(excess).sum();
+        let amount = most.min(kept).max(Decimal::ZERO);
+        self.lump(&all, from, amount, LumpReason::Forfeit, &fact.event_id, excess);
+        amount
     }
 
     pub(super) fn credit(&mut self, fact: &Fact, it: &Credit) -> Result<(), Rejection> {
