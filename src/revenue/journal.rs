@@ -280,7 +280,9 @@ impl Books<'_> {
         let mut hash = Sha256::new();
         let sequence = movement.sequence.to_string();
         let date = movement.key.date.to_string();
-        for part in [
+        // One event may take back what several facts booked on one day: each is an entry of its own.
+        let of = movement.key.fact.as_ref().filter(|fact| **fact != movement.cause);
+        let parts = [
             self.tenant.as_str(),
             self.deal.as_str(),
             movement.contract.as_str(),
@@ -290,7 +292,8 @@ impl Books<'_> {
             &date,
             movement.cause.as_str(),
             &sequence,
-        ] {
+        ];
+        for part in parts.into_iter().chain(of.map(EventId::as_str)) {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
         }

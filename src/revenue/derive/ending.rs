@@ -184,18 +184,26 @@ impl Fold<'_> {
         }
     }
 
-    /// A line credited by more than it turns out to have earned takes back the excess from what is kept, before anything
-    /// is forfeited. Returns how much.
+    /// An ended line that was credited by more than it turns out to have earned takes back the excess: from what is
+    /// kept, before anything is forfeited, then from the other lines, whose credit it was. Returns how much was kept.
     fn make_good(&mut self, fact: &Fact, from: Date, kept: Decimal) -> Decimal {
-        let excess = |it: &Obligation| -> Decimal {
-            let lumps: Decimal = it.lumps.iter().map(|lump| lump.amount).sum();
-            (-it.level_before(from) - lumps).max(Decimal::ZERO)
+        let net = |it: &Obligation| it.level_before(from) + it.lumps.iter().map(|lump| lump.amount).sum::<Decimal>();
+        let ended = |it: &Obligation| it.end < from || it.stop.is_some_and(|stop| stop <= from);
+        let excess = |it: &Obligation| match ended(it) {
+            true => (-net(it)).max(Decimal::ZERO),
+            false => Decimal::ZERO,
         };
-        let all: Vec<usize> = (0..self.wanted.obligations.len()).collect();
-        let most: Decimal = self.wanted.obligations.iter().map(excess).sum();
-        let amount = most.min(kept).max(Decimal::ZERO);
-        self.lump(&all, from, amount, LumpReason::Forfeit, &fact.event_id, excess);
-        amount
+        let (owed, able): (Vec<usize>, Vec<usize>) = (0..self.wanted.obligations.len())
+            .filter(|at| ended(&self.wanted.obligations[*at]))
+            .partition(|at| net(&self.wanted.obligations[*at]) < Decimal::ZERO);
+        let all: Decimal = self.wanted.obligations.iter().map(excess).sum();
+        let others: Decimal = able.iter().map(|at| net(&self.wanted.obligations[*at])).sum();
+        let from_kept = all.min(kept.max(Decimal::ZERO));
+        let from_others = (all - from_kept).min(others);
+        let (event, reason) = (&fact.event_id, LumpReason::Forfeit);
+        self.lump(&owed, from, from_kept + from_others, reason, event, excess);
+        self.lump(&able, from, -from_others, LumpReason::Credit, event, net);
+        from_kept
     }
 
     pub(super) fn credit(&mut self, fact: &Fact, it: &Credit) -> Result<(), Rejection> {
