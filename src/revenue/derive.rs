@@ -19,7 +19,8 @@
 //! the unused part. What is billed and not refunded is earned when the contract ends (no promise is left, ASC
 //! 606-10-25-8); what is earned and not billed is invoiced then. A credit stops at what was billed; one whose reason
 //! names a past shortcoming takes back earned price, any other lowers the price of what remains. An amendment states the
-//! price before credits, and is refused where more was credited than it would cost.
+//! price before credits, and is refused where more was credited than it would cost. A cancellation credits no more than
+//! is billed and not yet credited; a line credited by more than it turns out to have earned gives the excess to the others.
 
 mod amend;
 mod ending;

@@ -263,7 +263,14 @@ pub fn credit(obligation: &mut Obligation, day: Date, amount: Decimal, past: boo
                 .iter()
                 .filter(|(date, ..)| *date >= day)
                 .map(|(_, amount, _)| amount);
-            (remaining(obligation, price, day) - same_day.sum::<Decimal>()).max(Decimal::ZERO)
+            // A catch-up of the same day has already moved price between what is earned and what remains.
+            let caught_up = obligation
+                .lumps
+                .iter()
+                .filter(|lump| lump.reason == LumpReason::CatchUp && lump.date >= day)
+                .map(|lump| lump.amount);
+            let taken = same_day.sum::<Decimal>() + caught_up.sum::<Decimal>();
+            (remaining(obligation, price, day) - taken).max(Decimal::ZERO)
         }
     };
     let lowered = (amount - now).min(left);
