@@ -10,6 +10,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use accrue::stream::log::kafka::{KafkaLog, KafkaTimeouts};
+use accrue::stream::log::{Log, Positions};
+use accrue::stream::record::{Header, Outgoing, Partition, Timestamp, Topic, TopicPartition};
+
 /// How long anything may take before the test fails.
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -411,4 +415,80 @@ fn nobody_home() {
     assert_eq!(out.status.code(), Some(1), "{words}");
     assert!(words.contains("127.0.0.1:1"), "{words}");
     assert!(began.elapsed() < Duration::from_secs(60), "the waits are bounded");
+}
+
+/// What cannot be used is in the dead letters, whole, and an outsider can read it there. Runs last: the bad records stay in
+/// the topic that all installations read.
+#[test]
+#[ignore = "needs real servers: make test"]
+fn unusable_records_are_dead_letters() {
+    let platform = Platform::get();
+    let books = Installation::new(&platform, "books-bad", "plain", "debezium-json");
+    books.apply();
+    let log = KafkaLog::connect(
+        BTreeMap::from([("bootstrap.servers".to_owned(), platform.env["KAFKA_BOOTSTRAP"].clone())]),
+        KafkaTimeouts {
+            transaction: Duration::from_secs(10),
+            session: Duration::from_secs(15),
+        },
+        Duration::from_secs(30),
+        &|message| eprintln!("{message}"),
+    )
+    .expect("broker");
+    let mut producer = log.producer("bad-records").expect("producer");
+    producer.begin().expect("begin");
+    let event = |id: &str, payload: &str| {
+        format!(
+            r#"{{"event_id":"{id}","source":"test","type":"deal.closed","occurred_at":"2026-01-05T00:00:00Z","tenant_id":"bad","payload":{payload}}}"#
+        )
+    };
+    for value in [
+        "not JSON at all".to_owned(),
+        event(
+            "no-currency",
+            r#"{"deal_id":"B1","amount":10,"term_months":12,"contract_start":"2026-02-01"}"#,
+        ),
+        event(
+            "odd-currency",
+            r#"{"deal_id":"B2","amount":10,"currency":"ZZZ","term_months":12,"contract_start":"2026-02-01"}"#,
+        ),
+        event(
+            "negative-term",
+            r#"{"deal_id":"B3","amount":10,"currency":"USD","term_months":-1,"contract_start":"2026-02-01"}"#,
+        ),
+    ] {
+        producer
+            .send(Outgoing {
+                to: TopicPartition::new(&Topic::new("deal.events"), Partition(0)),
+                timestamp: Timestamp(1_767_600_000_000),
+                key: Some(b"bad".to_vec()),
+                value: Some(value.into_bytes()),
+                headers: vec![Header::new("who", "test")],
+            })
+            .expect("send");
+    }
+    producer.commit(&Positions::new(), None).expect("commit");
+
+    let mut running = books.run();
+    books.settle(&mut running);
+    running.stop();
+    let topic = format!("{}accrue.dead-letters", books.prefix());
+    let letters: Vec<serde_json::Value> = platform
+        .script("e2e/reader.py", &["dump", &topic])
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("a decoded letter"))
+        .collect();
+    let told: Vec<(String, bool)> = letters
+        .iter()
+        .map(|letter| {
+            let value = &letter["value"];
+            assert_eq!(value["topic"], "deal.events");
+            assert_eq!(value["stage"], "rekey");
+            assert_eq!(value["headers"][0]["name"], "who");
+            let whole = value["value"].as_str().is_some_and(|bytes| !bytes.is_empty());
+            (value["code"].as_str().unwrap_or_default().to_owned(), whole)
+        })
+        .collect();
+    let codes = ["malformed", "missing_field", "unknown_currency", "malformed"];
+    assert_eq!(told, codes.map(|code| (code.to_owned(), true)), "{letters:#?}");
 }
