@@ -8,6 +8,7 @@
 //! * [`config`]: `topology.toml`, validated. Uses `revenue`.
 //! * [`codec`]: the only place that serializes: Debezium, CloudEvents, Avro, stored state, registry. Uses `revenue`, `config`.
 //! * [`pipeline`]: the stages. Joins `revenue`, `codec`, `config` and `stream`.
+//! * [`sink`]: delivery to ledgers, warehouses and files, each document once. Uses `revenue`, `codec`, `config`, `stream`.
 //! * [`observe`]: logs, metrics, health. Uses nothing.
 //! * [`cli`]: one file per subcommand. Sees all.
 //!
@@ -30,4 +31,5 @@ pub mod config;
 pub mod observe;
 pub mod pipeline;
 pub mod revenue;
+pub mod sink;
 pub mod stream;

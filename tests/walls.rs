@@ -4,14 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Each room with the rooms it may use. `cli` and `main` see all.
-const MAY_USE: [(&str, &[&str]); 7] = [
+const MAY_USE: [(&str, &[&str]); 8] = [
     ("revenue", &[]),
     ("stream", &[]),
     ("observe", &[]),
     ("config", &["revenue"]),
     ("codec", &["revenue", "config"]),
     ("pipeline", &["revenue", "config", "codec", "stream"]),
-    ("cli", &["revenue", "config", "codec", "stream", "pipeline", "observe"]),
+    ("sink", &["revenue", "config", "codec", "stream"]),
+    (
+        "cli",
+        &["revenue", "config", "codec", "stream", "pipeline", "sink", "observe"],
+    ),
 ];
 
 /// Crates that a pure room may not name.

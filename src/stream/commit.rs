@@ -75,6 +75,9 @@ pub fn run(
             })?;
         task.overlay.clear();
     }
+    for task in tasks.values_mut().filter(|task| task.is_running()) {
+        task.committed();
+    }
     metrics.commits.inc();
     metrics.commit_latency.observe(began.elapsed().as_secs_f64());
     Ok(())

@@ -64,6 +64,11 @@ impl Overlay {
         }
     }
 
+    /// Whether anything was written since the last [`Overlay::keep`].
+    pub fn is_touched(&self) -> bool {
+        !self.undo.is_empty()
+    }
+
     /// Keys and values held, in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes

@@ -30,6 +30,16 @@ pub trait Processor: Send {
     fn punctuate(&mut self, _stream_time: Timestamp, _cx: &mut Context<'_>) -> Result<(), Failure> {
         Ok(())
     }
+
+    /// Called between records, many times a second, with the machine's clock (Kafka Streams' wall-clock punctuation).
+    /// For stages that wait on the world outside the log, such as a delivery's answer; a stage that decides money has
+    /// its time from facts and does nothing here.
+    fn tick(&mut self, _now: Timestamp, _cx: &mut Context<'_>) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    /// Called when everything staged so far is durable. Effects outside the log may begin here, never earlier.
+    fn committed(&mut self) {}
 }
 
 /// Whether a record is done.

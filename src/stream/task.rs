@@ -129,6 +129,30 @@ impl Task {
         }
     }
 
+    /// Lets the processor act between records. Whether it staged anything that a commit must carry, and what it emits.
+    pub fn tick(&mut self, now: Timestamp, partitions: &BTreeMap<Topic, u32>) -> Result<(bool, Vec<Outgoing>), Fault> {
+        let mut outgoing = Vec::new();
+        let mut rejected = Vec::new();
+        let mut cx = context(
+            &self.id,
+            &self.store_names,
+            &mut self.overlay,
+            self.store.as_ref(),
+            partitions,
+            &mut outgoing,
+            &mut rejected,
+        );
+        self.processor.tick(now, &mut cx)?;
+        let staged = self.overlay.is_touched() || !outgoing.is_empty();
+        self.overlay.keep();
+        Ok((staged, outgoing))
+    }
+
+    /// Tells the processor that what it staged is durable.
+    pub fn committed(&mut self) {
+        self.processor.committed();
+    }
+
     /// The partition whose first buffered record is oldest. `None` when nothing is buffered, or when an empty
     /// partition may still hold an older record (`caught_up` tells) and `patient`.
     fn choose(&self, patient: bool, caught_up: &dyn Fn(&TopicPartition) -> bool) -> Option<TopicPartition> {

@@ -14,7 +14,7 @@ use super::app::{App, TaskReport};
 use super::commit;
 use super::fault::Fault;
 use super::log::{Consumer, Event, GroupSpec, Producer};
-use super::record::{Record, TopicPartition};
+use super::record::{Record, Timestamp, TopicPartition};
 use super::restore::{Restore, RestoreJob};
 use super::store::TaskStore;
 use super::task::{Input, Outcome, Step, Task, TaskId, TaskState};
@@ -123,6 +123,7 @@ impl StreamThread {
             }
         }
         self.process()?;
+        self.tick()?;
         let due = self.last_commit.elapsed() >= self.app.config.commit_interval;
         if self.open && due {
             self.commit()?;
@@ -325,6 +326,28 @@ impl StreamThread {
         self.start_running()
     }
 
+    /// Lets each running task act between records.
+    fn tick(&mut self) -> Result<(), Fault> {
+        let now = wall_clock();
+        let ids: Vec<TaskId> = self.tasks.keys().cloned().collect();
+        for id in ids {
+            let Some(task) = self.tasks.get_mut(&id).filter(|task| task.is_running()) else {
+                continue;
+            };
+            let (staged, outgoing) = task.tick(now, &self.app.partitions)?;
+            if !staged {
+                continue;
+            }
+            self.begin()?;
+            if let Some(producer) = self.producer.as_mut() {
+                for record in outgoing {
+                    producer.send(record)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Puts what a step led to into the transaction.
     fn stage(&mut self, id: &TaskId, step: Step) -> Result<(), Fault> {
         self.begin()?;
@@ -358,11 +381,19 @@ impl StreamThread {
         Ok(())
     }
 
-    /// Opens a transaction if none is open.
+    /// Opens a transaction if none is open. It is called when something is staged already, so any failure means that
+    /// the work is done again.
     fn begin(&mut self) -> Result<(), Fault> {
         if self.open {
             return Ok(());
         }
+        self.open_transaction().map_err(|fault| match fault {
+            Fault::Retry(message) => Fault::Abort(message),
+            Fault::Abort(_) | Fault::Fenced(_) | Fault::Corrupted { .. } | Fault::Fatal(_) => fault,
+        })
+    }
+
+    fn open_transaction(&mut self) -> Result<(), Fault> {
         if self.producer.is_none() {
             let id = self.app.transactional_id(self.index);
             self.producer = Some(self.app.log.producer(&id)?);
@@ -567,6 +598,12 @@ impl StreamThread {
             .collect();
         self.app.report(self.index, tasks);
     }
+}
+
+/// The machine's clock. Only [`super::processor::Processor::tick`] sees it.
+fn wall_clock() -> Timestamp {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    Timestamp(since.map_or(0, |since| since.as_millis() as i64))
 }
 
 /// Lets a task's store go, whatever it was doing.
