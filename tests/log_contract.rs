@@ -267,6 +267,46 @@ fn offsets_move_with_the_transaction(subject: &Subject) {
     assert_eq!(values(&subject.all(&at(&out, 0))), ["once"]);
 }
 
+/// A task merges its partitions oldest first, and waits for those that may hold something older. One with nothing left,
+/// or with a transaction's marker at its end, must not look as if it did: after a rewind, and in a new member.
+fn a_partition_without_news_is_caught_up(subject: &Subject) {
+    let topic = subject.topic("quiet", 2);
+    let (full, empty) = (at(&topic, 0), at(&topic, 1));
+    let mut producer = subject.producer("quiet");
+    put(producer.as_mut(), &topic, &["1", "2", "3"]);
+    let group = subject.group("quiet", &topic);
+    let mut member = Member::join(subject, &group);
+    let caught_up = |member: &mut Member| {
+        member.poll();
+        member.consumer.caught_up(&full) && member.consumer.caught_up(&empty)
+    };
+    until("three records and no more", || {
+        caught_up(&mut member) && member.records.len() == 3
+    });
+
+    let mut worker = subject.producer("quiet-worker");
+    worker.begin().expect("begin");
+    let offsets = Positions::from([(full.clone(), Offset(3))]);
+    let membership = member.consumer.membership().expect("membership");
+    worker.commit(&offsets, Some(&membership)).expect("commit");
+    member.consumer.rewind(&[full.clone(), empty.clone()]).expect("rewind");
+    until("nothing is left after the rewind", || caught_up(&mut member));
+    assert_eq!(member.records.len(), 3, "nothing came twice");
+    drop(member);
+
+    let mut next = Member::join(subject, &group);
+    until("nothing is left for a new member", || {
+        next.poll();
+        next.owned.len() == 2 && caught_up(&mut next)
+    });
+    assert!(next.records.is_empty());
+    put(producer.as_mut(), &topic, &["4"]);
+    until("the next record", || {
+        next.poll();
+        values(&next.records) == ["4"]
+    });
+}
+
 fn a_newer_producer_fences_the_older(subject: &Subject) {
     let topic = subject.topic("fence", 1);
     let mut old = subject.producer("same");
@@ -348,6 +388,7 @@ contract! {
     records_come_back_as_they_were
     aborted_records_are_never_read
     offsets_move_with_the_transaction
+    a_partition_without_news_is_caught_up
     a_newer_producer_fences_the_older
     a_group_shares_partitions
     a_member_that_lost_its_partition_cannot_commit_for_it

@@ -210,7 +210,12 @@ impl<'a> Installation<'a> {
                 return;
             }
             running.assert_alive();
-            assert!(began.elapsed() < PATIENCE, "{}: not settled: {text}", self.name);
+            assert!(
+                began.elapsed() < PATIENCE,
+                "{}: not settled: {text}\n{}",
+                self.name,
+                running.last_words()
+            );
             std::thread::sleep(Duration::from_millis(200));
         }
     }
@@ -273,7 +278,7 @@ impl Running {
         let lines: Vec<String> = File::open(&self.log)
             .map(|file| BufReader::new(file).lines().map_while(Result::ok).collect())
             .unwrap_or_default();
-        lines[lines.len().saturating_sub(20)..].join("\n")
+        lines[lines.len().saturating_sub(60)..].join("\n")
     }
 }
 

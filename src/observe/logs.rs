@@ -4,10 +4,10 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
-/// Sets up logging for the process. `default` is the level without `ACCRUE_LOG` (its syntax is that of `RUST_LOG`).
+/// Sets up logging for the process. `default` is the level without `RUST_LOG`.
 /// A second call changes nothing.
 pub fn init(default: &str) {
-    let filter = EnvFilter::try_from_env("ACCRUE_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

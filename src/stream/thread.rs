@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::app::{App, TaskReport};
 use super::commit;
 use super::fault::Fault;
-use super::log::{Consumer, Event, GroupSpec, Producer};
+use super::log::{Consumer, Event, GroupSpec, LogError, Producer};
 use super::record::{Record, Timestamp, TopicPartition};
 use super::restore::{Restore, RestoreJob};
 use super::store::TaskStore;
@@ -156,9 +156,27 @@ impl StreamThread {
             .ok_or_else(|| Fault::Fenced("the thread has left its group".to_owned()))
     }
 
+    /// Asks the consumer again while the log is away: an answer that the group waits for must not be lost.
+    fn until_back(
+        &mut self,
+        what: &str,
+        mut ask: impl FnMut(&mut dyn Consumer) -> Result<(), LogError>,
+    ) -> Result<(), Fault> {
+        loop {
+            match ask(self.consumer()?.as_mut()).map_err(Fault::from) {
+                Ok(()) => return Ok(()),
+                Err(Fault::Retry(message)) if !self.app.stopping() => {
+                    tracing::warn!(message, "cannot {what} yet; waiting");
+                    std::thread::sleep(BACKOFF);
+                }
+                Err(fault) => return Err(fault),
+            }
+        }
+    }
+
     /// Accepts partitions: tasks are made, their stores restored, their input stays paused until then.
     fn take(&mut self, partitions: &[TopicPartition]) -> Result<(), Fault> {
-        self.consumer()?.assign(partitions)?;
+        self.until_back("assign partitions", |consumer| consumer.assign(partitions))?;
         for at in partitions {
             let Some(sub) = self.app.topology.shape.reader_of(&at.topic) else {
                 continue;
@@ -242,7 +260,6 @@ impl StreamThread {
         for task in self.tasks.values_mut().filter(|task| task.is_running()) {
             for (at, input) in &mut task.inputs {
                 if input.paused && input.buffer.len() <= RESUME_AT_RECORDS {
-                    input.paused = false;
                     flow.push(at.clone());
                 }
             }
@@ -250,7 +267,13 @@ impl StreamThread {
         if flow.is_empty() {
             return Ok(());
         }
-        Ok(self.consumer()?.resume(&flow)?)
+        self.consumer()?.resume(&flow)?;
+        // Only now: a call that failed is made again in the next turn.
+        let inputs = self.tasks.values_mut().flat_map(|task| &mut task.inputs);
+        for (_, input) in inputs.filter(|(at, _)| flow.contains(at)) {
+            input.paused = false;
+        }
+        Ok(())
     }
 
     /// Queues records with their tasks and holds back partitions that run ahead.
@@ -559,16 +582,7 @@ impl StreamThread {
             }
         }
         self.consumer()?.pause(&all)?;
-        loop {
-            match self.consumer()?.rewind(&all).map_err(Fault::from) {
-                Ok(()) => break,
-                Err(Fault::Retry(message)) if !self.app.stopping() => {
-                    tracing::warn!(message, "cannot rewind yet; waiting");
-                    std::thread::sleep(BACKOFF);
-                }
-                Err(fault) => return Err(fault),
-            }
-        }
+        self.until_back("rewind", |consumer| consumer.rewind(&all))?;
         for (id, partitions) in inputs {
             prepare(&id)?;
             let mut task = self.create(&id)?;

@@ -29,6 +29,10 @@ use crate::stream::record::{Header, Offset, Outgoing, Partition, Record, Timesta
 
 /// Records handed out by one poll at most.
 const MAX_POLL_RECORDS: usize = 2_000;
+/// A partition that delivered nothing for so long is looked at; if it is behind at two looks in a row, it is roused.
+const SILENCE: Duration = Duration::from_secs(10);
+/// Offsets before the end of a partition that may hold nothing for us.
+const UNSEEN_AT_MOST: u64 = 1_000;
 /// How long metadata and offset questions may take before they are an error the caller may retry.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -105,6 +109,8 @@ fn base_config(properties: &BTreeMap<String, String>) -> ClientConfig {
         .set("client.id", "accrue")
         // Idle connections that a broker closes are normal, not worth a log line.
         .set("log.connection.close", "false")
+        // A broker that is back should not wait for us: the default pause between tries grows to 10 s.
+        .set("reconnect.backoff.max.ms", "1000")
         .set_log_level(RDKafkaLogLevel::Warning);
     for (key, value) in properties {
         config.set(key, value);
@@ -236,6 +242,7 @@ impl Log for KafkaLog {
                 .map(|t| (t.as_str().to_owned(), t))
                 .collect(),
             next: HashMap::new(),
+            flowing: HashMap::new(),
         }))
     }
 
@@ -349,10 +356,19 @@ fn positions(list: &TopicPartitionList) -> Positions {
         .collect()
 }
 
+/// librdkafka's own log line has said it; what matters comes back from a call.
+fn connection_error(error: &KafkaError, reason: &str) {
+    tracing::debug!(%error, reason, "client error");
+}
+
 /// A client whose messages reach nobody but the logs.
 struct Quiet;
 
-impl ClientContext for Quiet {}
+impl ClientContext for Quiet {
+    fn error(&self, error: KafkaError, reason: &str) {
+        connection_error(&error, reason);
+    }
+}
 impl ConsumerContext for Quiet {}
 
 /// Rebalances seen by librdkafka and not yet answered.
@@ -372,7 +388,11 @@ impl RebalanceQueue {
     }
 }
 
-impl ClientContext for Rebalances {}
+impl ClientContext for Rebalances {
+    fn error(&self, error: KafkaError, reason: &str) {
+        connection_error(&error, reason);
+    }
+}
 
 impl ConsumerContext for Rebalances {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, err: RDKafkaRespErr, list: &mut TopicPartitionList) {
@@ -409,8 +429,27 @@ struct KafkaConsumer {
     consumer: BaseConsumer<Rebalances>,
     shared: Arc<RebalanceQueue>,
     topics: HashMap<String, Topic>,
-    /// The offset after the last record handed out, by partition.
+    /// The offset of the next record to hand out, by assigned partition.
     next: HashMap<TopicPartition, Offset>,
+    /// Assigned and not paused.
+    flowing: HashMap<TopicPartition, Flow>,
+}
+
+/// What is known of a partition that should deliver.
+struct Flow {
+    /// When it last delivered, or was last seen to have nothing.
+    seen: Instant,
+    /// The position at which it was last found behind.
+    behind_at: Option<i64>,
+}
+
+impl Flow {
+    fn new() -> Flow {
+        Flow {
+            seen: Instant::now(),
+            behind_at: None,
+        }
+    }
 }
 
 impl KafkaConsumer {
@@ -423,6 +462,104 @@ impl KafkaConsumer {
                 topic
             }
         }
+    }
+
+    /// Where each partition is to be read from: the group's committed offset, or the first one kept. As numbers, since
+    /// a logical offset is looked up by librdkafka on its own and can be lost when the broker goes away meanwhile.
+    fn starts(&mut self, partitions: &[TopicPartition]) -> Result<TopicPartitionList, LogError> {
+        let committed = self
+            .consumer
+            .committed_offsets(list_of(partitions), REQUEST_TIMEOUT)
+            .map_err(|error| classify("asking for committed offsets", &error))?;
+        let committed = positions(&committed);
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for at in partitions {
+            let (first, _) = self
+                .consumer
+                .fetch_watermarks(at.topic.as_str(), at.partition.0 as i32, REQUEST_TIMEOUT)
+                .map_err(|error| classify(&format!("asking for the offsets of {at}"), &error))?;
+            let offset = match committed.get(at) {
+                Some(offset) if (offset.0 as i64) < first => {
+                    tracing::error!(
+                        %at, committed = %offset, first,
+                        "records were deleted by the topic's retention before they were read; going on with the first one kept"
+                    );
+                    first
+                }
+                Some(offset) => offset.0 as i64,
+                None => first,
+            };
+            list.add_partition_offset(at.topic.as_str(), at.partition.0 as i32, KafkaOffset::Offset(offset))
+                .map_err(|error| classify(&format!("reading {at}"), &error))?;
+            // Known from the start: a partition without news must not look as if it held some back.
+            self.next.insert(at.clone(), Offset(offset as u64));
+        }
+        Ok(list)
+    }
+
+    /// The offset up to which librdkafka has handed out or passed everything.
+    fn position(&self, at: &TopicPartition) -> Option<Offset> {
+        positions(&self.consumer.position().ok()?).get(at).copied()
+    }
+
+    /// Looks after a partition that has been silent: one that has records and delivers none is assigned anew.
+    fn rouse(&mut self) -> Result<(), LogError> {
+        let Some(at) = self
+            .flowing
+            .iter()
+            .find(|(_, flow)| flow.seen.elapsed() > SILENCE)
+            .map(|(at, _)| at.clone())
+        else {
+            return Ok(());
+        };
+        // The end as a read_committed client sees it, so an open transaction of somebody else is no reason.
+        let Ok((_, end)) =
+            self.consumer
+                .fetch_watermarks(at.topic.as_str(), at.partition.0 as i32, Duration::from_secs(2))
+        else {
+            return Ok(());
+        };
+        let position = self.position(&at).or(self.next.get(&at).copied());
+        let Some(flow) = self.flowing.get_mut(&at) else {
+            return Ok(());
+        };
+        flow.seen = Instant::now();
+        let here = position.map_or(-1, |offset| offset.0 as i64);
+        if here >= end || end == 0 {
+            flow.behind_at = None;
+            return Ok(());
+        }
+        if flow.behind_at != Some(here) {
+            flow.behind_at = Some(here);
+            return Ok(());
+        }
+        flow.behind_at = None;
+        tracing::warn!(%at, position = here, end, "the partition has records and delivers none; it is assigned anew");
+        let Some(next) = self.next.get(&at) else {
+            return Ok(());
+        };
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(
+            at.topic.as_str(),
+            at.partition.0 as i32,
+            KafkaOffset::Offset(next.0 as i64),
+        )
+        .map_err(|error| classify(&format!("reading {at}"), &error))?;
+        let one = list_of(std::slice::from_ref(&at));
+        self.consumer
+            .incremental_unassign(&one)
+            .and_then(|()| self.consumer.incremental_assign(&list))
+            .map_err(|error| classify(&format!("reading {at}"), &error))
+    }
+
+    fn accept(&self, list: &TopicPartitionList) -> Result<(), LogError> {
+        let done = if self.cooperative() {
+            self.consumer.incremental_assign(list)
+        } else {
+            self.consumer.assign(list)
+        };
+        done.and_then(|()| self.consumer.pause(list))
+            .map_err(|error| classify("assigning partitions", &error))
     }
 
     fn cooperative(&self) -> bool {
@@ -463,6 +600,10 @@ impl Consumer for KafkaConsumer {
                 partition,
             };
             self.next.insert(at.clone(), offset.next());
+            if let Some(flow) = self.flowing.get_mut(&at) {
+                flow.seen = Instant::now();
+                flow.behind_at = None;
+            }
             records.push(Record {
                 at,
                 offset,
@@ -479,23 +620,26 @@ impl Consumer for KafkaConsumer {
         if !records.is_empty() {
             return Ok(Event::Records(records));
         }
-        Ok(self.shared.events().pop_front().unwrap_or(Event::Idle))
+        if let Some(event) = self.shared.events().pop_front() {
+            return Ok(event);
+        }
+        self.rouse()?;
+        Ok(Event::Idle)
     }
 
     fn assign(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
-        let list = list_of(partitions);
-        let done = if self.cooperative() {
-            self.consumer.incremental_assign(&list)
-        } else {
-            self.consumer.assign(&list)
-        };
-        done.and_then(|()| self.consumer.pause(&list))
-            .map_err(|error| classify("assigning partitions", &error))
+        if partitions.is_empty() {
+            // An empty assignment must be answered as well.
+            return self.accept(&TopicPartitionList::new());
+        }
+        let list = self.starts(partitions)?;
+        self.accept(&list)
     }
 
     fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
         for at in partitions {
             self.next.remove(at);
+            self.flowing.remove(at);
         }
         let done = if self.cooperative() {
             self.consumer.incremental_unassign(&list_of(partitions))
@@ -506,6 +650,9 @@ impl Consumer for KafkaConsumer {
     }
 
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
+        for at in partitions {
+            self.flowing.remove(at);
+        }
         self.consumer
             .pause(&list_of(partitions))
             .map_err(|error| classify("pausing", &error))
@@ -514,27 +661,18 @@ impl Consumer for KafkaConsumer {
     fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
         self.consumer
             .resume(&list_of(partitions))
-            .map_err(|error| classify("resuming", &error))
+            .map_err(|error| classify("resuming", &error))?;
+        for at in partitions {
+            self.flowing.insert(at.clone(), Flow::new());
+        }
+        Ok(())
     }
 
     fn rewind(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
         if partitions.is_empty() {
             return Ok(());
         }
-        let committed = self
-            .consumer
-            .committed_offsets(list_of(partitions), REQUEST_TIMEOUT)
-            .map_err(|error| classify("asking for committed offsets", &error))?;
-        let committed = positions(&committed);
-        let mut list = TopicPartitionList::new();
-        for at in partitions {
-            self.next.remove(at);
-            let offset = committed
-                .get(at)
-                .map_or(KafkaOffset::Beginning, |o| KafkaOffset::Offset(o.0 as i64));
-            list.add_partition_offset(at.topic.as_str(), at.partition.0 as i32, offset)
-                .map_err(|error| classify("rewinding", &error))?;
-        }
+        let list = self.starts(partitions)?;
         let done = self
             .consumer
             .seek_partitions(list, REQUEST_TIMEOUT)
@@ -565,8 +703,13 @@ impl Consumer for KafkaConsumer {
         if code != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR || high < 0 {
             return false;
         }
-        let position = self.next.get(partition).map_or(low.max(0) as u64, |next| next.0);
-        position >= high as u64
+        let high = high as u64;
+        match self.next.get(partition) {
+            Some(next) if next.0 >= high => true,
+            // The end may be a transaction marker or aborted records, which are passed and never handed out.
+            Some(next) if high - next.0 <= UNSEEN_AT_MOST => self.position(partition).is_some_and(|at| at.0 >= high),
+            Some(_) | None => false,
+        }
     }
 
     fn membership(&self) -> Result<Membership, LogError> {
@@ -623,7 +766,11 @@ impl Deliveries {
     }
 }
 
-impl ClientContext for Deliveries {}
+impl ClientContext for Deliveries {
+    fn error(&self, error: KafkaError, reason: &str) {
+        connection_error(&error, reason);
+    }
+}
 
 impl ProducerContext<NoCustomPartitioner> for Deliveries {
     type DeliveryOpaque = ();
