@@ -9,6 +9,7 @@ use accrue::codec::registry::Embedded;
 use accrue::codec::schemas::Schemas;
 use accrue::config::{self, Topology};
 use accrue::pipeline;
+use accrue::pipeline::dead_letters::{self, Clerk, LetterError, LetterId, Resolution};
 use accrue::revenue::fact::{Body, Fact};
 use accrue::stream::app::{self, Runtime, RuntimeConfig};
 use accrue::stream::log::embedded::EmbeddedLog;
@@ -474,6 +475,52 @@ fn bad_records_become_dead_letters_with_everything_about_them() {
             .all(|letter| letter.stage == "rekey" && letter.value.is_some())
     );
     assert_eq!(crm.announced().len(), 1, "the partition goes on");
+}
+
+/// A record that was refused goes round again, corrected, exactly once, whoever asks and however often.
+#[test]
+fn a_dead_letter_is_corrected_and_goes_round_once() {
+    let mut crm = Crm::new(false);
+    let event = |amount: &str| {
+        json!({"event_id": "E-1", "source": "test", "type": "deal.closed", "occurred_at": "2026-01-05T00:00:00Z",
+               "tenant_id": "acme", "payload": {"deal_id": "D1", "amount": amount, "currency": "USD",
+                                                "term_months": 12, "contract_start": "2026-02-01"}})
+    };
+    crm.send("events", None, Some(event("twelve")));
+    crm.send("events", None, Some(json!("no event")));
+    crm.process();
+    let topic = Topic::new(crm.topology.outputs.dead_letters.as_str());
+    let letters = dead_letters::read(crm.log.as_ref(), &topic, &crm.schemas).expect("letters");
+    assert_eq!(letters.len(), 2);
+    let ids: Vec<LetterId> = letters.keys().copied().collect();
+    let (bad, junk) = (ids[0], ids[1]);
+    assert!(letters[&bad].letter.message.contains("twelve"), "{:?}", letters[&bad]);
+
+    let clerk = || Clerk::new(crm.log.as_ref(), "test", &topic, &crm.schemas).expect("clerk");
+    let mut late = clerk();
+    let mut first = clerk();
+    let corrected = event("1200.00").to_string().into_bytes();
+    first.retry(bad, Some(corrected.clone())).expect("retry");
+    first.drop_letter(junk).expect("drop");
+    assert!(matches!(
+        first.retry(bad, Some(corrected.clone())),
+        Err(LetterError::Resolved(_, Resolution::Retried))
+    ));
+    assert!(
+        matches!(late.retry(bad, Some(corrected.clone())), Err(LetterError::Log(_))),
+        "one who read the letters before was fenced"
+    );
+    assert!(matches!(
+        clerk().retry(bad, Some(corrected)),
+        Err(LetterError::Resolved(_, Resolution::Retried))
+    ));
+
+    crm.process();
+    assert_eq!(crm.announced().len(), 1, "the deal closed once");
+    let letters = dead_letters::read(crm.log.as_ref(), &topic, &crm.schemas).expect("letters");
+    assert_eq!(letters.len(), 2, "nothing failed again");
+    assert_eq!(letters[&bad].resolution, Some(Resolution::Retried));
+    assert_eq!(letters[&junk].resolution, Some(Resolution::Dropped));
 }
 
 #[test]

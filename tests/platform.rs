@@ -47,6 +47,19 @@ impl Platform {
         Platform { dir, env }
     }
 
+    fn log(&self) -> KafkaLog {
+        KafkaLog::connect(
+            BTreeMap::from([("bootstrap.servers".to_owned(), self.env["KAFKA_BOOTSTRAP"].clone())]),
+            KafkaTimeouts {
+                transaction: Duration::from_secs(10),
+                session: Duration::from_secs(15),
+            },
+            Duration::from_secs(30),
+            &|message| eprintln!("{message}"),
+        )
+        .expect("broker")
+    }
+
     fn script(&self, script: &str, arguments: &[&str]) -> String {
         let out = Command::new(repo().join("tests").join(script))
             .args(arguments)
@@ -93,6 +106,9 @@ struct Installation<'a> {
     crm: String,
     format: &'static str,
     state: PathBuf,
+    /// Static membership: a process that is killed and started again need not wait for its own session to end.
+    instance: String,
+    topology: PathBuf,
 }
 
 impl<'a> Installation<'a> {
@@ -103,6 +119,20 @@ impl<'a> Installation<'a> {
             crm: crm.to_owned(),
             format,
             state: platform.dir.join(format!("state-{name}")),
+            instance: "one".to_owned(),
+            topology: repo().join("topology.toml"),
+        }
+    }
+
+    /// Another process of the same installation, on a machine of its own.
+    fn instance(&self, instance: &str) -> Installation<'a> {
+        Installation {
+            name: self.name.clone(),
+            crm: self.crm.clone(),
+            state: self.platform.dir.join(format!("state-{}-{instance}", self.name)),
+            instance: instance.to_owned(),
+            topology: self.topology.clone(),
+            ..*self
         }
     }
 
@@ -125,8 +155,8 @@ impl<'a> Installation<'a> {
             .env("ACCRUE_HTTP_LISTEN", "127.0.0.1:0")
             .env("CRM_TOPIC_PREFIX", &self.crm)
             .env("CRM_FORMAT", self.format)
-            // Static membership: a process that is killed and started again need not wait for its own session to end.
-            .env("ACCRUE_INSTANCE_ID", "one");
+            .env("ACCRUE_TOPOLOGY", &self.topology)
+            .env("ACCRUE_INSTANCE_ID", &self.instance);
         command
     }
 
@@ -174,7 +204,8 @@ impl<'a> Installation<'a> {
     }
 
     fn run(&self) -> Running {
-        let log = self.platform.dir.join(format!("accrue-{}.log", self.name));
+        let log = format!("accrue-{}-{}.log", self.name, self.instance);
+        let log = self.platform.dir.join(log);
         let file = File::options().create(true).append(true).open(&log).expect("log");
         let child = self
             .command(&["run"])
@@ -266,6 +297,10 @@ impl Running {
     fn kill(mut self) {
         signal("KILL", self.child.id());
         self.child.wait().expect("wait");
+    }
+
+    fn signal(&self, name: &str) {
+        signal(name, self.child.id());
     }
 
     fn assert_alive(&mut self) {
@@ -422,6 +457,96 @@ fn nobody_home() {
     assert!(began.elapsed() < Duration::from_secs(60), "the waits are bounded");
 }
 
+/// Three instances, of which every few seconds one is killed, or stopped for longer than its session so that it wakes as
+/// a zombie whose work others have taken over. What an outsider reads meanwhile and at the end is what one undisturbed
+/// instance wrote, and no transaction is left hanging. `ACCRUE_TEST_FIRE_SECONDS` makes it longer.
+#[test]
+#[ignore = "needs real servers: make test"]
+fn three_instances_under_fire() {
+    let platform = Platform::get();
+    let fire: u64 = std::env::var("ACCRUE_TEST_FIRE_SECONDS")
+        .map_or(Ok(40), |text| text.parse())
+        .expect("ACCRUE_TEST_FIRE_SECONDS is a number of seconds");
+    let calm = Installation::new(&platform, "books-plain", "plain", "debezium-json");
+    let wanted = calm.hashes();
+
+    let dir = platform.dir.join("fire");
+    std::fs::create_dir_all(&dir).expect("folder");
+    let text = std::fs::read_to_string(repo().join("topology.toml")).expect("topology");
+    // Small transactions make the work last; short sessions make zombies.
+    let text = text
+        .replace("transaction_timeout = \"30s\"", "transaction_timeout = \"7s\"")
+        .replace("session_timeout = \"45s\"", "session_timeout = \"8s\"")
+        .replace("max_records_per_commit = 10000", "max_records_per_commit = 5");
+    assert!(text.contains("\"7s\"") && text.contains("\"8s\"") && text.contains("commit = 5"));
+    let topology = dir.join("topology.toml");
+    std::fs::write(&topology, text).expect("write");
+    let mut books = Installation::new(&platform, "books-fire", "plain", "debezium-json");
+    books.topology = topology;
+    books.apply();
+
+    let instances: Vec<Installation<'_>> = ["a", "b", "c"].map(|name| books.instance(name)).into();
+    let mut running: Vec<Option<Running>> = vec![Some(instances[0].run()), None, None];
+    std::thread::sleep(Duration::from_secs(3));
+    // From one instance to three, under load.
+    running[1] = Some(instances[1].run());
+    running[2] = Some(instances[2].run());
+    let began = Instant::now();
+    let mut dice = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut seen = 0;
+    let (mut kills, mut pauses) = (0, 0);
+    while began.elapsed() < Duration::from_secs(fire) {
+        dice ^= dice << 13;
+        dice ^= dice >> 7;
+        dice ^= dice << 17;
+        std::thread::sleep(Duration::from_millis(800 + dice % 1_500));
+        let victim = (dice >> 20) as usize % instances.len();
+        if (dice >> 40).is_multiple_of(4) {
+            // Longer than the session: the others take over, then it wakes.
+            let zombie = running[victim].as_ref().expect("running");
+            zombie.signal("STOP");
+            std::thread::sleep(Duration::from_secs(11));
+            zombie.signal("CONT");
+            pauses += 1;
+        } else {
+            running[victim].take().expect("running").kill();
+            running[victim] = Some(instances[victim].run());
+            kills += 1;
+        }
+        let committed = books.committed();
+        assert!(committed >= seen, "what was committed stays");
+        seen = committed;
+    }
+    println!("{kills} kills, {pauses} pauses, {seen} records committed meanwhile");
+    assert!(kills > 0 && seen > 0);
+    // From three to two, cleanly.
+    running[2].take().expect("running").stop();
+    let mut first = running[0].take().expect("running");
+    books.settle(&mut first);
+    first.stop();
+    running[1].take().expect("running").stop();
+    assert_eq!(books.hashes(), wanted);
+    nothing_hangs(&platform, &books.prefix());
+}
+
+/// Every partition of the products can be read *read_committed* up to its *read_uncommitted* end: no open transaction.
+fn nothing_hangs(platform: &Platform, prefix: &str) {
+    let log = platform.log();
+    for name in PRODUCTS {
+        let topic = Topic::new(format!("{prefix}{name}"));
+        for partition in 0..log.partitions(&topic).expect("partitions").expect("topic") {
+            let at = TopicPartition::new(&topic, Partition(partition));
+            let end = log.end(&at).expect("end");
+            let mut reader = log.reader(&at, log.start(&at).expect("start")).expect("reader");
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while end.0 > 0 && reader.position().expect("position") < end {
+                assert!(Instant::now() < deadline, "a transaction hangs in {at} before {end}");
+                reader.read(Duration::from_millis(50)).expect("read");
+            }
+        }
+    }
+}
+
 /// What cannot be used is in the dead letters, whole, and an outsider can read it there. Runs last: the bad records stay in
 /// the topic that all installations read.
 #[test]
@@ -430,16 +555,7 @@ fn unusable_records_are_dead_letters() {
     let platform = Platform::get();
     let books = Installation::new(&platform, "books-bad", "plain", "debezium-json");
     books.apply();
-    let log = KafkaLog::connect(
-        BTreeMap::from([("bootstrap.servers".to_owned(), platform.env["KAFKA_BOOTSTRAP"].clone())]),
-        KafkaTimeouts {
-            transaction: Duration::from_secs(10),
-            session: Duration::from_secs(15),
-        },
-        Duration::from_secs(30),
-        &|message| eprintln!("{message}"),
-    )
-    .expect("broker");
+    let log = platform.log();
     let mut producer = log.producer("bad-records").expect("producer");
     producer.begin().expect("begin");
     let event = |id: &str, payload: &str| {

@@ -8,6 +8,7 @@ mod apply;
 mod books;
 mod check;
 mod connect;
+mod deadletters;
 mod describe;
 mod facts;
 mod quickstart;
@@ -50,6 +51,9 @@ enum Command {
     /// Fold facts through the accounting core
     #[command(subcommand)]
     Books(books::Command),
+    /// Records that could not be used: list, show, retry, drop
+    #[command(subcommand)]
+    Deadletters(deadletters::Command),
     /// Look into topics
     #[command(subcommand)]
     Topics(topics::Command),
@@ -97,6 +101,7 @@ pub fn main() -> ExitCode {
         Command::Status(arguments) => status::run(&arguments),
         Command::Facts(command) => facts::run(&command),
         Command::Books(command) => books::run(&command),
+        Command::Deadletters(command) => deadletters::run(&command),
         Command::Topics(command) => topics::run(&command),
     };
     match done {

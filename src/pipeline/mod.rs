@@ -7,7 +7,7 @@
 //!                                                                                 billing.schedule, journal.entries
 //! ```
 //!
-//! In reading order: [`rekey`], [`picture`], [`canonicalize`], [`contract`], [`emit`].
+//! In reading order: [`rekey`], [`picture`], [`canonicalize`], [`contract`], [`emit`]; then [`dead_letters`].
 //!
 //! Owns: which topics and stores there are, and the binding of the accounting and the codec to the runtime.
 //! Invariant: a stage decides by its input record and its store alone.
@@ -15,6 +15,7 @@
 
 pub mod canonicalize;
 pub mod contract;
+pub mod dead_letters;
 pub mod emit;
 pub mod picture;
 pub mod rekey;

@@ -31,6 +31,8 @@ use crate::stream::record::{Header, Offset, Outgoing, Partition, Record, Timesta
 const MAX_POLL_RECORDS: usize = 2_000;
 /// A partition that delivered nothing for so long is looked at; if it is behind at two looks in a row, it is roused.
 const SILENCE: Duration = Duration::from_secs(10);
+/// A lasting outage is logged once in this time.
+const TELL_EVERY: Duration = Duration::from_secs(5);
 /// Offsets before the end of a partition that may hold nothing for us.
 const UNSEEN_AT_MOST: u64 = 1_000;
 /// How long metadata and offset questions may take before they are an error the caller may retry.
@@ -243,6 +245,7 @@ impl Log for KafkaLog {
                 .collect(),
             next: HashMap::new(),
             flowing: HashMap::new(),
+            told_away: None,
         }))
     }
 
@@ -433,6 +436,8 @@ struct KafkaConsumer {
     next: HashMap<TopicPartition, Offset>,
     /// Assigned and not paused.
     flowing: HashMap<TopicPartition, Flow>,
+    /// When an outage was last logged.
+    told_away: Option<Instant>,
 }
 
 /// What is known of a partition that should deliver.
@@ -581,7 +586,11 @@ impl Consumer for KafkaConsumer {
             let (name, partition, offset, timestamp, key, value, headers) = match self.consumer.poll(wait) {
                 None => break,
                 Some(Err(error)) if is_transient(&error) => {
-                    tracing::warn!(%error, "Kafka is away; waiting");
+                    // An outage queues thousands of these.
+                    if self.told_away.is_none_or(|told| told.elapsed() > TELL_EVERY) {
+                        self.told_away = Some(Instant::now());
+                        tracing::warn!(%error, "Kafka is away; waiting");
+                    }
                     break;
                 }
                 Some(Err(error)) => return Err(classify("consuming", &error)),
