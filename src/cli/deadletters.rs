@@ -1,7 +1,7 @@
 //! `accrue deadletters`: records that could not be used; list, show, retry, drop.
 
 use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -100,11 +100,10 @@ fn list(arguments: &List) -> Result<(), Failure> {
         .filter(|(_, filed)| arguments.all || filed.resolution.is_none())
         .filter(|(_, filed)| arguments.code.as_ref().is_none_or(|code| *code == filed.letter.code))
         .collect();
-    let mut out = std::io::stdout().lock();
     match arguments.format {
         Format::Json => {
             for (id, filed) in wanted {
-                writeln!(out, "{}", summary(*id, filed))?;
+                println!("{}", summary(*id, filed));
             }
         }
         Format::Text => {
@@ -114,20 +113,19 @@ fn list(arguments: &List) -> Result<(), Failure> {
                 *counts.entry((&letter.stage, &letter.code)).or_default() += 1;
                 let done = filed.resolution.map_or("", |how| how.as_str());
                 let from = format!("{}-{}@{}", letter.topic, letter.partition, letter.offset);
-                writeln!(
-                    out,
+                println!(
                     "{:<8} {:<13} {:<24} {from}  {} {done}",
                     id.to_string(),
                     letter.stage,
                     letter.code,
                     letter.message
-                )?;
+                );
             }
             if counts.is_empty() {
-                writeln!(out, "no dead letters")?;
+                println!("no dead letters");
             }
             for ((stage, code), count) in counts {
-                writeln!(out, "{count:>8} {stage:<13} {code}")?;
+                println!("{count:>8} {stage:<13} {code}");
             }
         }
     }
@@ -180,7 +178,7 @@ fn show(arguments: &Show) -> Result<(), Failure> {
         fields.insert("value".to_owned(), value.into());
     }
     let pretty = serde_json::to_string_pretty(&whole).context("printing")?;
-    writeln!(std::io::stdout().lock(), "{pretty}")?;
+    println!("{pretty}");
     Ok(())
 }
 

@@ -8,8 +8,8 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
 use super::{Failure, TopologyFile, connect};
-use crate::codec::{Incoming, source};
-use crate::config::Input;
+use crate::codec::{self, Incoming};
+use crate::config::{Input, Topology};
 use crate::observe::logs;
 use crate::pipeline::emit::deal_key;
 use crate::stream::log::Positions;
@@ -42,25 +42,6 @@ pub fn run(command: &Command) -> Result<(), Failure> {
 
 fn post(arguments: &Post) -> Result<(), Failure> {
     let topology = arguments.file.load()?;
-    let found = topology
-        .sources
-        .iter()
-        .find(|source| source.name.as_str() == arguments.source);
-    let topic = match found.map(|source| (&source.topic, &source.input)) {
-        Some((topic, Input::Canonical)) => Topic::new(topic.as_str()),
-        Some((_, Input::Debezium { .. })) => {
-            return Err(Failure::Usage(format!(
-                "source {} holds row changes, not facts",
-                arguments.source
-            )));
-        }
-        None => {
-            return Err(Failure::Usage(format!(
-                "the topology has no source {}",
-                arguments.source
-            )));
-        }
-    };
     let events: Box<dyn BufRead> = if arguments.events.as_os_str() == "-" {
         Box::new(std::io::stdin().lock())
     } else {
@@ -68,6 +49,25 @@ fn post(arguments: &Post) -> Result<(), Failure> {
         Box::new(BufReader::new(
             File::open(&arguments.events).with_context(|| path.to_string())?,
         ))
+    };
+    let (posted, topic) = send(&topology, &arguments.source, events)?;
+    println!("{posted} events written to {topic}");
+    Ok(())
+}
+
+/// Writes canonical events, one JSON object a line, to a source's topic in one transaction. Returns how many, and where.
+///
+/// Errors: the source does not take facts, or a line is no valid one, and nothing was written; the log.
+pub(super) fn send(topology: &Topology, source: &str, events: impl BufRead) -> Result<(usize, Topic), Failure> {
+    let found = topology.sources.iter().find(|known| known.name.as_str() == source);
+    let topic = match found.map(|source| (&source.topic, &source.input)) {
+        Some((topic, Input::Canonical)) => Topic::new(topic.as_str()),
+        Some((_, Input::Debezium { .. })) => {
+            return Err(Failure::Usage(format!("source {source} holds row changes, not facts")));
+        }
+        None => {
+            return Err(Failure::Usage(format!("the topology has no source {source}")));
+        }
     };
 
     // All lines are read before the first is written: a bad one stops all.
@@ -86,7 +86,7 @@ fn post(arguments: &Post) -> Result<(), Failure> {
             value: Some(line.as_bytes()),
             headers: &[],
         };
-        let fact = match source::fact(&incoming, topology.settings()) {
+        let fact = match codec::source::fact(&incoming, topology.settings()) {
             Ok(fact) => fact,
             Err(refused) => {
                 problems.push(format!("line {}: {refused}", n + 1));
@@ -107,7 +107,7 @@ fn post(arguments: &Post) -> Result<(), Failure> {
         return Err(Failure::Usage(format!("nothing was written:\n{}", problems.join("\n"))));
     }
 
-    let log = connect::log(&topology)?;
+    let log = connect::log(topology)?;
     let count = log
         .partitions(&topic)?
         .with_context(|| format!("there is no topic {topic}; run `accrue apply` first"))?;
@@ -124,6 +124,5 @@ fn post(arguments: &Post) -> Result<(), Failure> {
         })?;
     }
     producer.commit(&Positions::new(), None)?;
-    println!("{posted} events written to {topic}");
-    Ok(())
+    Ok((posted, topic))
 }

@@ -4,11 +4,15 @@
 //! Invariant: a command prints its result on stdout and everything else on stderr.
 //! Absent: logic that a test would want without a process; that lives in the room it belongs to.
 
+#[macro_use]
+mod out;
+
 mod apply;
 mod books;
 mod check;
 mod connect;
 mod deadletters;
+mod deal;
 mod describe;
 mod facts;
 mod quickstart;
@@ -48,7 +52,10 @@ enum Command {
     /// Say something to the books: rates, period closes, the clock
     #[command(subcommand)]
     Facts(facts::Command),
-    /// Fold facts through the accounting core
+    /// One deal: what it is, and why
+    #[command(subcommand)]
+    Deal(deal::Command),
+    /// The books: reports, exports, checks, period closes
     #[command(subcommand)]
     Books(books::Command),
     /// Records that could not be used: list, show, retry, drop
@@ -100,6 +107,7 @@ pub fn main() -> ExitCode {
         Command::Run(file) => run::run(&file),
         Command::Status(arguments) => status::run(&arguments),
         Command::Facts(command) => facts::run(&command),
+        Command::Deal(command) => deal::run(&command),
         Command::Books(command) => books::run(&command),
         Command::Deadletters(command) => deadletters::run(&command),
         Command::Topics(command) => topics::run(&command),

@@ -12,6 +12,7 @@
 //! - `wire`, `names`: amounts, days, instants and words as Avro sees them; `facts`, `change`, `outputs`, `dead_letter`:
 //!   our topics; `stored`, `contract_store`, `crm_store`: stored state.
 //! - `replay`: the document of `accrue books replay`.
+//! - `export`: the journal for other ledgers.
 
 mod avro_json;
 mod cell;
@@ -23,6 +24,7 @@ pub mod crm_store;
 pub mod dead_letter;
 pub mod debezium;
 pub mod decimal;
+pub mod export;
 pub mod fact_json;
 pub mod facts;
 mod names;

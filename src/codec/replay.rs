@@ -12,34 +12,19 @@ use serde_json::{Value, json};
 use super::fact_json::{self, method_name};
 use crate::revenue::books::{Books, Report};
 use crate::revenue::contract::View;
+use crate::revenue::fact::Fact;
 use crate::revenue::ids::EventId;
 use crate::revenue::journal::JournalEntry;
 use crate::revenue::reference::Settings;
 use crate::revenue::reject::{Code, Rejection};
 
-/// Folds events, one JSON object a line, and returns the document. A line that cannot be read becomes a rejection under
-/// its event id, or under `line N` where it shows none.
+/// Folds events, one JSON object a line, and returns the document.
 pub fn replay(events: impl BufRead, settings: &Settings, as_of: Option<Date>) -> String {
     let mut books = Books::new(settings.clone());
-    for (index, line) in events.split(b'\n').enumerate() {
-        let number = index + 1;
-        let line = match line {
-            Ok(line) => line,
-            Err(error) => {
-                let message = format!("line {number} cannot be read; replay stops here");
-                let rejection = Rejection::new(Code::Malformed, "event", error, &message);
-                refuse(&mut books, None, rejection, number);
-                break;
-            }
-        };
-        if line.iter().all(u8::is_ascii_whitespace) {
-            continue;
-        }
-        match fact_json::read(&line, settings) {
+    for line in lines(events, settings) {
+        match line {
             Ok(fact) => books.fold(fact),
-            Err(unreadable) => {
-                refuse(&mut books, unreadable.event_id, unreadable.rejection, number);
-            }
+            Err((event, rejection)) => books.refuse(event, rejection),
         }
     }
     let mut text = document(&books.finish(as_of)).to_string();
@@ -47,11 +32,33 @@ pub fn replay(events: impl BufRead, settings: &Settings, as_of: Option<Date>) ->
     text
 }
 
-fn refuse(books: &mut Books, event: Option<EventId>, rejection: Rejection, line: usize) {
-    let event = event.or_else(|| EventId::parse(format!("line {line}")));
-    if let Some(event) = event {
-        books.refuse(event, rejection);
-    }
+/// A fact of a file, or a line that is none: its event id, or `line N` where it shows none, and why.
+pub type Line = Result<Fact, (EventId, Rejection)>;
+
+/// Events, one JSON object a line, in their order. Empty lines are left out; a line that cannot be read at all is the
+/// last one.
+pub fn lines(events: impl BufRead, settings: &Settings) -> impl Iterator<Item = Line> {
+    let mut ended = false;
+    let until_error = events.split(b'\n').enumerate().map_while(move |(index, line)| {
+        let before = ended;
+        ended = line.is_err();
+        (!before).then_some((index + 1, line))
+    });
+    until_error.filter_map(|(number, line)| {
+        let (event, rejection) = match line {
+            Err(error) => {
+                let message = format!("line {number} cannot be read; replay stops here");
+                (None, Rejection::new(Code::Malformed, "event", error, &message))
+            }
+            Ok(line) if line.iter().all(u8::is_ascii_whitespace) => return None,
+            Ok(line) => match fact_json::read(&line, settings) {
+                Ok(fact) => return Some(Ok(fact)),
+                Err(unreadable) => (unreadable.event_id, unreadable.rejection),
+            },
+        };
+        let event = event.or_else(|| EventId::parse(format!("line {number}")))?;
+        Some(Err((event, rejection)))
+    })
 }
 
 /// The report as a document.

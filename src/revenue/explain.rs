@@ -3,9 +3,13 @@
 //! Invariant: an explanation is written where the decision is made, from the values it used; nothing is reconstructed
 //! afterwards. Deliberately absent: prose for screens and any formatting beyond plain numbers.
 
+mod amounts;
+mod words;
+
 use jiff::civil::Date;
 use rust_decimal::Decimal;
 
+pub use self::amounts::{ExplainedAmount, amounts};
 use super::allocate::Sold;
 use super::contract::Contract;
 use super::fact::{Credit, Deal};
@@ -45,10 +49,7 @@ pub fn explain(contract: &Contract, cx: &Context) -> Vec<Explanation> {
         for obligation in &wanted.obligations {
             for segment in &obligation.segments {
                 all.push(Explanation {
-                    rule: format!(
-                        "ASC 606-10-25-31 measure of progress: {:?}; policy {:?}, rounding {:?}",
-                        obligation.method, cx.tenant.policy.straight_line, cx.tenant.policy.rounding
-                    ),
+                    rule: words::recognition(obligation.method, &cx.tenant.policy),
                     decision: format!("{} from {}", obligation.id, segment.from),
                     inputs: inputs([
                         ("price", plain(segment.price)),
@@ -123,7 +124,7 @@ impl Explanation {
             decision: format!("line {} from {from}: {why}", line.line_id),
             inputs: inputs([
                 ("price", plain(line.terms.price)),
-                ("distinct", format!("{:?}", line.distinct)),
+                ("distinct", words::stated(line.distinct)),
                 ("ssp", line.ssp.map_or("none".to_owned(), plain)),
             ]),
             arithmetic: format!("new price {} until {}", plain(line.terms.price), line.terms.end),

@@ -118,6 +118,36 @@ pub fn remaining(rows: &[ScheduleRow], currency: Currency, day: Date, cx: &Conte
     found
 }
 
+/// What is still to be recognised of schedule rows: each less what the entries dated before `day` recognised of it.
+///
+/// Whatever was posted ahead or in part, these rows and those entries make the price on every day. `posted` is false in
+/// all of them.
+pub fn pending(rows: &[ScheduleRow], entries: &[JournalEntry], day: Date) -> Vec<ScheduleRow> {
+    let mut recognised: BTreeMap<_, (Decimal, Decimal)> = BTreeMap::new();
+    for entry in entries.iter().filter(|entry| entry.date < day) {
+        if let Some(obligation) = &entry.obligation {
+            let sum = recognised
+                .entry((&entry.tenant, &entry.deal, obligation, entry.period))
+                .or_default();
+            for line in entry.lines.iter().filter(|line| matches!(line.role, Role::Revenue(_))) {
+                sum.0 += line.credit - line.debit;
+                sum.1 += line.functional_credit - line.functional_debit;
+            }
+        }
+    }
+    let left = rows.iter().map(|row| {
+        let key = (&row.tenant, &row.deal, &row.obligation, row.period);
+        let (amount, functional) = recognised.get(&key).copied().unwrap_or_default();
+        ScheduleRow {
+            amount: row.amount - amount,
+            functional_amount: row.functional_amount.map(|all| all - functional),
+            posted: false,
+            ..row.clone()
+        }
+    });
+    left.filter(|row| !row.amount.is_zero()).collect()
+}
+
 /// Annual recurring revenue of a deal on a day; a twelfth of it is the monthly one.
 pub fn annual_recurring(contract: &Contract, day: Date, cx: &Context) -> Decimal {
     let Some(wanted) = derive(&contract.facts, cx.tenant).wanted else {

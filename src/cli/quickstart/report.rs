@@ -5,24 +5,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use rust_decimal::Decimal;
 
 use super::sample::LAST_TICK;
+use crate::cli::books;
+use crate::cli::books::known::{self, Known};
+use crate::cli::books::table::Basis;
+use crate::cli::deal;
 use crate::codec::schemas::Schemas;
 use crate::config::Topology;
 use crate::revenue::books::Books;
 use crate::revenue::checks;
-use crate::revenue::contract;
 use crate::revenue::explain::explain;
 use crate::revenue::fact::{Body, Fact};
 use crate::revenue::journal::JournalEntry;
-use crate::revenue::measures::{self, WaterfallRow};
-use crate::revenue::reference::{Context, Reference};
 use crate::stream::log::Log;
-use crate::stream::record::{Offset, Partition, Record, Topic, TopicPartition};
+use crate::stream::record::{Record, Topic};
 
 /// Periods of the waterfall that are printed, the latest ones.
 const PERIODS: usize = 12;
@@ -58,7 +57,7 @@ pub fn print(run: &Run<'_>) -> Result<(), anyhow::Error> {
     }
 
     println!("\nWhat came out");
-    let facts = facts(run)?;
+    let facts = known::facts(run.log, run.schemas, run.topology)?;
     let deal_facts: Vec<&Fact> = facts
         .iter()
         .flatten()
@@ -113,7 +112,9 @@ pub fn print(run: &Run<'_>) -> Result<(), anyhow::Error> {
     );
     println!("           byte for byte; every entry balances; every schedule sums to its price");
 
-    waterfall(&journal);
+    let mut deferred = books::waterfall(&journal);
+    deferred.rows.retain(|(scope, _)| scope.basis == Basis::Contract);
+    print!("{}", deferred.text(Some(PERIODS)));
     explained(run, &facts)?;
 
     let dir = run.dir.display();
@@ -122,34 +123,17 @@ pub fn print(run: &Run<'_>) -> Result<(), anyhow::Error> {
         "Look further: ACCRUE_DATA_DIR={dir} accrue topics tail {} -n 3",
         out.journal_entries.as_str()
     );
+    println!("              ACCRUE_DATA_DIR={dir} accrue books report movement");
     Ok(())
 }
 
-/// Every committed record of a topic, partition by partition.
+/// Every committed record of a topic, partition by partition; none where there is no such topic.
 fn read(log: &dyn Log, topic: &str) -> Result<Vec<Record>, anyhow::Error> {
     let topic = Topic::new(topic);
-    let mut all = Vec::new();
-    for n in 0..log.partitions(&topic)?.unwrap_or(0) {
-        let mut reader = log.reader(&TopicPartition::new(&topic, Partition(n)), Offset(0))?;
-        loop {
-            let records = reader.read(Duration::ZERO)?;
-            if records.is_empty() {
-                break;
-            }
-            all.extend(records);
-        }
-    }
-    Ok(all)
-}
-
-/// The facts of each partition of `contract.facts`, in their order.
-fn facts(run: &Run<'_>) -> Result<Vec<Vec<Fact>>, anyhow::Error> {
-    let mut partitions: BTreeMap<Partition, Vec<Fact>> = BTreeMap::new();
-    for record in read(run.log, run.topology.outputs.contract_facts.as_str())? {
-        let fact = run.schemas.decode_fact(record.value.as_deref().unwrap_or_default())?;
-        partitions.entry(record.at.partition).or_default().push(fact);
-    }
-    Ok(partitions.into_values().collect())
+    Ok(match log.partitions(&topic)? {
+        Some(_) => known::committed(log, &topic)?.into_iter().flatten().collect(),
+        None => Vec::new(),
+    })
 }
 
 /// Folds the facts anew and compares the entries with the topic's. Returns them.
@@ -200,93 +184,26 @@ fn counted<'a>(topic: &str, what: &str, kinds: impl Iterator<Item = &'a str>) {
     );
 }
 
-/// The deferred revenue of each currency, for the latest periods.
-fn waterfall(journal: &[JournalEntry]) {
-    let mut currencies: BTreeMap<String, Vec<WaterfallRow>> = BTreeMap::new();
-    for row in measures::waterfall(journal) {
-        currencies
-            .entry(format!("{} of {}", row.currency, row.tenant))
-            .or_default()
-            .push(row);
-    }
-    for (name, rows) in currencies {
-        println!("\nDeferred revenue, {name}");
-        println!(
-            "  {:<10} {:>16} {:>16} {:>16} {:>16}",
-            "period", "opening", "+ billed", "- recognised", "= closing"
-        );
-        let largest = rows.iter().map(|row| row.amounts.closing).max().unwrap_or_default();
-        for row in rows.iter().skip(rows.len().saturating_sub(PERIODS)) {
-            let amount = |value: Decimal| row.currency.format(value);
-            println!(
-                "  {:<10} {:>16} {:>16} {:>16} {:>16} {}",
-                row.period.to_string(),
-                amount(row.amounts.opening),
-                amount(row.amounts.billed),
-                amount(row.amounts.recognised),
-                amount(row.amounts.closing),
-                bar(row.amounts.closing, largest),
-            );
-        }
-    }
-}
-
-/// A bar of at most 20 blocks.
-fn bar(value: Decimal, largest: Decimal) -> String {
-    let blocks = value
-        .checked_mul(Decimal::from(20))
-        .and_then(|scaled| scaled.checked_div(largest))
-        .and_then(|blocks| u32::try_from(blocks.round()).ok())
-        .unwrap_or(0);
-    "#".repeat(blocks.min(20) as usize)
-}
-
 /// One deal with a change in it: what was said, and why each decision followed.
 fn explained(run: &Run<'_>, facts: &[Vec<Fact>]) -> Result<(), anyhow::Error> {
-    let amended = facts.iter().find_map(|partition| {
-        partition.iter().find_map(|fact| match &fact.body {
-            Body::DealAmended(deal) => Some((partition, fact.tenant.clone(), deal.deal_id.clone())),
-            _ => None,
-        })
+    let amended = facts.iter().flatten().find_map(|fact| match &fact.body {
+        Body::DealAmended(deal) => Some((&fact.tenant, &deal.deal_id)),
+        _ => None,
     });
-    let (partition, tenant, deal) = amended.context("the sample has no amended deal")?;
-    let settings = run.topology.settings();
-    let mut reference = Reference::default();
-    let mut contract = None;
-    for fact in partition.iter().filter(|fact| fact.tenant == tenant) {
-        match fact.body.deal_id() {
-            None => {
-                reference.learn(fact)?;
-            }
-            Some(id) if *id == deal => {
-                let cx = Context::new(settings, &reference, &tenant);
-                contract = Some(contract::apply(contract, fact, &cx)?.contract);
-            }
-            Some(_) => {}
-        }
-    }
-    let contract = contract.context("the amended deal has facts")?;
-    let cx = Context::new(settings, &reference, &tenant);
+    let (tenant, deal) = amended.context("the sample has no amended deal")?;
+    let known = Known::of(run.topology.settings().clone(), facts);
+    let folded = known.contracts(&|of, id| of == tenant && id == deal);
+    let key = (tenant.clone(), deal.clone());
+    let found = folded
+        .iter()
+        .find_map(|part| Some((part, part.deals.get(&key)?.contract.as_ref()?)));
+    let (part, contract) = found.context("the amended deal has facts")?;
     println!("\nDeal {deal} of {tenant}, explained (books as of {LAST_TICK})");
     for fact in &contract.facts {
         println!("  {}  {}  {}", fact.occurred_at, fact.body.type_name(), fact.event_id);
     }
-    let reasons = explain(&contract, &cx);
-    for reason in reasons.iter().take(REASONS) {
-        println!("  - {}", reason.decision);
-        println!("    rule: {}", reason.rule);
-        if !reason.inputs.is_empty() {
-            let inputs: Vec<String> = reason
-                .inputs
-                .iter()
-                .map(|(name, value)| format!("{name} {value}"))
-                .collect();
-            println!("    from: {}", inputs.join(", "));
-        }
-        if !reason.arithmetic.is_empty() {
-            println!("    so:   {}", cut(&reason.arithmetic, 140));
-        }
-    }
+    let reasons = explain(contract, &part.context(&known.settings, tenant));
+    print!("{}", deal::paragraphs(reasons.iter().take(REASONS)));
     if reasons.len() > REASONS {
         println!("  ... and {} more, down to each entry", reasons.len() - REASONS);
     }

@@ -1,0 +1,389 @@
+//! The facts that the books are made of: from a file, or from `contract.facts` of a topology's log.
+//!
+//! Invariant: each partition of the log is folded on its own, in its order, as the stream processor does, so that both
+//! come to the same books. Reference facts are in every partition; deals are in one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use jiff::Timestamp;
+use jiff::civil::Date;
+
+use super::super::{Failure, connect};
+use crate::codec::replay::{self, Line};
+use crate::codec::schemas::Schemas;
+use crate::config::{self, Topology};
+use crate::observe::logs;
+use crate::revenue::books::{Books, Report};
+use crate::revenue::contract::{self, Contract};
+use crate::revenue::fact::{Body, Fact};
+use crate::revenue::ids::{DealId, EventId, TenantId};
+use crate::revenue::journal::JournalEntry;
+use crate::revenue::reference::{Context, Learned, Reference, Settings};
+use crate::revenue::reject::Rejection;
+use crate::stream::log::Log;
+use crate::stream::record::{Partition, Record, Topic, TopicPartition};
+
+/// How long a log may give nothing before its end is reached: longer than a transaction is open in good health.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Which facts, and as of when.
+#[derive(Args)]
+pub struct Given {
+    /// A file of facts, one JSON object a line; `-` reads standard input. Without it: contract.facts of the log
+    #[arg(long, value_name = "FILE")]
+    events: Option<PathBuf>,
+    /// Tenants, policies and the log [default: topology.toml; with --events the accounting defaults]
+    #[arg(long, short, env = "ACCRUE_TOPOLOGY", value_name = "FILE")]
+    topology: Option<PathBuf>,
+    /// Books as of the start of this day: entries dated before it, those due by then included
+    #[arg(long, value_name = "DATE")]
+    as_of: Option<Date>,
+    /// Only facts that had occurred by then, such as 2026-03-31T23:59:59Z
+    #[arg(long, value_name = "TIMESTAMP")]
+    known_at: Option<Timestamp>,
+}
+
+/// What is known.
+pub struct Known {
+    pub settings: Settings,
+    pub as_of: Option<Date>,
+    /// The lines of each partition, in their order; a file is one partition.
+    partitions: Vec<Vec<Line>>,
+}
+
+/// Contracts as they stand after the last fact of one partition, with what was issued for each.
+pub struct Folded {
+    pub reference: Reference,
+    pub deals: BTreeMap<(TenantId, DealId), FoldedDeal>,
+}
+
+#[derive(Default)]
+pub struct FoldedDeal {
+    /// `None` while no fact of the deal was accepted.
+    pub contract: Option<Contract>,
+    pub entries: Vec<JournalEntry>,
+    /// Facts that were refused when they came.
+    pub refused: Vec<(EventId, Rejection)>,
+    /// Facts that do not fit the deal as it stands.
+    pub unfit: Vec<(EventId, Rejection)>,
+}
+
+impl Given {
+    /// Reads all of it. Errors: a file, a topology or a log that cannot be read.
+    pub fn read(&self) -> Result<Known, Failure> {
+        let settings = match (&self.events, &self.topology) {
+            (Some(_), None) => Settings::default(),
+            (Some(_), Some(path)) => config::load_settings(path).map_err(Failure::Configuration)?,
+            (None, _) => self.log_topology()?.settings().clone(),
+        };
+        self.read_under(settings)
+    }
+
+    /// The same under other tenants and policies.
+    pub fn read_under(&self, settings: Settings) -> Result<Known, Failure> {
+        logs::init("warn");
+        let mut partitions = match &self.events {
+            Some(events) => vec![replay::lines(open(events)?, &settings).collect()],
+            None => {
+                let topology = self.log_topology()?;
+                let log = connect::log(&topology)?;
+                let (registry, _) = connect::registry(&topology)?;
+                let schemas = connect::schemas(&topology, &registry)?;
+                let facts = facts(log.as_ref(), &schemas, &topology)?;
+                facts
+                    .into_iter()
+                    .map(|facts| facts.into_iter().map(Ok).collect())
+                    .collect()
+            }
+        };
+        if let Some(instant) = self.known_at {
+            let known = |line: &Line| line.as_ref().is_ok_and(|fact| fact.occurred_at <= instant);
+            partitions
+                .iter_mut()
+                .for_each(|lines: &mut Vec<Line>| lines.retain(known));
+        }
+        Ok(Known {
+            settings,
+            as_of: self.as_of,
+            partitions,
+        })
+    }
+
+    /// The topology whose log the facts are in; `None` where they are in a file.
+    pub fn log(&self) -> Result<Option<Topology>, Failure> {
+        match self.events {
+            Some(_) => Ok(None),
+            None => self.log_topology().map(Some),
+        }
+    }
+
+    fn log_topology(&self) -> Result<Topology, Failure> {
+        let path = self.topology.as_deref().unwrap_or(Path::new("topology.toml"));
+        config::load(path).map_err(Failure::Configuration)
+    }
+}
+
+/// Opens a file of events; `-` is standard input.
+pub fn open(events: &Path) -> Result<Box<dyn BufRead>, anyhow::Error> {
+    if events.as_os_str() == "-" {
+        return Ok(Box::new(std::io::stdin().lock()));
+    }
+    let file = File::open(events).with_context(|| format!("--events {}", events.display()))?;
+    Ok(Box::new(BufReader::new(file)))
+}
+
+impl Known {
+    /// Facts of a log that were read already.
+    pub fn of(settings: Settings, facts: &[Vec<Fact>]) -> Known {
+        let lines = |facts: &Vec<Fact>| facts.iter().cloned().map(Ok).collect();
+        Known {
+            settings,
+            as_of: None,
+            partitions: facts.iter().map(lines).collect(),
+        }
+    }
+
+    /// The same facts under other tenants and policies. Days of facts that came with a time stay as they were read.
+    pub fn under(&self, settings: Settings) -> Known {
+        Known {
+            settings,
+            as_of: self.as_of,
+            partitions: self.partitions.clone(),
+        }
+    }
+
+    /// The tenant asked for, or the only one.
+    ///
+    /// Errors: no fact tells of it, or none was asked for and there is not exactly one.
+    pub fn one_tenant(&self, wanted: Option<&TenantId>) -> Result<TenantId, Failure> {
+        let tenants = self.tenants();
+        let names = || {
+            let names: Vec<&str> = tenants.iter().map(TenantId::as_str).collect();
+            names.join(", ")
+        };
+        match (wanted, tenants.first(), tenants.len()) {
+            (Some(wanted), _, _) if tenants.contains(wanted) => Ok(wanted.clone()),
+            (_, None, _) => Err(Failure::Usage("there are no facts yet".to_owned())),
+            (Some(wanted), Some(_), _) => Err(Failure::Usage(format!(
+                "no fact tells of tenant {wanted}; there are {}",
+                names()
+            ))),
+            (None, Some(only), 1) => Ok(only.clone()),
+            (None, Some(_), _) => Err(Failure::Usage(format!(
+                "the facts are of several tenants; give --tenant, one of {}",
+                names()
+            ))),
+        }
+    }
+
+    /// The books of all facts, sorted by tenant and deal; entries dated ahead of `as_of` included.
+    pub fn report(&self) -> Report {
+        self.report_with(&[])
+    }
+
+    /// The books of all facts and of more, said to every partition after the last one.
+    pub fn report_with(&self, more: &[Fact]) -> Report {
+        let mut all = Report {
+            contracts: Vec::new(),
+            schedule: Vec::new(),
+            billing: Vec::new(),
+            journals: Vec::new(),
+            rejections: Vec::new(),
+        };
+        for lines in &self.partitions {
+            let mut books = Books::new(self.settings.clone());
+            for line in lines {
+                match line {
+                    Ok(fact) => books.fold(fact.clone()),
+                    Err((event, rejection)) => books.refuse(event.clone(), rejection.clone()),
+                }
+            }
+            more.iter().for_each(|fact| books.fold(fact.clone()));
+            let report = books.finish(self.as_of);
+            all.contracts.extend(report.contracts);
+            all.schedule.extend(report.schedule);
+            all.billing.extend(report.billing);
+            all.journals.extend(report.journals);
+            all.rejections.extend(report.rejections);
+        }
+        // Each deal is in one partition, sorted there.
+        all.contracts
+            .sort_by(|a, b| (&a.tenant, &a.deal).cmp(&(&b.tenant, &b.deal)));
+        all.schedule
+            .sort_by(|a, b| (&a.tenant, &a.deal).cmp(&(&b.tenant, &b.deal)));
+        all.billing
+            .sort_by(|a, b| (&a.tenant, &a.deal).cmp(&(&b.tenant, &b.deal)));
+        all.journals
+            .sort_by(|a, b| (&a.tenant, &a.deal).cmp(&(&b.tenant, &b.deal)));
+        all.rejections
+            .sort_by(|(a, x), (b, y)| (a, x.code, &x.field, &x.value).cmp(&(b, y.code, &y.field, &y.value)));
+        all.rejections.dedup();
+        all
+    }
+
+    /// The entries as of the day asked for; all that were issued where none was.
+    pub fn journal(&self) -> Vec<JournalEntry> {
+        let mut journal = self.report().journals;
+        journal.retain(|entry| self.as_of.is_none_or(|day| entry.date < day));
+        journal
+    }
+
+    /// The contracts of the chosen deals, partition by partition, settled as the stream processor does.
+    pub fn contracts(&self, chosen: &dyn Fn(&TenantId, &DealId) -> bool) -> Vec<Folded> {
+        self.partitions
+            .iter()
+            .map(|lines| {
+                let mut folded = Folded {
+                    reference: Reference::default(),
+                    deals: BTreeMap::new(),
+                };
+                for fact in lines.iter().filter_map(|line| line.as_ref().ok()) {
+                    folded.take(fact, &self.settings, chosen);
+                }
+                if let Some(day) = self.as_of {
+                    let tenants: BTreeSet<TenantId> = folded.deals.keys().map(|(tenant, _)| tenant.clone()).collect();
+                    for tenant in tenants {
+                        if folded.reference.tick(&tenant, day) == Learned::New {
+                            folded.settle(&tenant, &self.settings);
+                        }
+                    }
+                }
+                folded
+            })
+            .collect()
+    }
+
+    /// What reference facts say, with the clock at the day asked for, even where it went on since.
+    pub fn reference(&self) -> Reference {
+        let mut reference = Reference::default();
+        for fact in self.facts() {
+            if let (Body::ClockTicked(day), Some(as_of)) = (&fact.body, self.as_of)
+                && *day > as_of
+            {
+                continue;
+            }
+            // What is refused is among the rejections of the fold.
+            let _ = reference.learn(fact);
+        }
+        if let Some(day) = self.as_of {
+            for tenant in self.tenants() {
+                reference.tick(&tenant, day);
+            }
+        }
+        reference
+    }
+
+    /// The facts of all partitions.
+    pub fn facts(&self) -> impl Iterator<Item = &Fact> {
+        self.partitions.iter().flatten().filter_map(|line| line.as_ref().ok())
+    }
+
+    /// Everyone of whom a fact tells.
+    pub fn tenants(&self) -> BTreeSet<TenantId> {
+        self.facts().map(|fact| fact.tenant.clone()).collect()
+    }
+}
+
+impl Folded {
+    pub fn context<'a>(&'a self, settings: &'a Settings, tenant: &TenantId) -> Context<'a> {
+        Context::new(settings, &self.reference, tenant)
+    }
+
+    fn take(&mut self, fact: &Fact, settings: &Settings, chosen: &dyn Fn(&TenantId, &DealId) -> bool) {
+        let Some(deal) = fact.body.deal_id() else {
+            let known = settings.check_period(fact).is_ok();
+            if known && self.reference.learn(fact) == Ok(Learned::New) {
+                self.settle(&fact.tenant, settings);
+            }
+            return;
+        };
+        if !chosen(&fact.tenant, deal) {
+            return;
+        }
+        let cx = Context::new(settings, &self.reference, &fact.tenant);
+        let kept = self.deals.entry((fact.tenant.clone(), deal.clone())).or_default();
+        match contract::apply(kept.contract.clone(), fact, &cx) {
+            Ok(decision) => kept.keep(decision),
+            Err(rejection) => kept.refused.push((fact.event_id.clone(), rejection)),
+        }
+    }
+
+    fn settle(&mut self, tenant: &TenantId, settings: &Settings) {
+        let cx = Context::new(settings, &self.reference, tenant);
+        for ((of, _), kept) in &mut self.deals {
+            let Some(contract) = kept.contract.as_ref().filter(|_| of == tenant) else {
+                continue;
+            };
+            let clock = cx.reference.clock();
+            let due = contract.next_due().zip(clock).is_some_and(|(due, clock)| clock >= due);
+            let locks = contract.locked != *cx.reference.closed_periods();
+            if !(due || locks || contract.waits_for().is_some()) {
+                continue;
+            }
+            if let Ok(decision) = contract::settle(contract.clone(), &cx) {
+                kept.keep(decision);
+            }
+        }
+    }
+}
+
+impl FoldedDeal {
+    fn keep(&mut self, decision: contract::Decision) {
+        self.entries.extend(decision.entries);
+        self.unfit = decision.rejections;
+        self.contract = Some(decision.contract);
+    }
+}
+
+/// The facts of each partition of `contract.facts`, in their order.
+pub fn facts(log: &dyn Log, schemas: &Schemas, topology: &Topology) -> Result<Vec<Vec<Fact>>, anyhow::Error> {
+    let topic = Topic::new(topology.outputs.contract_facts.as_str());
+    let mut partitions = Vec::new();
+    for records in committed(log, &topic)? {
+        let facts = records
+            .iter()
+            .map(|record| Ok(schemas.decode_fact(record.value.as_deref().unwrap_or_default())?));
+        partitions.push(facts.collect::<Result<Vec<Fact>, anyhow::Error>>()?);
+    }
+    Ok(partitions)
+}
+
+/// The committed records of each partition of a topic, up to its end as it is now.
+///
+/// Errors: there is no such topic, or the log gives nothing for [`PATIENCE`] before its end.
+pub fn committed(log: &dyn Log, topic: &Topic) -> Result<Vec<Vec<Record>>, anyhow::Error> {
+    let Some(count) = log.partitions(topic)? else {
+        bail!("there is no topic {topic}; run `accrue apply` first, or give facts with --events");
+    };
+    let mut partitions = Vec::new();
+    for n in 0..count {
+        let at = TopicPartition::new(topic, Partition(n));
+        let (start, end) = (log.start(&at)?, log.end(&at)?);
+        let mut reader = log.reader(&at, start)?;
+        let mut records: Vec<Record> = Vec::new();
+        let mut heard = Instant::now();
+        while reader.position()? < end {
+            let more = reader.read(Duration::from_millis(100))?;
+            if !more.is_empty() {
+                heard = Instant::now();
+            } else if heard.elapsed() > PATIENCE {
+                let position = reader.position()?.0;
+                bail!(
+                    "{topic}, partition {n}: nothing came after offset {position} for {} s, and the partition ends at {}: \
+                     the broker is away, or a transaction was left open; try again",
+                    PATIENCE.as_secs(),
+                    end.0
+                );
+            }
+            records.extend(more.into_iter().filter(|record| record.offset < end));
+        }
+        partitions.push(records);
+    }
+    Ok(partitions)
+}

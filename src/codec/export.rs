@@ -1,0 +1,348 @@
+//! The journal for other ledgers: hledger, Beancount, CSV.
+//!
+//! hledger gets each line in the contract's currency at its total cost in functional currency (`@@`), so that
+//! `hledger balance -B` shows the functional books. Beancount gets functional amounts, with the contract's amount as
+//! metadata of the posting: a price is no part of a Beancount position, so a remeasured receivable would else never
+//! come back to zero.
+//!
+//! Invariant: two accounts of ours never share a name there, whatever characters they have; the same entries give the
+//! same bytes. Deliberately absent: several tenants in one ledger, which is the caller's to choose, and imports.
+//!
+//! Sources: hledger 1.x manual, "Account names", "Costs", "Comments"; Beancount 2 language syntax, "Accounts",
+//! "Metadata"; RFC 4180.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use jiff::civil::Date;
+use rust_decimal::Decimal;
+use sha2::{Digest, Sha256};
+
+use crate::revenue::journal::{EntryLine, JournalEntry};
+use crate::revenue::ledger::Role;
+use crate::revenue::money::Currency;
+
+/// The journal as hledger reads it; passes `hledger check --strict`.
+pub fn hledger(entries: &[JournalEntry], chart: &Chart) -> String {
+    let mut text = String::from("; Written by accrue books export. `hledger balance -B` shows functional amounts.\n\n");
+    let currencies: BTreeSet<Currency> = entries
+        .iter()
+        .flat_map(|it| [it.currency, it.functional_currency])
+        .collect();
+    for currency in currencies {
+        let mut sample = currency.format(Decimal::from(1000));
+        if currency.exponent() == 0 {
+            // The decimal mark has to be shown, or it is not known.
+            sample.push('.');
+        }
+        let _ = writeln!(text, "commodity {sample} {currency}");
+    }
+    for (name, original) in chart.accounts() {
+        let _ = writeln!(text, "account {name}  ; account:{}", tag(original));
+    }
+    for entry in by_day(entries) {
+        let _ = writeln!(
+            text,
+            "\n{} * ({}) {}",
+            entry.date,
+            tag(entry.entry_id.as_str()),
+            entry.kind.as_str()
+        );
+        for (name, value) in provenance(entry) {
+            let _ = writeln!(text, "    ; {name}:{}", tag(&value));
+        }
+        for line in &entry.lines {
+            for amount in hledger_amounts(entry, line) {
+                let _ = writeln!(text, "    {}  {amount}", chart.name(line));
+            }
+        }
+    }
+    text
+}
+
+/// One amount; two where a total cost, which has no sign of its own, cannot say it.
+fn hledger_amounts(entry: &JournalEntry, line: &EntryLine) -> Vec<String> {
+    let (amount, value) = (line.debit - line.credit, line.functional_debit - line.functional_credit);
+    let (currency, functional) = (entry.currency, entry.functional_currency);
+    let own = format!("{} {currency}", currency.format(amount));
+    let worth = |value| format!("{} {functional}", functional.format(value));
+    if currency == functional {
+        vec![own]
+    } else if amount.is_zero() {
+        // Only the value moved: a remeasurement, an exchange result.
+        vec![worth(value)]
+    } else if amount.is_sign_negative() != value.is_sign_negative() && !value.is_zero() {
+        vec![format!("{own} @@ {}", worth(Decimal::ZERO)), worth(value)]
+    } else {
+        vec![format!("{own} @@ {}", worth(value.abs()))]
+    }
+}
+
+/// The journal as Beancount reads it; passes `bean-check`.
+pub fn beancount(entries: &[JournalEntry], chart: &Chart) -> String {
+    let mut text = String::from("; Written by accrue books export. Amounts are in functional currency.\n\n");
+    let currencies: BTreeSet<Currency> = entries.iter().map(|it| it.functional_currency).collect();
+    for currency in currencies {
+        let _ = writeln!(text, "option \"operating_currency\" \"{currency}\"");
+    }
+    let mut opened: BTreeMap<&str, Date> = BTreeMap::new();
+    for entry in entries {
+        for line in &entry.lines {
+            let day = opened.entry(chart.name(line)).or_insert(entry.date);
+            *day = entry.date.min(*day);
+        }
+    }
+    for (name, original) in chart.accounts() {
+        if let Some(day) = opened.get(name) {
+            let _ = writeln!(text, "{day} open {name}\n  account: {}", quoted(original));
+        }
+    }
+    for entry in by_day(entries) {
+        let (kind, deal) = (quoted(entry.kind.as_str()), quoted(entry.deal.as_str()));
+        let _ = writeln!(text, "\n{} * {kind} {deal}", entry.date);
+        let _ = writeln!(text, "  entry: {}", quoted(entry.entry_id.as_str()));
+        let mut facts = 0;
+        for (name, value) in provenance(entry) {
+            // A key may be there once only.
+            let name = match name {
+                "fact" => {
+                    facts += 1;
+                    format!("fact-{facts}")
+                }
+                name => name.to_owned(),
+            };
+            let _ = writeln!(text, "  {name}: {}", quoted(&value));
+        }
+        for line in &entry.lines {
+            let functional = entry.functional_currency;
+            let amount = functional.format(line.functional_debit - line.functional_credit);
+            let _ = writeln!(text, "  {}  {amount} {functional}", chart.name(line));
+            if entry.currency != functional {
+                let own = entry.currency.format(line.debit - line.credit);
+                let _ = writeln!(text, "    amount: {own} {}", entry.currency);
+            }
+        }
+    }
+    text
+}
+
+/// One row a line of an entry. `provenance` is a JSON array.
+pub fn csv(entries: &[JournalEntry]) -> String {
+    let mut text = csv_row(CSV_COLUMNS);
+    for entry in by_day(entries) {
+        let (own, functional) = (entry.currency, entry.functional_currency);
+        let facts: Vec<&str> = entry.provenance.iter().map(|event| event.as_str()).collect();
+        for (n, line) in entry.lines.iter().enumerate() {
+            text += &csv_row([
+                entry.entry_id.as_str(),
+                &(n + 1).to_string(),
+                entry.tenant.as_str(),
+                entry.deal.as_str(),
+                entry.contract.as_str(),
+                entry.obligation.as_ref().map_or("", |id| id.as_str()),
+                entry.kind.as_str(),
+                &entry.date.to_string(),
+                &entry.period.to_string(),
+                &entry.concerns.to_string(),
+                &line.account,
+                &line.role.name(),
+                own.code(),
+                &own.format(line.debit),
+                &own.format(line.credit),
+                functional.code(),
+                &functional.format(line.functional_debit),
+                &functional.format(line.functional_credit),
+                entry.cause.as_str(),
+                &serde_json::json!(facts).to_string(),
+                entry.reverses.as_ref().map_or("", |id| id.as_str()),
+            ]);
+        }
+    }
+    text
+}
+
+const CSV_COLUMNS: [&str; 21] = [
+    "entry_id",
+    "line",
+    "tenant_id",
+    "deal_id",
+    "contract_id",
+    "obligation_id",
+    "kind",
+    "date",
+    "period",
+    "concerns",
+    "account",
+    "role",
+    "currency",
+    "debit",
+    "credit",
+    "functional_currency",
+    "functional_debit",
+    "functional_credit",
+    "cause",
+    "provenance",
+    "reverses",
+];
+
+/// A row of RFC 4180, ended by a line feed alone, as most readers expect.
+pub fn csv_row<T: AsRef<str>>(cells: impl IntoIterator<Item = T>) -> String {
+    let cell = |text: T| {
+        let text = text.as_ref();
+        match text.contains(['"', ',', '\n', '\r']) {
+            true => format!("\"{}\"", text.replace('"', "\"\"")),
+            false => text.to_owned(),
+        }
+    };
+    let mut row = cells.into_iter().map(cell).collect::<Vec<_>>().join(",");
+    row.push('\n');
+    row
+}
+
+/// The name of each account in other ledgers: a root by role, then the mapped account or the role, in letters, digits
+/// and `-`. A mapped account that starts with a root, such as `Liabilities:Deferred Revenue`, keeps its place.
+pub struct Chart(BTreeMap<Account, String>);
+
+/// An account of ours: its root there, and its text here.
+type Account = (&'static str, String);
+
+const ROOTS: [&str; 5] = ["Assets", "Liabilities", "Equity", "Income", "Expenses"];
+
+impl Chart {
+    pub fn of(entries: &[JournalEntry]) -> Chart {
+        let lines = entries.iter().flat_map(|entry| &entry.lines);
+        let accounts: BTreeSet<Account> = lines.map(account).collect();
+        let mut by_name: BTreeMap<String, Vec<Account>> = BTreeMap::new();
+        for account in accounts {
+            by_name.entry(valid(&account)).or_default().push(account);
+        }
+        let mut names = BTreeMap::new();
+        for (name, accounts) in by_name {
+            let alone = accounts.len() == 1;
+            for account in accounts {
+                let name = match alone {
+                    true => name.clone(),
+                    false => format!("{name}-{}", digest(&account.1)),
+                };
+                names.insert(account, name);
+            }
+        }
+        Chart(names)
+    }
+
+    /// The name of a line's account; its root where the line is of no entry that the chart was made of.
+    pub fn name(&self, line: &EntryLine) -> &str {
+        self.0.get(&account(line)).map_or(root(&line.role), String::as_str)
+    }
+
+    /// Each name with the account's own text.
+    fn accounts(&self) -> impl Iterator<Item = (&str, &str)> {
+        let sorted: BTreeMap<&str, &str> = self
+            .0
+            .iter()
+            .map(|((_, text), name)| (name.as_str(), text.as_str()))
+            .collect();
+        sorted.into_iter()
+    }
+}
+
+fn account(line: &EntryLine) -> Account {
+    let role = line.role.name();
+    let text = match line.account == role {
+        // A role that is not mapped: `revenue.setup` becomes `Revenue:Setup`.
+        true => role.replacen('.', ":", 1),
+        false => line.account.clone(),
+    };
+    (root(&line.role), text)
+}
+
+fn root(role: &Role) -> &'static str {
+    match role {
+        Role::AccountsReceivable | Role::Cash | Role::ContractAsset => "Assets",
+        Role::ContractLiability | Role::TaxPayable | Role::RefundLiability => "Liabilities",
+        Role::Revenue(_) | Role::FxGainLoss => "Income",
+    }
+}
+
+/// An account name that both ledgers accept; several accounts may come out as one.
+fn valid((root, text): &Account) -> String {
+    let parts: Vec<String> = text
+        .split(':')
+        .map(component)
+        .filter(|component| !component.is_empty())
+        .collect();
+    match parts.as_slice() {
+        [] => format!("{root}:X"),
+        [first, _, ..] if ROOTS.contains(&first.as_str()) => parts.join(":"),
+        [..] => format!("{root}:{}", parts.join(":")),
+    }
+}
+
+/// Letters, digits and `-`; first an upper case letter or a digit.
+fn component(text: &str) -> String {
+    let kept: String = text
+        .trim()
+        .chars()
+        .map(|c| match c {
+            c if c.is_ascii_alphanumeric() => c,
+            // Letters of Latin-1, of which both ledgers are sure.
+            'À'..='Ö' | 'Ø'..='ö' | 'ø'..='þ' => c,
+            _ => '-',
+        })
+        .collect();
+    let mut chars = kept.trim_matches('-').chars();
+    let first: String = chars.next().into_iter().flat_map(char::to_uppercase).collect();
+    first + chars.as_str()
+}
+
+fn digest(text: &str) -> String {
+    let hash = Sha256::digest(text);
+    hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Entries by day, then tenant and deal; within them as they come.
+fn by_day(entries: &[JournalEntry]) -> Vec<&JournalEntry> {
+    let mut sorted: Vec<&JournalEntry> = entries.iter().collect();
+    sorted.sort_by(|a, b| (a.date, &a.tenant, &a.deal).cmp(&(b.date, &b.tenant, &b.deal)));
+    sorted
+}
+
+/// Where an entry comes from, by name; `fact` once for each.
+fn provenance(entry: &JournalEntry) -> Vec<(&'static str, String)> {
+    let mut all = vec![
+        ("tenant", entry.tenant.to_string()),
+        ("deal", entry.deal.to_string()),
+        ("contract", entry.contract.to_string()),
+    ];
+    all.extend(entry.obligation.iter().map(|id| ("obligation", id.to_string())));
+    all.push(("period", entry.period.to_string()));
+    if entry.concerns != entry.period {
+        all.push(("concerns", entry.concerns.to_string()));
+    }
+    all.push(("cause", entry.cause.to_string()));
+    all.extend(entry.provenance.iter().map(|event| ("fact", event.to_string())));
+    all.extend(entry.reverses.iter().map(|id| ("reverses", id.to_string())));
+    all
+}
+
+/// The value of an hledger tag, which ends at a comma or a line's end; brackets could be read as a date, a bracket
+/// as the end of a code. Such characters are written as in a URL.
+fn tag(text: &str) -> String {
+    let mut value = String::new();
+    for c in text.chars() {
+        if c.is_control() || matches!(c, ',' | '[' | ']' | '(' | ')' | ';' | '%') {
+            c.to_string().bytes().for_each(|byte| {
+                let _ = write!(value, "%{byte:02X}");
+            });
+        } else {
+            value.push(c);
+        }
+    }
+    value
+}
+
+/// A Beancount string.
+fn quoted(text: &str) -> String {
+    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
