@@ -210,7 +210,10 @@ const ROOTS: [&str; 5] = ["Assets", "Liabilities", "Equity", "Income", "Expenses
 
 impl Chart {
     pub fn of(entries: &[JournalEntry]) -> Chart {
-        let lines = entries.iter().flat_map(|entry| &entry.lines);
+        Chart::named(entries.iter().flat_map(|entry| &entry.lines))
+    }
+
+    fn named<'a>(lines: impl Iterator<Item = &'a EntryLine>) -> Chart {
         let accounts: BTreeSet<Account> = lines.map(account).collect();
         let mut by_name: BTreeMap<String, Vec<Account>> = BTreeMap::new();
         for account in accounts {
@@ -218,7 +221,7 @@ impl Chart {
         }
         let mut names = BTreeMap::new();
         for (name, accounts) in by_name {
-            let alone = accounts.len() == 1;
+            let alone = accounts.windows(2).all(|pair| pair[0].1 == pair[1].1);
             for account in accounts {
                 let name = match alone {
                     true => name.clone(),
@@ -247,13 +250,7 @@ impl Chart {
 }
 
 fn account(line: &EntryLine) -> Account {
-    let role = line.role.name();
-    let text = match line.account == role {
-        // A role that is not mapped: `revenue.setup` becomes `Revenue:Setup`.
-        true => role.replacen('.', ":", 1),
-        false => line.account.clone(),
-    };
-    (root(&line.role), text)
+    (root(&line.role), line.account.clone())
 }
 
 fn root(role: &Role) -> &'static str {
@@ -278,19 +275,13 @@ fn valid((root, text): &Account) -> String {
     }
 }
 
-/// Letters, digits and `-`; first an upper case letter or a digit.
+/// Letters and digits, with a `-` for each run of anything else; first an upper case letter or a digit.
 fn component(text: &str) -> String {
-    let kept: String = text
-        .trim()
-        .chars()
-        .map(|c| match c {
-            c if c.is_ascii_alphanumeric() => c,
-            // Letters of Latin-1, of which both ledgers are sure.
-            'À'..='Ö' | 'Ø'..='ö' | 'ø'..='þ' => c,
-            _ => '-',
-        })
-        .collect();
-    let mut chars = kept.trim_matches('-').chars();
+    // Letters of Latin-1, of which both ledgers are sure.
+    let kept = |c: char| c.is_ascii_alphanumeric() || matches!(c, 'À'..='Ö' | 'Ø'..='ö' | 'ø'..='þ');
+    let words: Vec<&str> = text.split(|c| !kept(c)).filter(|word| !word.is_empty()).collect();
+    let joined = words.join("-");
+    let mut chars = joined.chars();
     let first: String = chars.next().into_iter().flat_map(char::to_uppercase).collect();
     first + chars.as_str()
 }
@@ -345,4 +336,65 @@ fn tag(text: &str) -> String {
 fn quoted(text: &str) -> String {
     let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(accounts: &[(Role, &str)]) -> Vec<String> {
+        let line = |(role, account): &(Role, &str)| EntryLine {
+            account: (*account).to_owned(),
+            role: role.clone(),
+            debit: Decimal::ZERO,
+            credit: Decimal::ZERO,
+            functional_debit: Decimal::ZERO,
+            functional_credit: Decimal::ZERO,
+        };
+        let lines: Vec<EntryLine> = accounts.iter().map(line).collect();
+        let chart = Chart::named(lines.iter());
+        lines.iter().map(|line| chart.name(line).to_owned()).collect()
+    }
+
+    #[test]
+    fn accounts_get_names_that_both_ledgers_accept() {
+        let cash = |account| (Role::Cash, account);
+        let named = names(&[
+            cash("cash"),
+            cash("1000"),
+            cash("Liabilities:Deferred Revenue"),
+            cash("Liabilities"),
+            cash("\u{fc}ber konto"),
+            cash("\u{4f1a}\u{8a08}"),
+            (Role::FxGainLoss, "7000: FX"),
+        ]);
+        let wanted = [
+            "Assets:Cash",
+            "Assets:1000",
+            "Liabilities:Deferred-Revenue",
+            "Assets:Liabilities",
+            "Assets:\u{dc}ber-konto",
+            "Assets:X",
+            "Income:7000:FX",
+        ];
+        assert_eq!(named, wanted);
+    }
+
+    #[test]
+    fn accounts_that_would_share_a_name_are_told_apart() {
+        let named = names(&[(Role::Cash, "A b"), (Role::Cash, "a-b"), (Role::Cash, "c")]);
+        assert!(
+            named[0].starts_with("Assets:A-b-") && named[1].starts_with("Assets:A-b-"),
+            "{named:?}"
+        );
+        assert_ne!(named[0], named[1]);
+        assert_eq!(named[2], "Assets:C");
+    }
+
+    #[test]
+    fn text_of_others_cannot_break_out_of_its_place() {
+        assert_eq!(tag("a, b; (c) [2026-01-01]\n"), "a%2C b%3B %28c%29 %5B2026-01-01%5D%0A");
+        assert_eq!(quoted("a \"b\" \\ \n"), r#""a \"b\" \\  ""#);
+        assert_eq!(csv_row(["a,b", "c\"d", "e"]), "\"a,b\",\"c\"\"d\",e\n");
+    }
 }

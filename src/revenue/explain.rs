@@ -50,7 +50,7 @@ pub fn explain(contract: &Contract, cx: &Context) -> Vec<Explanation> {
             for segment in &obligation.segments {
                 all.push(Explanation {
                     rule: words::recognition(obligation.method, &cx.tenant.policy),
-                    decision: format!("{} from {}", obligation.id, segment.from),
+                    decision: format!("{} is recognised from {}", obligation.line_id, segment.from),
                     inputs: inputs([
                         ("price", plain(segment.price)),
                         ("start", segment.terms.start.to_string()),

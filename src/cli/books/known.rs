@@ -3,7 +3,9 @@
 //! Invariant: each partition of the log is folded on its own, in its order, as the stream processor does, so that both
 //! come to the same books. Reference facts are in every partition; deals are in one.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod folded;
+
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -14,18 +16,17 @@ use clap::Args;
 use jiff::Timestamp;
 use jiff::civil::Date;
 
+pub use self::folded::{Folded, FoldedDeal};
 use super::super::{Failure, connect};
 use crate::codec::replay::{self, Line};
 use crate::codec::schemas::Schemas;
 use crate::config::{self, Topology};
 use crate::observe::logs;
 use crate::revenue::books::{Books, Report};
-use crate::revenue::contract::{self, Contract};
 use crate::revenue::fact::{Body, Fact};
-use crate::revenue::ids::{DealId, EventId, TenantId};
+use crate::revenue::ids::{DealId, TenantId};
 use crate::revenue::journal::JournalEntry;
-use crate::revenue::reference::{Context, Learned, Reference, Settings};
-use crate::revenue::reject::Rejection;
+use crate::revenue::reference::{Reference, Settings};
 use crate::stream::log::Log;
 use crate::stream::record::{Partition, Record, Topic, TopicPartition};
 
@@ -55,23 +56,6 @@ pub struct Known {
     pub as_of: Option<Date>,
     /// The lines of each partition, in their order; a file is one partition.
     partitions: Vec<Vec<Line>>,
-}
-
-/// Contracts as they stand after the last fact of one partition, with what was issued for each.
-pub struct Folded {
-    pub reference: Reference,
-    pub deals: BTreeMap<(TenantId, DealId), FoldedDeal>,
-}
-
-#[derive(Default)]
-pub struct FoldedDeal {
-    /// `None` while no fact of the deal was accepted.
-    pub contract: Option<Contract>,
-    pub entries: Vec<JournalEntry>,
-    /// Facts that were refused when they came.
-    pub refused: Vec<(EventId, Rejection)>,
-    /// Facts that do not fit the deal as it stands.
-    pub unfit: Vec<(EventId, Rejection)>,
 }
 
 impl Given {
@@ -236,27 +220,11 @@ impl Known {
 
     /// The contracts of the chosen deals, partition by partition, settled as the stream processor does.
     pub fn contracts(&self, chosen: &dyn Fn(&TenantId, &DealId) -> bool) -> Vec<Folded> {
-        self.partitions
-            .iter()
-            .map(|lines| {
-                let mut folded = Folded {
-                    reference: Reference::default(),
-                    deals: BTreeMap::new(),
-                };
-                for fact in lines.iter().filter_map(|line| line.as_ref().ok()) {
-                    folded.take(fact, &self.settings, chosen);
-                }
-                if let Some(day) = self.as_of {
-                    let tenants: BTreeSet<TenantId> = folded.deals.keys().map(|(tenant, _)| tenant.clone()).collect();
-                    for tenant in tenants {
-                        if folded.reference.tick(&tenant, day) == Learned::New {
-                            folded.settle(&tenant, &self.settings);
-                        }
-                    }
-                }
-                folded
-            })
-            .collect()
+        let fold = |lines: &Vec<Line>| {
+            let facts = lines.iter().filter_map(|line| line.as_ref().ok());
+            Folded::of(facts, &self.settings, self.as_of, chosen)
+        };
+        self.partitions.iter().map(fold).collect()
     }
 
     /// What reference facts say, with the clock at the day asked for, even where it went on since.
@@ -287,57 +255,6 @@ impl Known {
     /// Everyone of whom a fact tells.
     pub fn tenants(&self) -> BTreeSet<TenantId> {
         self.facts().map(|fact| fact.tenant.clone()).collect()
-    }
-}
-
-impl Folded {
-    pub fn context<'a>(&'a self, settings: &'a Settings, tenant: &TenantId) -> Context<'a> {
-        Context::new(settings, &self.reference, tenant)
-    }
-
-    fn take(&mut self, fact: &Fact, settings: &Settings, chosen: &dyn Fn(&TenantId, &DealId) -> bool) {
-        let Some(deal) = fact.body.deal_id() else {
-            let known = settings.check_period(fact).is_ok();
-            if known && self.reference.learn(fact) == Ok(Learned::New) {
-                self.settle(&fact.tenant, settings);
-            }
-            return;
-        };
-        if !chosen(&fact.tenant, deal) {
-            return;
-        }
-        let cx = Context::new(settings, &self.reference, &fact.tenant);
-        let kept = self.deals.entry((fact.tenant.clone(), deal.clone())).or_default();
-        match contract::apply(kept.contract.clone(), fact, &cx) {
-            Ok(decision) => kept.keep(decision),
-            Err(rejection) => kept.refused.push((fact.event_id.clone(), rejection)),
-        }
-    }
-
-    fn settle(&mut self, tenant: &TenantId, settings: &Settings) {
-        let cx = Context::new(settings, &self.reference, tenant);
-        for ((of, _), kept) in &mut self.deals {
-            let Some(contract) = kept.contract.as_ref().filter(|_| of == tenant) else {
-                continue;
-            };
-            let clock = cx.reference.clock();
-            let due = contract.next_due().zip(clock).is_some_and(|(due, clock)| clock >= due);
-            let locks = contract.locked != *cx.reference.closed_periods();
-            if !(due || locks || contract.waits_for().is_some()) {
-                continue;
-            }
-            if let Ok(decision) = contract::settle(contract.clone(), &cx) {
-                kept.keep(decision);
-            }
-        }
-    }
-}
-
-impl FoldedDeal {
-    fn keep(&mut self, decision: contract::Decision) {
-        self.entries.extend(decision.entries);
-        self.unfit = decision.rejections;
-        self.contract = Some(decision.contract);
     }
 }
 

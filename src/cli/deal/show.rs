@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
 use super::{Format, Found, Show};
@@ -12,8 +13,11 @@ use crate::codec::replay;
 use crate::revenue::books::Report;
 use crate::revenue::contract::View;
 use crate::revenue::fact::Fact;
+use crate::revenue::ids::EventId;
+use crate::revenue::journal::JournalEntry;
 use crate::revenue::money::Currency;
 use crate::revenue::reference::RateNeeded;
+use crate::revenue::reject::Rejection;
 
 pub fn run(arguments: &Show) -> Result<(), Failure> {
     let found = arguments.which.find()?;
@@ -57,7 +61,7 @@ impl DealBooks {
         let as_of = found.known.as_of;
         report.journals.retain(|entry| as_of.is_none_or(|day| entry.date < day));
         report.journals.sort_by(|a, b| {
-            let key = |it: &crate::revenue::journal::JournalEntry| (it.date, it.kind, it.obligation.clone());
+            let key = |it: &JournalEntry| (it.date, it.kind, it.obligation.clone());
             key(a).cmp(&key(b)).then(a.entry_id.cmp(&b.entry_id))
         });
         if let Some(contract) = &kept.contract {
@@ -124,9 +128,8 @@ impl DealBooks {
         });
         section(&mut text, "Without effect", &["event", "code", "why"], &[], {
             let refused = self.report.rejections.iter();
-            let line = |(event, why): &(crate::revenue::ids::EventId, crate::revenue::reject::Rejection)| {
-                vec![event.to_string(), why.code.to_string(), why.to_string()]
-            };
+            let line =
+                |(event, why): &(EventId, Rejection)| vec![event.to_string(), why.code.to_string(), why.to_string()];
             refused.map(line).collect()
         });
         text
@@ -216,7 +219,7 @@ impl DealBooks {
                     0 => [entry.date.to_string(), entry.kind.as_str().replace('_', " ")],
                     _ => Default::default(),
                 };
-                let amount = |amount: rust_decimal::Decimal| match amount.is_zero() {
+                let amount = |amount: Decimal| match amount.is_zero() {
                     true => String::new(),
                     false => entry.currency.format(amount),
                 };

@@ -190,29 +190,32 @@ fn beside_revenue(issued: &Issued, wanted: &Wanted) -> Option<ExplainedAmount> {
         Kind::Adjustment | Kind::Reversal => format!("{rule}; the difference to what was issued before"),
         Kind::Invoice | Kind::Payment | Kind::CreditMemo | Kind::Recognition | Kind::FxRemeasurement => rule.to_owned(),
     };
-    let gross = issued.amount + issued.tax;
+    let (net, tax) = (plain(issued.amount), plain(issued.tax));
+    let gross = plain(issued.amount + issued.tax);
+    let (decision, arithmetic) = match issued.key.what {
+        What::Remeasurement => (
+            format!(
+                "the receivable is remeasured on {}, in functional currency alone",
+                issued.date
+            ),
+            String::new(),
+        ),
+        What::Invoice | What::Application | What::Payment | What::Lump | What::CreditMemo | What::Recognition => (
+            format!("{} {gross} {what} on {}", wanted.currency, issued.date),
+            format!("{net} + {tax} tax = {gross}"),
+        ),
+    };
     Some(ExplainedAmount {
         period: issued.concerns,
         amount: issued.amount,
         why: Explanation {
             rule,
-            decision: match issued.key.what {
-                What::Remeasurement => format!("the receivable is remeasured on {}", issued.date),
-                What::Invoice
-                | What::Application
-                | What::Payment
-                | What::Lump
-                | What::CreditMemo
-                | What::Recognition => {
-                    format!("{} {} {what} on {}", wanted.currency, plain(gross), issued.date)
-                }
-            },
+            decision,
             inputs: inputs([
                 ("entry", issued.entry_id.to_string()),
-                ("net", plain(issued.amount)),
-                ("tax", plain(issued.tax)),
+                ("kind", issued.kind.as_str().replace('_', " ")),
             ]),
-            arithmetic: format!("{} + {} = {}", plain(issued.amount), plain(issued.tax), plain(gross)),
+            arithmetic,
             facts: vec![issued.cause.clone()],
         },
     })
