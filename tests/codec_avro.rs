@@ -154,9 +154,10 @@ fn deal() -> impl Strategy<Value = Deal> {
         of(method()),
         of(any::<bool>()),
     );
-    let more = (of(renewal), of(tax), of(treatment));
+    let instalments = prop::collection::vec((day(), amount()), 0..3);
+    let more = (of(renewal), of(tax), of(treatment), instalments);
     (id(DealId::parse), amount(), currency(), terms, rest, more).prop_map(
-        |(deal_id, amount, currency, terms, rest, (renewal, tax, treatment))| {
+        |(deal_id, amount, currency, terms, rest, (renewal, tax, treatment, instalments))| {
             let (term_months, billing_cycle, contract_start, contract_end, effective_date) = terms;
             let (customer, lines, method, defer_setup) = rest;
             Deal {
@@ -174,6 +175,10 @@ fn deal() -> impl Strategy<Value = Deal> {
                 renewal,
                 tax,
                 treatment,
+                instalments: instalments
+                    .into_iter()
+                    .map(|(date, amount)| Instalment { date, amount })
+                    .collect(),
             }
         },
     )
@@ -189,7 +194,11 @@ fn deal_body() -> impl Strategy<Value = Body> {
     ];
     let measure = prop_oneof![
         rate().prop_map(ProgressMeasure::Percent),
-        (amount(), amount()).prop_map(|(to_date, expected)| ProgressMeasure::Cost { to_date, expected }),
+        (amount(), amount(), of((amount(), amount()))).prop_map(|(to_date, expected, materials)| ProgressMeasure::Cost {
+            to_date,
+            expected,
+            materials: materials.map(|(to_date, expected)| Materials { to_date, expected }),
+        }),
     ];
     prop_oneof![
         3 => deal().prop_map(Body::DealClosed),

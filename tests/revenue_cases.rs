@@ -10,7 +10,7 @@
 //! 2026-02 li-1 8333.33
 //! ```
 //!
-//! A functional amount follows an amount after `=` where the two differ. Journal lines are signed, debit above zero.
+//! `== balances at 2026-07-01` shows the books of the same facts on another day. A functional amount follows an amount after `=` where the two differ. Journal lines are signed, debit above zero.
 
 use std::fs;
 use std::path::Path;
@@ -36,12 +36,15 @@ fn every_case_gives_its_rows() {
     for path in &paths {
         let text = fs::read_to_string(path).unwrap();
         let (given, expected) = text.split_once("\n== ").unwrap_or((&text, ""));
-        let report = replay(given);
+        let report = replay(given, None);
         let violations = checks::run(&report);
         assert!(violations.is_empty(), "{}: {violations:#?}", path.display());
         for section in format!("\n== {expected}").split("\n== ").skip(1) {
             let (name, rows) = section.split_once('\n').unwrap_or((section, ""));
-            let actual = render(&report, name.trim());
+            let actual = match name.trim().split_once(" at ") {
+                Some((section, day)) => render(&replay(given, Some(day)), section),
+                None => render(&report, name.trim()),
+            };
             if actual.trim() != rows.trim() {
                 failures.push(format!("{}: {name}\n{actual}", path.display()));
             }
@@ -51,7 +54,8 @@ fn every_case_gives_its_rows() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-fn replay(given: &str) -> Report {
+/// `day` takes the place of the case's own `as_of`.
+fn replay(given: &str, day: Option<&str>) -> Report {
     let mut tenant = Tenant::default();
     let mut as_of = None;
     let mut facts = Vec::new();
@@ -75,11 +79,15 @@ fn replay(given: &str) -> Report {
     for line in facts {
         books.fold(fact_json::read(line.as_bytes(), &settings).unwrap());
     }
-    books.finish(as_of)
+    books.finish(day.map(|day| day.parse().unwrap()).or(as_of))
 }
 
 fn choose(tenant: &mut Tenant, choice: &str) {
     let policy = &mut tenant.policy;
+    if let Some(months) = choice.trim().strip_prefix("customer_life_months=") {
+        policy.customer_life_months = months.parse().unwrap();
+        return;
+    }
     match choice.trim() {
         "straight_line=monthly" => policy.straight_line = StraightLine::Monthly,
         "straight_line=monthly_even" => policy.straight_line = StraightLine::MonthlyEven,
@@ -91,6 +99,11 @@ fn choose(tenant: &mut Tenant, choice: &str) {
         "rounding=largest_remainder" => policy.rounding = Rounding::LargestRemainder,
         "billing=in_arrears" => policy.billing = BillingTiming::InArrears,
         "setup_fees=over_customer_life" => policy.setup_fees = SetupFees::OverCustomerLife,
+        "setup_fees=immediately" => policy.setup_fees = SetupFees::Immediately,
+        "modification=prospective" => policy.modification = Treatment::Prospective,
+        "modification=cumulative_catch_up" => policy.modification = Treatment::CumulativeCatchUp,
+        "modification=separate_contract" => policy.modification = Treatment::SeparateContract,
+        "recognition_posting=upfront" => policy.recognition_posting = RecognitionPosting::Upfront,
         "recognition_posting=at_close" => policy.recognition_posting = RecognitionPosting::AtClose,
         "calendar=4-4-5" => tenant.fiscal = FiscalCalendar::FOUR_FOUR_FIVE,
         unknown => panic!("no such choice: {unknown}"),

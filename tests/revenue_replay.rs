@@ -483,7 +483,8 @@ fn every_type_is_read_back_as_it_was_written() {
             {"id": "b", "type": "x", "amount": 20, "milestones": [{"id": "m", "amount": "15"}, {"id": "n", "percent": 25}]},
             {"id": "c", "type": "y", "ssp_range": [5, 15]}],
         "revenue_recognition": {"method": "progress", "defer_setup": false}, "renewal": {"window": 30, "auto": true},
-        "tax": {"rate": 20, "inclusive": true}, "amendment": {"treatment": "cumulative_catch_up"}});
+        "tax": {"rate": 20, "inclusive": true}, "amendment": {"treatment": "cumulative_catch_up"},
+        "instalments": [{"date": "2026-02-02", "amount": "12.5"}, {"date": "2026-03-02", "amount": "17.5"}]});
     let of_line = |rest: Value| {
         let mut payload = json!({"deal_id": "D", "line_item_id": "a", "date": "2026-02-03"});
         for (key, value) in rest.as_object().unwrap() {
@@ -508,6 +509,10 @@ fn every_type_is_read_back_as_it_was_written() {
             of_line(json!({"cost_to_date": 1, "cost_expected": 3})),
         ),
         ("usage.reported", of_line(json!({"quantity": 3, "amount": "0.000001"}))),
+        (
+            "progress.measured",
+            of_line(json!({"cost_to_date": 2, "cost_expected": 3, "materials_to_date": 1, "materials_expected": "1.5"})),
+        ),
         (
             "credit.granted",
             json!({"deal_id": "D", "amount": 3, "reason": "defects", "date": "2026-02-03"}),

@@ -106,6 +106,8 @@ fn body(kind: &str, payload: &Fields) -> Result<Body, Rejection> {
                 "percent",
                 "cost_to_date",
                 "cost_expected",
+                "materials_to_date",
+                "materials_expected",
                 "precision",
             ])?;
             Body::ProgressMeasured(Progress {
@@ -117,6 +119,7 @@ fn body(kind: &str, payload: &Fields) -> Result<Body, Rejection> {
                     None => ProgressMeasure::Cost {
                         to_date: payload.decimal("cost_to_date")?,
                         expected: payload.decimal("cost_expected")?,
+                        materials: materials(payload)?,
                     },
                 },
                 precision: payload.maybe_count("precision")?,
@@ -206,6 +209,7 @@ const DEAL_FIELDS: &[&str] = &[
     "renewal",
     "tax",
     "amendment",
+    "instalments",
 ];
 
 const LINE_FIELDS: &[&str] = &[
@@ -266,7 +270,32 @@ fn deal(payload: &Fields) -> Result<Deal, Rejection> {
         renewal: renewal(payload)?,
         tax: tax(payload)?,
         treatment,
+        instalments: payload
+            .maybe_list("instalments")?
+            .iter()
+            .map(instalment)
+            .collect::<Result<_, _>>()?,
     })
+}
+
+fn instalment(it: &Fields) -> Result<Instalment, Rejection> {
+    it.only(&["date", "amount"])?;
+    Ok(Instalment {
+        date: it.day("date")?,
+        amount: it.decimal("amount")?,
+    })
+}
+
+/// Both or neither: what is handed over means nothing without the whole.
+fn materials(payload: &Fields) -> Result<Option<Materials>, Rejection> {
+    let given = |field| payload.maybe(field).is_some();
+    if !given("materials_to_date") && !given("materials_expected") {
+        return Ok(None);
+    }
+    Ok(Some(Materials {
+        to_date: payload.decimal("materials_to_date")?,
+        expected: payload.decimal("materials_expected")?,
+    }))
 }
 
 fn customer(payload: &Fields) -> Result<Option<Customer>, Rejection> {

@@ -216,6 +216,7 @@ fn terms(
             None => None,
             Some(word) => Some(treatment(&word, columns.treatment.as_ref())?),
         },
+        instalments: Vec::new(),
     };
     let renewed_from = match optional_text(row, columns.renewed_from.as_ref())? {
         None => None,

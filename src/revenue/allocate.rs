@@ -243,10 +243,7 @@ fn by_residual(
     total: Decimal,
     currency: Currency,
 ) -> Result<Vec<(Decimal, &'static str)>, Rejection> {
-    let observed: Vec<Decimal> = lines
-        .iter()
-        .map(|line| currency.round(line_ssp(line).unwrap_or_default()))
-        .collect();
+    let observed = observed(lines, currency);
     let residual = total - observed.iter().sum::<Decimal>();
     let Some(SspRange { low, high }) = lines[index].ssp_range else {
         return Err(residual_refused("no range is given", residual));
@@ -264,9 +261,36 @@ fn by_residual(
     Ok((0..lines.len())
         .map(|i| match i == index {
             true => (residual, BY_RESIDUAL),
-            false => (observed[i], BY_SSP),
+            false => (observed[i], if lines[i].bundle.is_some() { BY_BUNDLE } else { BY_SSP }),
         })
         .collect())
+}
+
+/// Prices of the lines with a selling price. Those that are sold for less together share what they are sold for, before
+/// the residual is taken (ASC 606-10-32-35).
+fn observed(lines: &[&Line], currency: Currency) -> Vec<Decimal> {
+    let ssp: Vec<Decimal> = lines.iter().map(|line| line_ssp(line).unwrap_or_default()).collect();
+    let prices: Vec<Decimal> = lines.iter().zip(&ssp).map(|(line, ssp)| sold_for(line, *ssp)).collect();
+    let weights: Vec<Decimal> = (0..lines.len())
+        .map(|i| if prices[i] < ssp[i] { ssp[i] } else { Decimal::ZERO })
+        .collect();
+    let together: Decimal = (0..lines.len()).filter(|i| prices[*i] < ssp[*i]).map(|i| prices[i]).sum();
+    let parts = largest_remainder(currency.round(together), &weights, currency);
+    (0..lines.len())
+        .map(|i| match prices[i] < ssp[i] {
+            true => parts[i],
+            false => currency.round(ssp[i]),
+        })
+        .collect()
+}
+
+/// What a line is sold for beside a residual: its selling price less its discount, or its amount within a bundle.
+fn sold_for(line: &Line, ssp: Decimal) -> Decimal {
+    match (line.discount, &line.bundle) {
+        (Some(discount), _) => (ssp - discount).max(Decimal::ZERO),
+        (None, Some(_)) => line.amount.min(ssp),
+        (None, None) => ssp,
+    }
 }
 
 fn residual_refused(why: &str, value: impl std::fmt::Display) -> Rejection {

@@ -2,7 +2,8 @@
 //!
 //! A price is split over the cycles of the term in proportion to their months, by cumulative rounding. Invoice days
 //! keep the anchor of the contract's start day, also for the days 29 to 31. In advance: the first day of a cycle; in
-//! arrears: its last; `upfront`: the first day of the term. An amendment leaves every invoice before its effective
+//! arrears: its last; `upfront`: the first day of the term. Stated instalments take the place of the cycles: their amounts
+//! are the weights. An amendment leaves every invoice before its effective
 //! date as it is and spreads the rest over the days that remain; where none remains, the difference falls due on the
 //! effective date itself, as an invoice or, below zero, as a credit memo.
 //!
@@ -12,7 +13,7 @@ use jiff::civil::Date;
 use rust_decimal::Decimal;
 
 use super::curve::MONTH;
-use super::fact::BillingCycle;
+use super::fact::{BillingCycle, Instalment};
 use super::ids::EventId;
 use super::money::{Currency, proportion};
 use super::period::{add_days, add_months, days_between};
@@ -31,23 +32,33 @@ pub struct Invoice {
 }
 
 /// When a term is invoiced.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Grid {
     pub cycle: BillingCycle,
     pub timing: BillingTiming,
     pub start: Date,
     pub end: Date,
+    /// Sorted by day; they replace the cycle where there are any.
+    pub instalments: Vec<Instalment>,
 }
 
 impl Grid {
     /// Invoice days with the weight of their cycle.
-    pub fn days(&self) -> Vec<(Date, i64)> {
+    pub fn days(&self) -> Vec<(Date, Decimal)> {
+        match self.instalments.is_empty() {
+            true => self.cycles(),
+            false => self.instalments.iter().map(|it| (it.date, it.amount)).collect(),
+        }
+    }
+
+    /// The invoice days of the cycle, whatever instalments are stated.
+    pub fn cycles(&self) -> Vec<(Date, Decimal)> {
         let months = match self.cycle {
             BillingCycle::Monthly => 1,
             BillingCycle::Quarterly => 3,
             BillingCycle::Annual => 12,
             BillingCycle::Upfront | BillingCycle::Milestone => {
-                return vec![(self.start, MONTH)];
+                return vec![(self.start, MONTH.into())];
             }
         };
         (0..)
@@ -61,7 +72,7 @@ impl Grid {
                     BillingTiming::InAdvance => start,
                     BillingTiming::InArrears => last.min(self.end),
                 };
-                (day, self.weight(cycle * months, (cycle + 1) * months))
+                (day, self.weight(cycle * months, (cycle + 1) * months).into())
             })
             .collect()
     }
@@ -87,7 +98,7 @@ impl Grid {
 pub fn replan(
     planned: &[(Date, Decimal)],
     price: Decimal,
-    grid: Grid,
+    grid: &Grid,
     from: Date,
     currency: Currency,
 ) -> Vec<(Date, Decimal)> {
@@ -98,7 +109,7 @@ pub fn replan(
     }
     let billed: Decimal = kept.iter().map(|(_, amount)| amount).sum();
     let rest = price - billed;
-    let days: Vec<(Date, i64)> = grid.days().into_iter().filter(|(day, _)| *day >= from).collect();
+    let days: Vec<(Date, Decimal)> = grid.days().into_iter().filter(|(day, _)| *day >= from).collect();
     let mut rows = kept;
     match days.is_empty() || rest < Decimal::ZERO {
         true if rest.is_zero() => {}
@@ -108,13 +119,13 @@ pub fn replan(
     rows
 }
 
-fn split(price: Decimal, days: &[(Date, i64)], currency: Currency) -> Vec<(Date, Decimal)> {
-    let total: i64 = days.iter().map(|(_, weight)| weight).sum();
-    let (mut weight, mut billed) = (0, Decimal::ZERO);
+fn split(price: Decimal, days: &[(Date, Decimal)], currency: Currency) -> Vec<(Date, Decimal)> {
+    let total: Decimal = days.iter().map(|(_, weight)| weight).sum();
+    let (mut weight, mut billed) = (Decimal::ZERO, Decimal::ZERO);
     days.iter()
         .map(|(day, part)| {
             weight += part;
-            let until = currency.round(proportion(price, weight.into(), total.into()));
+            let until = currency.round(proportion(price, weight, total));
             let amount = until - billed;
             billed = until;
             (*day, amount)
@@ -143,6 +154,7 @@ mod tests {
             timing,
             start: date(2024, 1, 31),
             end: date(2024, 12, 30),
+            instalments: Vec::new(),
         };
         let monthly = rows(grid(BillingCycle::Monthly, BillingTiming::InAdvance), 1100);
         assert_eq!(
@@ -173,11 +185,12 @@ mod tests {
             timing: BillingTiming::InAdvance,
             start: date(2026, 1, 1),
             end: date(2026, 12, 31),
+            instalments: Vec::new(),
         };
         let planned = grid.split(Decimal::from(1200), currency);
-        let more = replan(&planned, 1500.into(), grid, date(2026, 7, 1), currency);
+        let more = replan(&planned, 1500.into(), &grid, date(2026, 7, 1), currency);
         assert_eq!(more, [(date(2026, 1, 1), 1200.into()), (date(2026, 7, 1), 300.into())]);
-        let undone = replan(&more, 1200.into(), grid, date(2026, 7, 1), currency);
+        let undone = replan(&more, 1200.into(), &grid, date(2026, 7, 1), currency);
         assert_eq!(undone, planned);
     }
 }

@@ -359,11 +359,14 @@ impl<'a> Fold<'a> {
 }
 
 fn grid(tenant: &Tenant, deal: &Deal, start: Date, end: Date, before: Option<BillingCycle>) -> Grid {
+    let mut instalments = deal.instalments.clone();
+    instalments.sort_by_key(|it| it.date);
     Grid {
         cycle: deal.billing_cycle.or(before).unwrap_or(BillingCycle::Monthly),
         timing: tenant.policy.billing,
         start,
         end,
+        instalments,
     }
 }
 

@@ -30,6 +30,7 @@ pub fn first_difference(known: &Fact, other: &Fact) -> Option<String> {
                 field("renewal", a.renewal == b.renewal),
                 field("tax", a.tax == b.tax),
                 field("amendment.treatment", a.treatment == b.treatment),
+                field("instalments", a.instalments == b.instalments),
             ]);
         }
         (Body::DealCancelled(a), Body::DealCancelled(b)) => fields.extend([

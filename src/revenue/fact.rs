@@ -131,6 +131,16 @@ pub struct Deal {
     pub tax: Option<Tax>,
     /// `amendment.treatment`; a given treatment wins over the policy.
     pub treatment: Option<Treatment>,
+    /// Stated invoices in place of a cycle, those of the past included; they sum to `amount`. Empty: by `billing_cycle`.
+    pub instalments: Vec<Instalment>,
+}
+
+/// One stated invoice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Instalment {
+    pub date: Date,
+    /// Its share of the deal's amount, before tax unless the tax is inclusive.
+    pub amount: Decimal,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -301,10 +311,21 @@ pub struct Progress {
 pub enum ProgressMeasure {
     /// 0 to 100.
     Percent(Decimal),
+    /// `materials`: the part of both costs that is of uninstalled materials, which earn their own cost when they are
+    /// handed over and say nothing of the work (ASC 606-10-55-21).
     Cost {
         to_date: Decimal,
         expected: Decimal,
+        materials: Option<Materials>,
     },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Materials {
+    /// Cost of what was handed over so far.
+    pub to_date: Decimal,
+    /// Cost of all of them.
+    pub expected: Decimal,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -18,7 +18,7 @@ use super::curve::{Spread, TimeCurve};
 use super::fact::Method;
 use super::ids::{ContractId, EventId, ObligationId};
 use super::money::largest_remainder;
-use super::obligation::{Curve, LineTerms, Lump, LumpReason, Obligation, Performance, Segment};
+use super::obligation::{Curve, LineTerms, Lump, LumpReason, Obligation, Performance, Reached, Segment};
 use super::policy::Treatment;
 
 /// A new obligation for a line as sold. `units_before` are units of the same line that belong to an earlier contract.
@@ -332,7 +332,7 @@ pub fn fraction_left(terms: &LineTerms, day: Date, performance: &Performance, sp
         }
         Method::PointInTime if terms.start < day => Decimal::ONE,
         Method::PointInTime => Decimal::ZERO,
-        Method::Progress => performance.ratio_before(day),
+        Method::Progress => performance.reached_before(day).ratio,
         Method::Milestone => {
             let weight = |open: bool| -> Decimal {
                 terms
@@ -401,7 +401,7 @@ fn initial(terms: &LineTerms, amount: Decimal, spread: Spread) -> Curve {
         },
         Method::Progress => Curve::Progress {
             amount,
-            base: Decimal::ZERO,
+            base: Reached::default(),
         },
         Method::Usage => Curve::Usage {
             prepaid: amount,
@@ -440,8 +440,8 @@ fn rest(terms: &LineTerms, amount: Decimal, day: Date, performance: &Performance
             }
         }
         Method::Progress => {
-            let base = performance.ratio_before(day);
-            if base < Decimal::ONE {
+            let base = performance.reached_before(day);
+            if base.ratio < Decimal::ONE {
                 Curve::Progress { amount, base }
             } else {
                 now

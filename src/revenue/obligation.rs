@@ -88,13 +88,23 @@ pub enum LumpReason {
     Refund,
 }
 
+/// How far an undertaking has come since it began.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Reached {
+    /// The ratio of the work complete, 0 to 1.
+    pub ratio: Decimal,
+    /// Cost of uninstalled materials in all; they earn their own cost, at no margin (ASC 606-10-55-21).
+    pub materials: Decimal,
+    /// The part of it that was handed over.
+    pub handed_over: Decimal,
+}
+
 /// What was measured of a line, sorted by day.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Performance {
     pub deliveries: Vec<(Date, Decimal, EventId)>,
     pub accepted: Vec<(Date, MilestoneId, EventId)>,
-    /// The ratio complete, 0 to 1.
-    pub progress: Vec<(Date, Decimal, EventId)>,
+    pub progress: Vec<(Date, Reached, EventId)>,
     pub usage: Vec<(Date, Decimal, EventId)>,
 }
 
@@ -118,10 +128,10 @@ pub enum Curve {
         amount: Decimal,
         open: Vec<(MilestoneId, Decimal)>,
     },
-    /// Progress `base` to 1 earns the amount.
+    /// Progress from `base` to 1 earns the amount.
     Progress {
         amount: Decimal,
-        base: Decimal,
+        base: Reached,
     },
     /// Usage earns itself; a prepaid amount that is not used expires after `end`.
     Usage {
@@ -301,8 +311,12 @@ impl Curve {
                 currency.round(proportion(*amount, done, all))
             }
             Curve::Progress { amount, base } => {
-                let ratio = performance.ratio_before(day);
-                currency.round(proportion(*amount, ratio - base, Decimal::ONE - base))
+                let now = performance.reached_before(day);
+                let most = (*amount).max(Decimal::ZERO);
+                let materials = (now.materials - base.handed_over).clamp(Decimal::ZERO, most);
+                let handed_over = (now.handed_over - base.handed_over).clamp(Decimal::ZERO, materials);
+                let work = proportion(amount - materials, now.ratio - base.ratio, Decimal::ONE - base.ratio);
+                currency.round(work + handed_over)
             }
             Curve::Usage { prepaid, end } => {
                 let used = performance.usage_before(day);
@@ -343,9 +357,9 @@ impl Performance {
         before.map(|(_, amount, _)| amount).sum()
     }
 
-    pub fn ratio_before(&self, day: Date) -> Decimal {
+    pub fn reached_before(&self, day: Date) -> Reached {
         let before = self.progress.iter().take_while(|(date, ..)| *date < day);
-        before.last().map_or(Decimal::ZERO, |(_, ratio, _)| *ratio)
+        before.last().map_or(Reached::default(), |(_, reached, _)| *reached)
     }
 
     pub fn accepted_before(&self, id: &MilestoneId, day: Date) -> bool {

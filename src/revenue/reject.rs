@@ -77,6 +77,8 @@ codes! {
     LinesDoNotAddUp = "lines_do_not_add_up",
     /// Duplicate milestones, or shares that do not sum to the line.
     InvalidMilestones = "invalid_milestones",
+    /// Stated invoices that do not sum to the deal, or beside the cycle `milestone`.
+    InvalidInstalments = "invalid_instalments",
     InvalidSsp = "invalid_ssp",
     /// The same event id with other content.
     ConflictingDuplicate = "conflicting_duplicate",

@@ -20,6 +20,8 @@ use super::reject::{Code, Rejection};
 pub const MAX_TERM_MONTHS: u32 = 1200;
 /// The most lines a deal may have.
 pub const MAX_LINES: usize = 1000;
+/// The most stated invoices a deal may have: one a month for a century.
+pub const MAX_INSTALMENTS: usize = 1200;
 const FIRST_DAY: Date = date(1970, 1, 1);
 const LAST_DAY: Date = date(2200, 12, 31);
 
@@ -170,6 +172,49 @@ fn check_deal(deal: &Deal, found: &mut Vec<Rejection>) {
         check_line(line, deal.currency, at, found);
     }
     check_sum(deal, found);
+    check_instalments(deal, found);
+}
+
+fn check_instalments(deal: &Deal, found: &mut Vec<Rejection>) {
+    if deal.instalments.is_empty() {
+        return;
+    }
+    if deal.instalments.len() > MAX_INSTALMENTS {
+        found.push(Rejection::new(
+            Code::Overflow,
+            "payload.instalments",
+            deal.instalments.len(),
+            "a deal has at most 1200 instalments",
+        ));
+        return;
+    }
+    for (index, it) in deal.instalments.iter().enumerate() {
+        let at = |field: &str| format!("payload.instalments[{index}].{field}");
+        check_days(&[(&at("date"), Some(it.date))], found);
+        check_size(&at("amount"), it.amount, MAX_AMOUNT, found);
+        check_positive(&at("amount"), it.amount, found);
+        check_precision(&at("amount"), it.amount, deal.currency, found);
+    }
+    if deal.billing_cycle == Some(BillingCycle::Milestone) {
+        found.push(Rejection::new(
+            Code::InvalidInstalments,
+            "payload.instalments",
+            "billing_cycle milestone",
+            "a deal is invoiced by milestones or by instalments; leave one of them out",
+        ));
+    }
+    if found.iter().any(|it| it.code == Code::Overflow) {
+        return;
+    }
+    let sum: Decimal = deal.instalments.iter().map(|it| it.amount).sum();
+    if sum != deal.amount {
+        found.push(Rejection::new(
+            Code::InvalidInstalments,
+            "payload.instalments",
+            format!("{sum} of {}", deal.amount),
+            "the instalments, past ones included, must sum to the deal's amount",
+        ));
+    }
 }
 
 fn check_line(line: &Line, currency: Currency, at: impl Fn(&str) -> String, found: &mut Vec<Rejection>) {
@@ -342,7 +387,11 @@ fn check_progress(it: &Progress, found: &mut Vec<Rejection>) {
                 ));
             }
         }
-        ProgressMeasure::Cost { to_date, expected } => {
+        ProgressMeasure::Cost {
+            to_date,
+            expected,
+            materials,
+        } => {
             check_size("payload.cost_to_date", to_date, MAX_AMOUNT, found);
             check_not_negative("payload.cost_to_date", to_date, found);
             check_size("payload.cost_expected", expected, MAX_AMOUNT, found);
@@ -357,6 +406,9 @@ fn check_progress(it: &Progress, found: &mut Vec<Rejection>) {
                     "the cost to date is more than the cost expected in all; revise the expectation",
                 ));
             }
+            if let Some(materials) = materials {
+                check_materials(materials, to_date, expected, found);
+            }
         }
     }
     if let Some(precision) = it.precision
@@ -367,6 +419,34 @@ fn check_progress(it: &Progress, found: &mut Vec<Rejection>) {
             "payload.precision",
             precision,
             "the precision is 0 to 12 decimals of the ratio",
+        ));
+    }
+}
+
+fn check_materials(it: Materials, to_date: Decimal, expected: Decimal, found: &mut Vec<Rejection>) {
+    for (field, value) in [
+        ("payload.materials_to_date", it.to_date),
+        ("payload.materials_expected", it.expected),
+    ] {
+        check_size(field, value, MAX_AMOUNT, found);
+        check_not_negative(field, value, found);
+        check_scale(field, value, 6, found);
+    }
+    if it.to_date > it.expected || it.to_date > to_date {
+        found.push(Rejection::new(
+            Code::InvalidPercent,
+            "payload.materials_to_date",
+            it.to_date,
+            "materials handed over are part of materials_expected and of cost_to_date",
+        ));
+    }
+    let work = expected.saturating_sub(it.expected);
+    if work <= Decimal::ZERO || to_date.saturating_sub(it.to_date) > work {
+        found.push(Rejection::new(
+            Code::InvalidPercent,
+            "payload.materials_expected",
+            it.expected,
+            "materials_expected is part of cost_expected, and the rest of it covers the rest of cost_to_date",
         ));
     }
 }

@@ -59,9 +59,16 @@ fn payload(body: &Body) -> Value {
             ];
             match it.measure {
                 ProgressMeasure::Percent(percent) => fields.push(("percent", some(percent))),
-                ProgressMeasure::Cost { to_date, expected } => {
-                    fields.extend([("cost_to_date", some(to_date)), ("cost_expected", some(expected))])
-                }
+                ProgressMeasure::Cost {
+                    to_date,
+                    expected,
+                    materials,
+                } => fields.extend([
+                    ("cost_to_date", some(to_date)),
+                    ("cost_expected", some(expected)),
+                    ("materials_to_date", text(materials.map(|it| it.to_date))),
+                    ("materials_expected", text(materials.map(|it| it.expected))),
+                ]),
             }
             fields
         }
@@ -135,6 +142,11 @@ fn write_deal(deal: &Deal) -> Value {
         object(vec![basis, ("inclusive", Some(Value::from(it.inclusive)))])
     });
     let lines: Vec<Value> = deal.lines.iter().map(write_line).collect();
+    let instalments: Vec<Value> = deal
+        .instalments
+        .iter()
+        .map(|it| object(vec![("date", some(it.date)), ("amount", some(it.amount))]))
+        .collect();
     object(vec![
         ("deal_id", some(&deal.deal_id)),
         ("amount", some(deal.amount)),
@@ -157,6 +169,7 @@ fn write_deal(deal: &Deal) -> Value {
             deal.treatment
                 .map(|it| json!({ "treatment": name_of(TREATMENTS, &it) })),
         ),
+        ("instalments", (!instalments.is_empty()).then(|| instalments.into())),
     ])
 }
 

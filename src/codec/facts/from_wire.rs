@@ -8,7 +8,7 @@ use super::super::names::Named;
 use super::super::wire::Fixed;
 use super::{DealWire, FactWire, LineWire, MilestoneWire, TaxWire, Text};
 use crate::revenue::fact::{
-    AccountMapped, Body, Cancellation, Credit, Customer, Deal, Delivery, Fact, FxRate, Line, MappedSubject, Milestone,
+    AccountMapped, Body, Cancellation, Credit, Customer, Deal, Delivery, Fact, FxRate, Instalment, Line, MappedSubject, Materials, Milestone,
     MilestoneAccepted, MilestoneShare, Payment, Progress, ProgressMeasure, RecognitionTerms, Refund, Renewal, SspRange,
     Tax, TaxBasis, Usage,
 };
@@ -84,6 +84,16 @@ fn body(wire: &FactWire<'_>) -> Result<Body, Refused> {
                     (None, Some(to_date), Some(expected)) => ProgressMeasure::Cost {
                         to_date: to_date.0,
                         expected: expected.0,
+                        materials: match (it.materials_to_date, it.materials_expected) {
+                            (Some(to_date), Some(expected)) => Some(Materials {
+                                to_date: to_date.0,
+                                expected: expected.0,
+                            }),
+                            (None, None) => None,
+                            (Some(_), None) | (None, Some(_)) => {
+                                return Err(bad("progress.materials_to_date", "given without its other half"));
+                            }
+                        },
                     },
                     _ => return Err(bad("progress", "neither one percent nor two costs")),
                 },
@@ -215,6 +225,14 @@ pub(super) fn deal(deal_id: DealId, wire: &DealWire<'_>) -> Result<Deal, Refused
             None => None,
         },
         treatment: named("deal.treatment", &wire.treatment)?,
+        instalments: wire
+            .instalments
+            .iter()
+            .map(|it| Instalment {
+                date: it.date.0,
+                amount: it.amount.0,
+            })
+            .collect(),
     })
 }
 

@@ -123,6 +123,15 @@ pub(super) struct DealWire<'a> {
     renewal: Option<RenewalWire>,
     tax: Option<TaxWire>,
     treatment: Option<Text<'a>>,
+    #[serde(default)]
+    instalments: Vec<InstalmentWire>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename = "Instalment")]
+struct InstalmentWire {
+    date: Day,
+    amount: Amount,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -213,6 +222,10 @@ struct ProgressWire<'a> {
     cost_to_date: Option<Amount>,
     cost_expected: Option<Amount>,
     precision: Option<i32>,
+    #[serde(default)]
+    materials_to_date: Option<Amount>,
+    #[serde(default)]
+    materials_expected: Option<Amount>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use super::super::names::Named;
 use super::super::wire::{Day, Fixed, Instant};
 use super::{
     AcceptedWire, AccountWire, CancellationWire, CreditWire, CustomerWire, DealEventWire, DealWire, DeliveryWire,
-    FactWire, LineWire, MilestoneWire, PaymentWire, ProgressWire, RateWire, RenewalWire, TaxWire, UsageWire,
+    FactWire, InstalmentWire, LineWire, MilestoneWire, PaymentWire, ProgressWire, RateWire, RenewalWire, TaxWire, UsageWire,
 };
 use crate::revenue::fact::{
     Body, Cancellation, Deal, Fact, Line, MappedSubject, Milestone, MilestoneShare, Progress, ProgressMeasure, Refund,
@@ -235,6 +235,14 @@ impl<'a> From<&'a Deal> for DealWire<'a> {
                 }
             }),
             treatment: deal.treatment.map(|treatment| treatment.name().into()),
+            instalments: deal
+                .instalments
+                .iter()
+                .map(|it| InstalmentWire {
+                    date: Day(it.date),
+                    amount: Fixed(it.amount),
+                })
+                .collect(),
         }
     }
 }
@@ -295,9 +303,13 @@ impl<'a> From<&'a Cancellation> for CancellationWire<'a> {
 
 impl<'a> From<&'a Progress> for ProgressWire<'a> {
     fn from(it: &'a Progress) -> ProgressWire<'a> {
-        let (percent, cost_to_date, cost_expected) = match it.measure {
-            ProgressMeasure::Percent(percent) => (Some(Fixed(percent)), None, None),
-            ProgressMeasure::Cost { to_date, expected } => (None, Some(Fixed(to_date)), Some(Fixed(expected))),
+        let (percent, cost_to_date, cost_expected, materials) = match it.measure {
+            ProgressMeasure::Percent(percent) => (Some(Fixed(percent)), None, None, None),
+            ProgressMeasure::Cost {
+                to_date,
+                expected,
+                materials,
+            } => (None, Some(Fixed(to_date)), Some(Fixed(expected)), materials),
         };
         ProgressWire {
             line_item_id: it.line_id.as_str().into(),
@@ -306,6 +318,8 @@ impl<'a> From<&'a Progress> for ProgressWire<'a> {
             cost_to_date,
             cost_expected,
             precision: it.precision.map(|digits| i32::try_from(digits).unwrap_or(i32::MAX)),
+            materials_to_date: materials.map(|it| Fixed(it.to_date)),
+            materials_expected: materials.map(|it| Fixed(it.expected)),
         }
     }
 }

@@ -74,9 +74,14 @@ impl Fold<'_> {
             method: deal.recognition.method.or(before.recognition.method),
             defer_setup: deal.recognition.defer_setup.or(before.recognition.defer_setup),
         };
+        let keeps_plan = deal.instalments.is_empty() && deal.billing_cycle.is_none();
         let deal = Deal {
             recognition,
             tax: deal.tax.or(before.tax),
+            instalments: match keeps_plan {
+                true => before.instalments.clone(),
+                false => deal.instalments.clone(),
+            },
             ..deal.clone()
         };
         if !deal.lines.is_empty() || before.lines.is_empty() {

@@ -36,7 +36,11 @@ impl Fold<'_> {
             Some(_) => term_end(start, deal.term_months),
             None => term_end(start, self.term.deal.term_months),
         });
-        let deal = &self.inherit(deal);
+        let deal = &Deal {
+            // Days of the running term are none of the following one.
+            instalments: deal.instalments.clone(),
+            ..self.inherit(deal)
+        };
         let sold = sell(deal, start, end.max(start), &self.tenant.policy)?;
         if ends <= self.term.end {
             self.stop(fact, ends, Refund::Unused, Some(self.term.end));

@@ -42,7 +42,7 @@ impl Fold<'_> {
             .map(|obligation| self.fixed_price(obligation))
             .sum();
         let old: Vec<(Date, Decimal)> = self.wanted.invoices.iter().map(|it| (it.date, it.amount)).collect();
-        let rows = replan(&old, spread, self.term.grid, from, currency);
+        let rows = replan(&old, spread, &self.term.grid, from, currency);
         let causes: BTreeMap<(Date, Decimal), EventId> = self
             .wanted
             .invoices
@@ -90,9 +90,9 @@ impl Fold<'_> {
     fn usage_invoices(&self, obligation: &Obligation) -> Vec<(Date, Decimal, EventId, bool)> {
         let grid = Grid {
             timing: BillingTiming::InArrears,
-            ..self.term.grid
+            ..self.term.grid.clone()
         };
-        let days: Vec<Date> = grid.days().into_iter().map(|(day, _)| day).collect();
+        let days: Vec<Date> = grid.cycles().into_iter().map(|(day, _)| day).collect();
         let cycle_end = |date: Date| match grid.cycle {
             BillingCycle::Monthly | BillingCycle::Quarterly | BillingCycle::Annual => days
                 .get(days.partition_point(|day| *day < date))

@@ -12,7 +12,7 @@ use super::super::allocate::method_of;
 use super::super::fact::{Body, Fact, Method, Progress, ProgressMeasure};
 use super::super::ids::{EventId, LineId, MilestoneId};
 use super::super::money::{Currency, MAX_AMOUNT};
-use super::super::obligation::Performance;
+use super::super::obligation::{Performance, Reached};
 use super::super::reference::Tenant;
 use super::super::reject::{Code, Rejection};
 use super::unknown_line;
@@ -114,7 +114,7 @@ impl Measured {
             Body::ProgressMeasured(it) => {
                 known(sold, &it.line_id, &[Method::Progress])?;
                 let line = self.lines.entry(it.line_id.clone()).or_default();
-                line.progress.push((date, ratio(it), event));
+                line.progress.push((date, reached(it), event));
             }
             Body::UsageReported(it) => {
                 let known = known(sold, &it.line_id, &[Method::Usage])?;
@@ -207,14 +207,28 @@ pub(super) fn measured_on(fact: &Fact) -> Option<Date> {
     }
 }
 
-/// The ratio complete, 0 to 1, at the stated precision.
-fn ratio(it: &Progress) -> Decimal {
-    let exact = match it.measure {
-        ProgressMeasure::Percent(percent) => percent / Decimal::ONE_HUNDRED,
-        ProgressMeasure::Cost { to_date, expected } => to_date / expected,
+/// How far the undertaking has come, its ratio at the stated precision.
+fn reached(it: &Progress) -> Reached {
+    let (exact, materials) = match it.measure {
+        ProgressMeasure::Percent(percent) => (percent / Decimal::ONE_HUNDRED, None),
+        ProgressMeasure::Cost {
+            to_date,
+            expected,
+            materials: None,
+        } => (to_date / expected, None),
+        ProgressMeasure::Cost {
+            to_date,
+            expected,
+            materials: Some(of),
+        } => ((to_date - of.to_date) / (expected - of.expected), Some(of)),
     };
-    match it.precision {
-        Some(decimals) => exact.round_dp_with_strategy(decimals, rust_decimal::RoundingStrategy::MidpointAwayFromZero),
-        None => exact,
+    let half_up = rust_decimal::RoundingStrategy::MidpointAwayFromZero;
+    Reached {
+        ratio: match it.precision {
+            Some(decimals) => exact.round_dp_with_strategy(decimals, half_up),
+            None => exact,
+        },
+        materials: materials.map_or(Decimal::ZERO, |of| of.expected),
+        handed_over: materials.map_or(Decimal::ZERO, |of| of.to_date),
     }
 }
