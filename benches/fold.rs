@@ -18,7 +18,10 @@ use serde_json::{Value, json};
 const ALIVE: usize = 1_000;
 
 fn main() {
-    let deals = std::env::args().skip(1).find_map(|it| it.parse().ok()).unwrap_or(100_000);
+    let deals = std::env::args()
+        .skip(1)
+        .find_map(|it| it.parse().ok())
+        .unwrap_or(100_000);
     many_deals(deals);
     one_deal();
 }
@@ -79,9 +82,19 @@ fn many_deals(deals: usize) {
     let all = started.elapsed() - reading - storing;
     let micros = |time: Duration, count: u64| time.as_secs_f64() * 1e6 / count.max(1) as f64;
     println!("{deals} deals, {facts} facts, {settled} settlements, {entries} entries");
-    println!("facts a second, settlements included   {:.0}", facts as f64 / all.as_secs_f64());
-    println!("CPU s per million facts, reading included {:.1}", (cpu_seconds() - cpu) * 1e6 / facts as f64);
-    println!("us a fact {:.1}, us a settlement {:.1}", micros(folding, facts), micros(settling, settled));
+    println!(
+        "facts a second, settlements included   {:.0}",
+        facts as f64 / all.as_secs_f64()
+    );
+    println!(
+        "CPU s per million facts, reading included {:.1}",
+        (cpu_seconds() - cpu) * 1e6 / facts as f64
+    );
+    println!(
+        "us a fact {:.1}, us a settlement {:.1}",
+        micros(folding, facts),
+        micros(settling, settled)
+    );
     println!(
         "stored bytes a deal {}, us to encode and decode {:.1}",
         bytes / stores.max(1),
@@ -134,9 +147,16 @@ fn one_deal() {
     println!("one deal: facts before, us a fact");
     let mut spent = Duration::ZERO;
     for number in 1..=10_200usize {
-        let day = first.checked_add(jiff::Span::new().days((number * 360 / 10_200) as i64)).expect("day");
+        let day = first
+            .checked_add(jiff::Span::new().days((number * 360 / 10_200) as i64))
+            .expect("day");
         let fact = match number % 51 {
-            0 => read(&format!("{number:05}"), day, "deal.amended", terms("D", 12_000 + number, Some(day))),
+            0 => read(
+                &format!("{number:05}"),
+                day,
+                "deal.amended",
+                terms("D", 12_000 + number, Some(day)),
+            ),
             _ => {
                 let usage = json!({"deal_id": "D", "line_item_id": "calls", "quantity": 1, "date": day.to_string()});
                 read(&format!("{number:05}"), day, "usage.reported", usage)

@@ -194,10 +194,12 @@ fn deal_body() -> impl Strategy<Value = Body> {
     ];
     let measure = prop_oneof![
         rate().prop_map(ProgressMeasure::Percent),
-        (amount(), amount(), of((amount(), amount()))).prop_map(|(to_date, expected, materials)| ProgressMeasure::Cost {
-            to_date,
-            expected,
-            materials: materials.map(|(to_date, expected)| Materials { to_date, expected }),
+        (amount(), amount(), of((amount(), amount()))).prop_map(|(to_date, expected, materials)| {
+            ProgressMeasure::Cost {
+                to_date,
+                expected,
+                materials: materials.map(|(to_date, expected)| Materials { to_date, expected }),
+            }
         }),
     ];
     prop_oneof![

@@ -511,7 +511,9 @@ fn every_type_is_read_back_as_it_was_written() {
         ("usage.reported", of_line(json!({"quantity": 3, "amount": "0.000001"}))),
         (
             "progress.measured",
-            of_line(json!({"cost_to_date": 2, "cost_expected": 3, "materials_to_date": 1, "materials_expected": "1.5"})),
+            of_line(
+                json!({"cost_to_date": 2, "cost_expected": 3, "materials_to_date": 1, "materials_expected": "1.5"}),
+            ),
         ),
         (
             "credit.granted",

@@ -274,7 +274,10 @@ fn observed(lines: &[&Line], currency: Currency) -> Vec<Decimal> {
     let weights: Vec<Decimal> = (0..lines.len())
         .map(|i| if prices[i] < ssp[i] { ssp[i] } else { Decimal::ZERO })
         .collect();
-    let together: Decimal = (0..lines.len()).filter(|i| prices[*i] < ssp[*i]).map(|i| prices[i]).sum();
+    let together: Decimal = (0..lines.len())
+        .filter(|i| prices[*i] < ssp[*i])
+        .map(|i| prices[i])
+        .sum();
     let parts = largest_remainder(currency.round(together), &weights, currency);
     (0..lines.len())
         .map(|i| match prices[i] < ssp[i] {

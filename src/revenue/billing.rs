@@ -51,22 +51,11 @@ impl Grid {
         }
     }
 
-    /// The invoice days of the cycle, whatever instalments are stated.
-    pub fn cycles(&self) -> Vec<(Date, Decimal)> {
-        let months = match self.cycle {
-            BillingCycle::Monthly => 1,
-            BillingCycle::Quarterly => 3,
-            BillingCycle::Annual => 12,
-            BillingCycle::Upfront | BillingCycle::Milestone => {
-                return vec![(self.start, MONTH.into())];
-            }
+    fn cycles(&self) -> Vec<(Date, Decimal)> {
+        let Some(months) = self.months() else {
+            return vec![(self.start, MONTH.into())];
         };
-        (0..)
-            .map(|cycle| {
-                let start = add_months(self.start, cycle * months);
-                (cycle, start, add_days(add_months(self.start, (cycle + 1) * months), -1))
-            })
-            .take_while(|(_, start, last)| *start <= self.end && start <= last)
+        self.starts(months)
             .map(|(cycle, start, last)| {
                 let day = match self.timing {
                     BillingTiming::InAdvance => start,
@@ -75,6 +64,35 @@ impl Grid {
                 (day, self.weight(cycle * months, (cycle + 1) * months).into())
             })
             .collect()
+    }
+
+    /// The last day of each cycle, whatever instalments are stated; empty for a term that is one cycle.
+    pub fn cycle_ends(&self) -> Vec<Date> {
+        let cycles = self.months().map(|months| self.starts(months));
+        cycles
+            .into_iter()
+            .flatten()
+            .map(|(_, _, last)| last.min(self.end))
+            .collect()
+    }
+
+    fn months(&self) -> Option<i64> {
+        match self.cycle {
+            BillingCycle::Monthly => Some(1),
+            BillingCycle::Quarterly => Some(3),
+            BillingCycle::Annual => Some(12),
+            BillingCycle::Upfront | BillingCycle::Milestone => None,
+        }
+    }
+
+    /// Number, first and last day of each cycle that begins in the term.
+    fn starts(&self, months: i64) -> impl Iterator<Item = (i64, Date, Date)> {
+        (0..)
+            .map(move |cycle| {
+                let start = add_months(self.start, cycle * months);
+                (cycle, start, add_days(add_months(self.start, (cycle + 1) * months), -1))
+            })
+            .take_while(|(_, start, last)| *start <= self.end && start <= last)
     }
 
     /// Months `from` to `to` after the start, as far as they lie inside the term.

@@ -83,7 +83,8 @@ impl Books {
     fn fold_deal(&mut self, deal: &DealId, fact: &Fact) -> Result<(), Rejection> {
         let key = (fact.tenant.clone(), deal.clone());
         let cx = Context::new(&self.settings, &self.reference, &fact.tenant);
-        let decision = contract::apply(self.contracts.get(&key).cloned(), fact, &cx)?;
+        contract::check(self.contracts.get(&key), fact)?;
+        let decision = contract::apply(self.contracts.remove(&key), fact, &cx)?;
         self.contracts.insert(key, decision.contract);
         self.entries.extend(decision.entries);
         Ok(())

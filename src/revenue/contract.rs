@@ -14,8 +14,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::civil::Date;
 use rust_decimal::Decimal;
-use sha2::{Digest, Sha256};
 
+use super::content::Content;
 use super::derive::{Derived, Standing, Wanted, derive};
 use super::difference::first_difference;
 use super::fact::Fact;
@@ -73,23 +73,8 @@ pub struct Decision {
 /// Errors: the fact is invalid by itself, is no fact of a deal, belongs to another deal, or repeats an event id with
 /// other content.
 pub fn apply(contract: Option<Contract>, fact: &Fact, cx: &Context) -> Result<Decision, Rejection> {
-    fact.validate()?;
-    let Some(deal) = fact.body.deal_id() else {
-        return Err(conflict("type", fact));
-    };
-    let mut contract = match contract {
-        Some(contract) if contract.deal != *deal => return Err(conflict("payload.deal_id", fact)),
-        Some(contract) if contract.tenant != fact.tenant => {
-            return Err(conflict("tenant_id", fact));
-        }
-        Some(contract) => contract,
-        None => Contract::new(fact.tenant.clone(), deal.clone(), cx),
-    };
-    if let Some(known) = contract.facts.iter().find(|known| known.event_id == fact.event_id)
-        && let Some(field) = first_difference(known, fact)
-    {
-        return Err(conflict(&field, fact));
-    }
+    let deal = check(contract.as_ref(), fact)?;
+    let mut contract = contract.unwrap_or_else(|| Contract::new(fact.tenant.clone(), deal.clone(), cx));
     let mut sealed = Vec::new();
     let issued_before = contract.issued.len();
     contract.seal(cx, &mut sealed);
@@ -101,6 +86,30 @@ pub fn apply(contract: Option<Contract>, fact: &Fact, cx: &Context) -> Result<De
     sealed.append(&mut decision.entries);
     decision.entries = sealed;
     Ok(decision)
+}
+
+/// Whether [`apply`] takes a fact, so that a caller can keep its contract where it does not; the fact's deal.
+///
+/// Errors: those of [`apply`].
+pub fn check<'f>(contract: Option<&Contract>, fact: &'f Fact) -> Result<&'f DealId, Rejection> {
+    fact.validate()?;
+    let Some(deal) = fact.body.deal_id() else {
+        return Err(conflict("type", fact));
+    };
+    let Some(contract) = contract else {
+        return Ok(deal);
+    };
+    if contract.deal != *deal {
+        return Err(conflict("payload.deal_id", fact));
+    }
+    if contract.tenant != fact.tenant {
+        return Err(conflict("tenant_id", fact));
+    }
+    let known = contract.facts.iter().find(|known| known.event_id == fact.event_id);
+    match known.and_then(|known| first_difference(known, fact)) {
+        Some(field) => Err(conflict(&field, fact)),
+        None => Ok(deal),
+    }
 }
 
 /// Looks again: the clock moved, or a rate, a mapping or a period changed.
@@ -148,26 +157,28 @@ impl Contract {
     /// Issues what belongs to periods that closed since the last step, under the locks of that step.
     fn seal(&mut self, cx: &Context, entries: &mut Vec<JournalEntry>) {
         let closed = cx.reference.closed_periods();
+        if self.locked == *closed {
+            return;
+        }
         let closing: BTreeSet<Period> = closed.difference(&self.locked).copied().collect();
         if !closing.is_empty()
             && let Some(wanted) = derive(&self.facts, cx.tenant).wanted
         {
-            let locked = self.locked.clone();
-            let mut plan = self.plan(&wanted, cx, &locked, &closing);
+            let mut plan = self.plan(&wanted, cx, &closing);
             entries.append(&mut plan.entries);
             self.issued.append(&mut plan.issued);
         }
         self.locked = closed.clone();
     }
 
-    fn plan(&mut self, wanted: &Wanted, cx: &Context, locked: &BTreeSet<Period>, closing: &BTreeSet<Period>) -> Plan {
+    fn plan(&mut self, wanted: &Wanted, cx: &Context, closing: &BTreeSet<Period>) -> Plan {
         let books = Books {
             tenant: &self.tenant,
             deal: &self.deal,
             issued: &self.issued,
             wanted,
             cx: *cx,
-            locked,
+            locked: &self.locked,
             closing,
         };
         plan(&books, &mut self.ledger)
@@ -197,17 +208,21 @@ impl Contract {
                 view,
             };
         };
-        let locked = self.locked.clone();
-        let mut plan = self.plan(&wanted, cx, &locked, &BTreeSet::new());
+        let mut plan = self.plan(&wanted, cx, &BTreeSet::new());
         self.issued.append(&mut plan.issued);
         self.waits_for = plan.waits_for;
         self.next_due = self.next_tick(&wanted, &plan, cx);
+        let calendar = cx.tenant.fiscal;
         let mut schedule = self.schedule(&wanted, &plan, cx);
         let mut billing = self.billing(&wanted);
-        let amounts = schedule
-            .iter()
-            .map(|row| (&row.obligation, row.period, row.amount.normalize(), row.version));
-        if changed(&mut self.schedule_hash, amounts) {
+        let mut amounts = Content::new();
+        for row in &schedule {
+            amounts.text(row.obligation.as_str());
+            amounts.day(calendar.first_day(row.period));
+            amounts.amount(row.amount);
+            amounts.number(row.version.into());
+        }
+        if replaced(&mut self.schedule_hash, amounts) {
             self.schedule_revision += 1;
         } else {
             // The plan stands; only rows that were posted in this step have something new to say.
@@ -217,10 +232,14 @@ impl Contract {
                     .any(|it| it.key.obligation.as_ref() == Some(&row.obligation) && it.period == row.period)
             });
         }
-        let plan_of = billing
-            .iter()
-            .map(|row| (row.date, row.amount.normalize(), row.tax.normalize(), row.firm));
-        if changed(&mut self.billing_hash, plan_of) {
+        let mut invoices = Content::new();
+        for row in &billing {
+            invoices.day(row.date);
+            invoices.amount(row.amount);
+            invoices.amount(row.tax);
+            invoices.number(row.firm.into());
+        }
+        if replaced(&mut self.billing_hash, invoices) {
             self.billing_revision += 1;
         } else {
             billing.clear();
@@ -246,8 +265,7 @@ impl Contract {
             return Vec::new();
         };
         let mut copy = self.clone();
-        let locked = self.locked.clone();
-        let plan = copy.plan(&wanted, cx, &locked, &BTreeSet::new());
+        let plan = copy.plan(&wanted, cx, &BTreeSet::new());
         copy.issued.extend(plan.issued.iter().cloned());
         copy.schedule(&wanted, &plan, cx)
     }
@@ -422,13 +440,8 @@ impl Contract {
     }
 }
 
-/// True when the rows differ from those last hashed; remembers them. Amounts must come normalized, so that a decimal
-/// that was stored with more places is the same.
-fn changed<T: std::fmt::Debug>(hash: &mut [u8; 32], rows: impl IntoIterator<Item = T>) -> bool {
-    let mut digest = Sha256::new();
-    for row in rows {
-        digest.update(format!("{row:?}\n"));
-    }
-    let now: [u8; 32] = digest.finalize().into();
+/// True when the content differs from what was last hashed; remembers it.
+fn replaced(hash: &mut [u8; 32], content: Content) -> bool {
+    let now = content.finish();
     std::mem::replace(hash, now) != now
 }

@@ -38,6 +38,8 @@ struct Row {
     period: Period,
     last: Date,
     weight: i64,
+    /// All weights up to this row.
+    weighed: i64,
     amount: Decimal,
     /// All amounts up to this row.
     until: Decimal,
@@ -51,12 +53,13 @@ impl TimeCurve {
         let mut period = spread.calendar.of(from);
         loop {
             let last = spread.calendar.last_day(period);
-            let weight = 0;
+            let (weight, weighed) = (0, 0);
             let (amount, until) = (Decimal::ZERO, Decimal::ZERO);
             rows.push(Row {
                 period,
                 last,
                 weight,
+                weighed,
                 amount,
                 until,
             });
@@ -106,12 +109,10 @@ impl TimeCurve {
         match self.spread.rounding {
             Rounding::Cumulative => part(weight),
             Rounding::LastPeriod | Rounding::FirstPeriod | Rounding::LargestRemainder => {
-                let whole: i64 = self
-                    .rows
-                    .iter()
-                    .filter(|row| row.last < day)
-                    .map(|row| row.weight)
-                    .sum();
+                let whole = match self.rows.partition_point(|row| row.last < day) {
+                    0 => 0,
+                    over => self.rows[over - 1].weighed,
+                };
                 self.booked_before(day) + part(weight - whole)
             }
         }
@@ -129,11 +130,12 @@ impl TimeCurve {
         match self.spread.convention {
             StraightLine::Daily => days_between(self.from, day),
             StraightLine::Thirty360 => days_360(self.from, day),
-            StraightLine::Monthly => self
-                .rows
-                .iter()
-                .map(|row| month_share(calendar, row.period, self.from, add_days(day, -1).min(self.to)))
-                .sum(),
+            StraightLine::Monthly => {
+                let cut = self.rows.partition_point(|row| row.last < day);
+                let whole = if cut == 0 { 0 } else { self.rows[cut - 1].weighed };
+                let part = self.rows.get(cut);
+                whole + part.map_or(0, |row| month_share(calendar, row.period, self.from, add_days(day, -1)))
+            }
             StraightLine::MonthlyEven => service_months(self.from, self.to)
                 .map(|(start, next)| {
                     let days = days_between(start, next.min(day)).max(0);
@@ -155,7 +157,7 @@ impl TimeCurve {
     }
 
     pub fn total_weight(&self) -> i64 {
-        self.rows.iter().map(|row| row.weight).sum()
+        self.rows.last().map_or(0, |row| row.weighed)
     }
 
     fn weigh(&mut self) {
@@ -189,8 +191,13 @@ impl TimeCurve {
                 },
             };
         }
-        if self.total_weight() == 0 {
+        if self.rows.iter().all(|row| row.weight == 0) {
             self.rows[0].weight = 1;
+        }
+        let mut weighed = 0;
+        for row in &mut self.rows {
+            weighed += row.weight;
+            row.weighed = weighed;
         }
     }
 

@@ -27,7 +27,7 @@ mod ending;
 mod invoicing;
 mod measured;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::civil::Date;
 use rust_decimal::Decimal;
@@ -62,6 +62,7 @@ pub struct Wanted {
     pub invoices: Vec<Invoice>,
     pub credits: Vec<CreditMemo>,
     pub payments: Vec<PaymentDue>,
+    /// Empty unless they were asked for.
     pub explanations: Vec<Explanation>,
     /// Event ids of the changes of terms, with the first day on which each holds.
     pub history: Vec<(EventId, Date)>,
@@ -100,8 +101,18 @@ pub struct Derived {
     pub rejections: Vec<(EventId, Rejection)>,
 }
 
-/// Derives a deal's books. `facts` are the deal's own, each event id once, each valid by itself.
+/// Derives a deal's books. `facts` are the deal's own, each event id once, each valid by itself. The cost is that of the
+/// facts, each looked at once, plus that of what is changed; nothing is copied for the case that a change fails.
 pub fn derive(facts: &[Fact], tenant: &Tenant) -> Derived {
+    judge(facts, tenant, false)
+}
+
+/// The same with [`Wanted::explanations`], which cost more than all the rest.
+pub fn derive_explained(facts: &[Fact], tenant: &Tenant) -> Derived {
+    judge(facts, tenant, true)
+}
+
+fn judge(facts: &[Fact], tenant: &Tenant, explained: bool) -> Derived {
     let mut ordered: Vec<&Fact> = facts.iter().collect();
     ordered.sort_by(|a, b| (a.occurred_at, &a.event_id).cmp(&(b.occurred_at, &b.event_id)));
     let is_closed = |fact: &&&Fact| matches!(fact.body, Body::DealClosed(_));
@@ -112,27 +123,42 @@ pub fn derive(facts: &[Fact], tenant: &Tenant) -> Derived {
             rejections: ordered.iter().map(waits).collect(),
         };
     };
-    let mut rejections = Vec::new();
-    let measured = Measured::collect(first, &ordered, tenant, &mut rejections);
-    let mut fold = match Fold::close(first, deal, tenant, measured) {
-        Ok(fold) => fold,
-        Err(rejection) => {
-            rejections.push((first.event_id.clone(), rejection));
-            return Derived {
-                wanted: None,
-                rejections,
-            };
+    let mut unfit = Vec::new();
+    let measured = Measured::collect(first, &ordered, tenant, &mut unfit);
+    // A change of terms that fails halfway must leave nothing behind: all is judged again without it.
+    let mut halfway: BTreeMap<&EventId, Rejection> = BTreeMap::new();
+    loop {
+        let mut rejections = unfit.clone();
+        let mut fold = match Fold::close(first, deal, tenant, measured.clone(), explained) {
+            Ok(fold) => fold,
+            Err(rejection) => {
+                rejections.push((first.event_id.clone(), rejection));
+                return Derived {
+                    wanted: None,
+                    rejections,
+                };
+            }
+        };
+        let known = halfway.len();
+        for fact in ordered.iter().filter(|fact| fact.event_id != first.event_id) {
+            if let Some(rejection) = halfway.get(&fact.event_id) {
+                rejections.push((fact.event_id.clone(), rejection.clone()));
+                continue;
+            }
+            fold.touched = false;
+            match fold.fact(fact) {
+                Ok(()) => {}
+                Err(rejection) if fold.touched => {
+                    halfway.insert(&fact.event_id, rejection);
+                    break;
+                }
+                Err(rejection) => rejections.push((fact.event_id.clone(), rejection)),
+            }
         }
-    };
-    for fact in ordered.iter().filter(|fact| fact.event_id != first.event_id) {
-        // A change of terms that fails halfway must leave nothing behind.
-        let before = fact.body.terms().map(|_| fold.clone());
-        if let Err(rejection) = fold.fact(fact) {
-            fold = before.unwrap_or(fold);
-            rejections.push((fact.event_id.clone(), rejection));
+        if halfway.len() == known {
+            return fold.finish(rejections);
         }
     }
-    fold.finish(rejections)
 }
 
 fn not_closed(fact: &Fact) -> Rejection {
@@ -144,9 +170,12 @@ fn not_closed(fact: &Fact) -> Rejection {
     )
 }
 
-#[derive(Clone)]
 struct Fold<'a> {
     tenant: &'a Tenant,
+    /// Whether explanations are wanted.
+    explained: bool,
+    /// Whether the fact at hand has changed anything yet.
+    touched: bool,
     spread: Spread,
     main: ContractId,
     measured: Measured,
@@ -157,7 +186,6 @@ struct Fold<'a> {
 }
 
 /// The running term.
-#[derive(Clone)]
 struct Term {
     deal: Deal,
     start: Date,
@@ -173,12 +201,20 @@ struct Term {
 }
 
 impl<'a> Fold<'a> {
-    fn close(fact: &Fact, deal: &Deal, tenant: &'a Tenant, measured: Measured) -> Result<Fold<'a>, Rejection> {
+    fn close(
+        fact: &Fact,
+        deal: &Deal,
+        tenant: &'a Tenant,
+        measured: Measured,
+        explained: bool,
+    ) -> Result<Fold<'a>, Rejection> {
         let start = deal.contract_start.unwrap_or_else(|| day(tenant, fact));
         let end = deal.contract_end.unwrap_or_else(|| term_end(start, deal.term_months));
         let main = ContractId::trusted(deal.deal_id.as_str());
         let mut fold = Fold {
             tenant,
+            explained,
+            touched: false,
             spread: Spread {
                 convention: tenant.policy.straight_line,
                 rounding: tenant.policy.rounding,
@@ -214,7 +250,7 @@ impl<'a> Fold<'a> {
             },
         };
         let sold = sell(deal, start, end, &tenant.policy)?;
-        fold.explain(Explanation::allocation(&fact.event_id, deal, &sold));
+        fold.explain(|| Explanation::allocation(&fact.event_id, deal, &sold));
         for line in &sold {
             fold.promise(line, fold.main.clone(), Decimal::ZERO, &fact.event_id)?;
         }
@@ -286,8 +322,10 @@ impl<'a> Fold<'a> {
         }
     }
 
-    fn explain(&mut self, explanation: Explanation) {
-        self.wanted.explanations.push(explanation);
+    fn explain(&mut self, explanation: impl FnOnce() -> Explanation) {
+        if self.explained {
+            self.wanted.explanations.push(explanation());
+        }
     }
 
     fn promise(
@@ -305,8 +343,7 @@ impl<'a> Fold<'a> {
                 "deal id and line id are too long together",
             )
         })?;
-        let measured = self.measured.lines.get(&line.line_id).cloned().unwrap_or_default();
-        let performance = measured.window(self.term.measured_from, None);
+        let performance = self.measured.of(&line.line_id, self.term.measured_from, None);
         self.wanted.obligations.push(modify::promise(
             id,
             contract,

@@ -32,7 +32,7 @@ pub struct Explanation {
 
 /// Explains a contract from its facts under the tenant's present policy: terms and changes first, then what was issued.
 pub fn explain(contract: &Contract, cx: &Context) -> Vec<Explanation> {
-    let derived = super::derive::derive(&contract.facts, cx.tenant);
+    let derived = super::derive::derive_explained(&contract.facts, cx.tenant);
     let mut all: Vec<Explanation> = derived
         .rejections
         .iter()

@@ -1,10 +1,11 @@
 //! Names of things, each a type of its own, so that no bare text crosses a module.
 //!
 //! Invariant: an id is not empty, at most [`MAX_ID_BYTES`] long, and free of control characters and `/` (which
-//! separates tenant and deal in record keys); a tenant id uses only `[A-Za-z0-9._-]`. Deliberately absent: any meaning
-//! inside an id.
+//! separates tenant and deal in record keys); a tenant id uses only `[A-Za-z0-9._-]`. Ids are shared, not copied: most of
+//! what is derived from a fact names it. Deliberately absent: any meaning inside an id.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// The longest id accepted, in bytes.
 pub const MAX_ID_BYTES: usize = 256;
@@ -13,18 +14,18 @@ macro_rules! text_ids {
     ($($(#[$doc:meta])* $name:ident: $accepts:ident;)*) => {$(
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(String);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// `None` when the text breaks the rule of this module.
             pub fn parse(text: impl Into<String>) -> Option<$name> {
                 let text = text.into();
-                (!text.is_empty() && text.len() <= MAX_ID_BYTES && text.chars().all($accepts)).then_some($name(text))
+                (!text.is_empty() && text.len() <= MAX_ID_BYTES && text.chars().all($accepts)).then(|| $name(text.into()))
             }
 
             /// An id made of texts that kept the rules before, or of our own letters and digits.
             #[allow(dead_code)] // not every kind of id is made here
-            pub(super) fn trusted(text: impl Into<String>) -> $name {
+            pub(super) fn trusted(text: impl Into<Arc<str>>) -> $name {
                 $name(text.into())
             }
 

@@ -24,10 +24,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::civil::Date;
 use rust_decimal::Decimal;
-use sha2::{Digest, Sha256};
 
 pub use self::entry::{EntryLine, Issued, JournalEntry, Key, Kind, What};
-use self::target::{Target, targets};
+use self::target::{Behind, Target, targets};
+use super::content::Content;
 use super::derive::{Standing, Wanted};
 use super::ids::{ContractId, DealId, EntryId, EventId, LineType, TenantId};
 use super::ledger::{Exchange, Ledger, Posting, Role};
@@ -48,8 +48,7 @@ pub struct Movement {
     pub date: Date,
     /// False when it waits for an event rather than for a day.
     pub firm: bool,
-    pub cause: EventId,
-    pub provenance: Vec<EventId>,
+    behind: Behind,
     reverses: Option<(EntryId, Decimal)>,
     /// Entries issued under the key before.
     sequence: usize,
@@ -60,7 +59,7 @@ pub struct Movement {
 pub struct Plan {
     pub entries: Vec<JournalEntry>,
     pub issued: Vec<Issued>,
-    /// Movements not yet due, with their expected functional amount where a rate is known.
+    /// Movements not yet due, with the functional amount they are expected to earn where a rate is known.
     pub pending: Vec<(Movement, Option<Decimal>)>,
     pub waits_for: Option<RateNeeded>,
 }
@@ -115,8 +114,13 @@ pub fn plan(books: &Books, ledger: &mut Ledger) -> Plan {
         if movement.key.what == What::Remeasurement {
             continue;
         }
-        let postings = books.effect(&movement, &mut ahead, estimate);
-        let functional = postings.ok().map(|lines| recognised(&lines));
+        let functional = match fx.is_foreign() {
+            true => books
+                .effect(&movement, &mut ahead, estimate)
+                .ok()
+                .map(|lines| recognised(&lines)),
+            false => Some(movement.amount),
+        };
         plan.pending.push((movement, functional));
     }
     plan
@@ -202,7 +206,11 @@ impl Books<'_> {
         let calendar = self.calendar();
         let period = calendar.of(movement.date);
         let concerns = calendar.of(movement.key.date);
-        let entry_id = self.entry_id(movement);
+        let provenance = self.provenance(movement);
+        let Some(cause) = provenance.last().cloned() else {
+            return; // nothing is ever posted without a fact behind it
+        };
+        let entry_id = self.entry_id(movement, &cause);
         let of = |role: fn(&Role) -> bool| -> Decimal {
             lines
                 .iter()
@@ -224,7 +232,7 @@ impl Books<'_> {
             functional: recognised(&lines),
             position: -of(|role| matches!(role, Role::ContractLiability | Role::ContractAsset)),
             receivable: of(|role| matches!(role, Role::AccountsReceivable)),
-            cause: movement.cause.clone(),
+            cause: cause.clone(),
         });
         plan.entries.push(JournalEntry {
             entry_id,
@@ -239,8 +247,8 @@ impl Books<'_> {
             currency: self.wanted.currency,
             functional_currency: self.cx.functional(self.wanted.currency),
             lines: lines.into_iter().map(|line| self.line(line, movement.date)).collect(),
-            cause: movement.cause.clone(),
-            provenance: movement.provenance.clone(),
+            cause,
+            provenance,
             reverses: movement.reverses.as_ref().map(|(entry, _)| entry.clone()),
         });
     }
@@ -275,35 +283,42 @@ impl Books<'_> {
         }
     }
 
-    /// Derived from content alone, so that a replay repeats it.
-    fn entry_id(&self, movement: &Movement) -> EntryId {
-        let mut hash = Sha256::new();
-        let sequence = movement.sequence.to_string();
-        let date = movement.key.date.to_string();
-        // One event may take back what several facts booked on one day: each is an entry of its own.
-        let of = movement.key.fact.as_ref().filter(|fact| **fact != movement.cause);
-        let parts = [
-            self.tenant.as_str(),
-            self.deal.as_str(),
-            movement.contract.as_str(),
-            movement.key.obligation.as_ref().map_or("", |id| id.as_str()),
-            movement.kind.as_str(),
-            &format!("{:?}", movement.key.what),
-            &date,
-            movement.cause.as_str(),
-            &sequence,
-        ];
-        for part in parts.into_iter().chain(of.map(EventId::as_str)) {
-            hash.update((part.len() as u64).to_be_bytes());
-            hash.update(part);
+    /// The facts a movement rests on; the last one is its cause.
+    fn provenance(&self, movement: &Movement) -> Vec<EventId> {
+        match &movement.behind {
+            Behind::Facts(facts) => facts.clone(),
+            Behind::Flow(at) => {
+                let last = movement.key.date;
+                let first = self.calendar().first_day(self.calendar().of(last));
+                self.wanted.obligations[*at].provenance(first, last)
+            }
         }
-        let hex: String = hash
-            .finalize()
-            .iter()
-            .take(12)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        EntryId::trusted(format!("je_{hex}"))
+    }
+
+    /// Derived from content alone, so that a replay repeats it.
+    fn entry_id(&self, movement: &Movement, cause: &EventId) -> EntryId {
+        let mut content = Content::new();
+        content.text(self.tenant.as_str());
+        content.text(self.deal.as_str());
+        content.text(movement.contract.as_str());
+        content.text(movement.key.obligation.as_ref().map_or("", |id| id.as_str()));
+        content.text(movement.kind.as_str());
+        content.text(movement.key.what.as_str());
+        content.text(&movement.key.date.to_string());
+        content.text(cause.as_str());
+        content.text(&movement.sequence.to_string());
+        // One event may take back what several facts booked on one day: each is an entry of its own.
+        if let Some(fact) = movement.key.fact.as_ref().filter(|fact| *fact != cause) {
+            content.text(fact.as_str());
+        }
+        let mut id = String::with_capacity(27);
+        id.push_str("je_");
+        for byte in &content.finish()[..12] {
+            for half in [byte >> 4, byte & 15] {
+                id.push(char::from_digit(half.into(), 16).unwrap_or('0'));
+            }
+        }
+        EntryId::trusted(id)
     }
 }
 
@@ -322,11 +337,27 @@ fn recognised(lines: &[Posting]) -> Decimal {
     -revenue.map(|line| line.functional).sum::<Decimal>()
 }
 
+/// What was issued under a key.
+struct Before<'a> {
+    amount: Decimal,
+    tax: Decimal,
+    count: usize,
+    first: &'a Issued,
+}
+
 fn differences(books: &Books) -> Vec<Movement> {
     let mut targets = targets(books.wanted, books.calendar());
-    let mut issued: BTreeMap<&Key, Vec<&Issued>> = BTreeMap::new();
+    let mut issued: BTreeMap<&Key, Before> = BTreeMap::new();
     for entry in books.issued {
-        issued.entry(&entry.key).or_default().push(entry);
+        let before = issued.entry(&entry.key).or_insert(Before {
+            amount: Decimal::ZERO,
+            tax: Decimal::ZERO,
+            count: 0,
+            first: entry,
+        });
+        before.amount += entry.amount;
+        before.tax += entry.tax;
+        before.count += 1;
         if !matches!(entry.key.what, What::Application | What::Remeasurement) {
             targets.entry(entry.key.clone()).or_insert_with(|| Target {
                 contract: entry.contract.clone(),
@@ -334,32 +365,33 @@ fn differences(books: &Books) -> Vec<Movement> {
                 amount: Decimal::ZERO,
                 tax: Decimal::ZERO,
                 firm: true,
-                provenance: books
-                    .wanted
-                    .history
-                    .last()
-                    .map(|(event, _)| event.clone())
-                    .into_iter()
-                    .collect(),
+                behind: Behind::Facts(
+                    books
+                        .wanted
+                        .history
+                        .last()
+                        .map(|(event, _)| event.clone())
+                        .into_iter()
+                        .collect(),
+                ),
             });
         }
     }
-    let none = Vec::new();
     targets
         .into_iter()
         .filter_map(|(key, target)| {
-            let before = issued.get(&key).unwrap_or(&none);
-            let amount = target.amount - before.iter().map(|it| it.amount).sum::<Decimal>();
-            let tax = target.tax - before.iter().map(|it| it.tax).sum::<Decimal>();
+            let before = issued.get(&key);
+            let amount = target.amount - before.map_or(Decimal::ZERO, |it| it.amount);
+            let tax = target.tax - before.map_or(Decimal::ZERO, |it| it.tax);
+            let sequence = before.map_or(0, |it| it.count);
             if amount.is_zero() && tax.is_zero() {
                 return None;
             }
-            let kind = kind_of(&key, amount, target.amount, before.len());
-            let reverses = match (kind, before.as_slice()) {
-                (Kind::Reversal, [only]) => Some((only.entry_id.clone(), only.functional)),
-                (_, _) => None,
-            };
-            let cause = target.provenance.last().cloned()?;
+            let kind = kind_of(&key, amount, target.amount, sequence);
+            // A reversal is of the only entry there is, see `kind_of`.
+            let reverses = before
+                .filter(|_| kind == Kind::Reversal)
+                .map(|it| (it.first.entry_id.clone(), it.first.functional));
             Some(Movement {
                 date: books.posting_date(&key),
                 kind,
@@ -368,10 +400,9 @@ fn differences(books: &Books) -> Vec<Movement> {
                 amount,
                 tax,
                 firm: target.firm,
-                cause,
-                provenance: target.provenance,
+                behind: target.behind,
                 reverses,
-                sequence: before.len(),
+                sequence,
                 key,
             })
         })
@@ -449,8 +480,7 @@ fn remeasurements(books: &Books, ledger: &Ledger, fx: Exchange, movements: &[Mov
                 tax: Decimal::ZERO,
                 date: day,
                 firm: true,
-                provenance: vec![cause.clone()],
-                cause,
+                behind: Behind::Facts(vec![cause]),
                 reverses: None,
                 sequence: 0,
             });

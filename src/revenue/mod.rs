@@ -12,6 +12,7 @@
 //! nothing issued is ever changed: it is corrected by a further entry. Deliberately absent: I/O, clocks, async,
 //! serialization, floats, and every word of Kafka or of a vendor.
 
+pub mod content;
 pub mod ids;
 pub mod money;
 pub mod period;
@@ -30,6 +31,7 @@ pub mod curve;
 pub mod derive;
 pub mod modify;
 pub mod obligation;
+pub mod performance;
 
 pub mod journal;
 pub mod ledger;

@@ -18,7 +18,8 @@ use super::curve::{Spread, TimeCurve};
 use super::fact::Method;
 use super::ids::{ContractId, EventId, ObligationId};
 use super::money::largest_remainder;
-use super::obligation::{Curve, LineTerms, Lump, LumpReason, Obligation, Performance, Reached, Segment};
+use super::obligation::{Curve, LineTerms, Lump, LumpReason, Obligation, Segment};
+use super::performance::{Performance, Reached};
 use super::policy::Treatment;
 
 /// A new obligation for a line as sold. `units_before` are units of the same line that belong to an earlier contract.
@@ -423,7 +424,7 @@ fn rest(terms: &LineTerms, amount: Decimal, day: Date, performance: &Performance
         Method::PointInTime | Method::Units => {
             let full = terms.quantity.unwrap_or(Decimal::ONE);
             let base = performance.units_before(day);
-            match terms.method == Method::Units || !performance.deliveries.is_empty() {
+            match terms.method == Method::Units || performance.has_deliveries() {
                 true if base < full => Curve::Units { amount, base, full },
                 true | false => now,
             }

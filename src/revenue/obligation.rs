@@ -18,6 +18,7 @@ use super::curve::TimeCurve;
 use super::fact::{Method, Milestone};
 use super::ids::{ContractId, EventId, LineId, LineType, MilestoneId, ObligationId};
 use super::money::{Currency, proportion};
+use super::performance::{Performance, Reached};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Obligation {
@@ -86,26 +87,6 @@ pub enum LumpReason {
     Forfeit,
     /// Refunded beyond the unused part.
     Refund,
-}
-
-/// How far an undertaking has come since it began.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Reached {
-    /// The ratio of the work complete, 0 to 1.
-    pub ratio: Decimal,
-    /// Cost of uninstalled materials in all; they earn their own cost, at no margin (ASC 606-10-55-21).
-    pub materials: Decimal,
-    /// The part of it that was handed over.
-    pub handed_over: Decimal,
-}
-
-/// What was measured of a line, sorted by day.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Performance {
-    pub deliveries: Vec<(Date, Decimal, EventId)>,
-    pub accepted: Vec<(Date, MilestoneId, EventId)>,
-    pub progress: Vec<(Date, Reached, EventId)>,
-    pub usage: Vec<(Date, Decimal, EventId)>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -229,12 +210,12 @@ impl Obligation {
 
     /// All usage reported of it.
     pub fn used(&self) -> Decimal {
-        self.performance.usage.iter().map(|(_, amount, _)| amount).sum()
+        self.performance.usage_before(Date::MAX)
     }
 
     /// The last day on which anything is booked.
     pub fn last_day(&self) -> Date {
-        let performed = self.performance.days().last();
+        let performed = self.performance.days().map(|(_, last)| last);
         let lump = self.lumps.iter().map(|lump| lump.date).max();
         let curve = self
             .segments
@@ -250,7 +231,7 @@ impl Obligation {
 
     /// The first day on which anything is booked.
     pub fn first_day(&self) -> Date {
-        let performed = self.performance.days().next();
+        let performed = self.performance.days().map(|(first, _)| first);
         let lump = self.lumps.iter().map(|lump| lump.date).min();
         [performed, lump].into_iter().flatten().fold(self.start, Date::min)
     }
@@ -271,7 +252,7 @@ impl Obligation {
         if facts.is_empty() {
             facts.push(self.segments[0].cause.clone());
         }
-        facts.extend(self.performance.between(first, last));
+        facts.extend(self.performance.between(first, last).cloned());
         facts
     }
 }
@@ -287,15 +268,15 @@ impl Curve {
     pub fn earned_before(&self, day: Date, performance: &Performance, currency: Currency) -> Decimal {
         match self {
             Curve::Time(time) => time.earned_before(day),
-            Curve::Point { amount, date, quantity } => match (performance.deliveries.is_empty(), quantity) {
-                (true, _) if *date < day => *amount,
-                (true, _) => Decimal::ZERO,
-                (false, Some(quantity)) => {
+            Curve::Point { amount, date, quantity } => match (performance.has_deliveries(), quantity) {
+                (false, _) if *date < day => *amount,
+                (false, _) => Decimal::ZERO,
+                (true, Some(quantity)) => {
                     let share = performance.units_before(day).min(*quantity);
                     currency.round(proportion(*amount, share, *quantity))
                 }
-                (false, None) if performance.units_before(day) > Decimal::ZERO => *amount,
-                (false, None) => Decimal::ZERO,
+                (true, None) if performance.units_before(day) > Decimal::ZERO => *amount,
+                (true, None) => Decimal::ZERO,
             },
             Curve::Units { amount, base, full } => {
                 let units = performance.units_before(day).clamp(*base, (*full).max(*base));
@@ -343,58 +324,5 @@ impl Curve {
             Curve::Point { .. } | Curve::Units { .. } | Curve::Milestones { .. } | Curve::Progress { .. } => end,
             Curve::Usage { end, .. } => *end,
         }
-    }
-}
-
-impl Performance {
-    pub fn units_before(&self, day: Date) -> Decimal {
-        let before = self.deliveries.iter().take_while(|(date, ..)| *date < day);
-        before.map(|(_, quantity, _)| quantity).sum()
-    }
-
-    pub fn usage_before(&self, day: Date) -> Decimal {
-        let before = self.usage.iter().take_while(|(date, ..)| *date < day);
-        before.map(|(_, amount, _)| amount).sum()
-    }
-
-    pub fn reached_before(&self, day: Date) -> Reached {
-        let before = self.progress.iter().take_while(|(date, ..)| *date < day);
-        before.last().map_or(Reached::default(), |(_, reached, _)| *reached)
-    }
-
-    pub fn accepted_before(&self, id: &MilestoneId, day: Date) -> bool {
-        self.accepted
-            .iter()
-            .any(|(date, accepted, _)| accepted == id && *date < day)
-    }
-
-    /// What was measured from a day on, before another.
-    pub fn window(&self, from: Date, until: Option<Date>) -> Performance {
-        let inside = |date: &Date| *date >= from && until.is_none_or(|until| *date < until);
-        Performance {
-            deliveries: self.deliveries.iter().filter(|(d, ..)| inside(d)).cloned().collect(),
-            accepted: self.accepted.iter().filter(|(d, ..)| inside(d)).cloned().collect(),
-            progress: self.progress.iter().filter(|(d, ..)| inside(d)).cloned().collect(),
-            usage: self.usage.iter().filter(|(d, ..)| inside(d)).cloned().collect(),
-        }
-    }
-
-    fn days(&self) -> impl DoubleEndedIterator<Item = Date> {
-        let mut days: Vec<Date> = self.all().map(|(date, _)| date).collect();
-        days.sort();
-        days.into_iter()
-    }
-
-    fn between(&self, first: Date, last: Date) -> impl Iterator<Item = EventId> {
-        let inside = self.all().filter(move |(date, _)| (first..=last).contains(date));
-        inside.map(|(_, event)| event.clone())
-    }
-
-    fn all(&self) -> impl Iterator<Item = (Date, &EventId)> {
-        let deliveries = self.deliveries.iter().map(|(date, _, event)| (*date, event));
-        let accepted = self.accepted.iter().map(|(date, _, event)| (*date, event));
-        let progress = self.progress.iter().map(|(date, _, event)| (*date, event));
-        let usage = self.usage.iter().map(|(date, _, event)| (*date, event));
-        deliveries.chain(accepted).chain(progress).chain(usage)
     }
 }

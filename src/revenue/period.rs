@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use jiff::SignedDuration;
 use jiff::civil::{Date, Weekday, date};
 
 /// One period. Its label is `2026-02` in a calendar of months, `FY2026-P02` in a fiscal calendar.
@@ -210,27 +211,36 @@ impl FiscalCalendar {
     }
 }
 
+/// More days than `Date` has.
+const MAX_DAYS: u64 = 10_000_000;
+
 /// The day `days` later (earlier when negative). Facts keep days between 1970 and 2200, far from the ends of `Date`;
 /// beyond them the day stays where it is.
 pub fn add_days(day: Date, days: i64) -> Date {
-    jiff::Span::new()
-        .try_days(days)
-        .and_then(|span| day.checked_add(span))
-        .unwrap_or(day)
+    match days.unsigned_abs() > MAX_DAYS {
+        true => day,
+        false => day.checked_add(SignedDuration::from_hours(24 * days)).unwrap_or(day),
+    }
 }
 
 /// The day `months` later with the anchor's own day of month, or the month's last day where it has no such day:
 /// one month after 31 January is 28 or 29 February, two months after it is 31 March.
 pub fn add_months(anchor: Date, months: i64) -> Date {
-    jiff::Span::new()
-        .try_months(months)
-        .and_then(|span| anchor.checked_add(span))
-        .unwrap_or(anchor)
+    let month = i64::from(anchor.year()) * 12 + i64::from(anchor.month()) - 1 + months;
+    let first = i16::try_from(month.div_euclid(12))
+        .ok()
+        .zip(i8::try_from(month.rem_euclid(12) + 1).ok())
+        .and_then(|(year, month)| Date::new(year, month, 1).ok());
+    let Some(first) = first else {
+        return anchor;
+    };
+    let day = anchor.day().min(first.days_in_month());
+    Date::new(first.year(), first.month(), day).unwrap_or(anchor)
 }
 
 /// Days from `from` to `to`, zero when they are the same day.
 pub fn days_between(from: Date, to: Date) -> i64 {
-    from.until(to).map(|span| i64::from(span.get_days())).unwrap_or(0)
+    from.duration_until(to).as_hours() / 24
 }
 
 #[cfg(test)]

@@ -8,9 +8,9 @@ use super::super::names::Named;
 use super::super::wire::Fixed;
 use super::{DealWire, FactWire, LineWire, MilestoneWire, TaxWire, Text};
 use crate::revenue::fact::{
-    AccountMapped, Body, Cancellation, Credit, Customer, Deal, Delivery, Fact, FxRate, Instalment, Line, MappedSubject, Materials, Milestone,
-    MilestoneAccepted, MilestoneShare, Payment, Progress, ProgressMeasure, RecognitionTerms, Refund, Renewal, SspRange,
-    Tax, TaxBasis, Usage,
+    AccountMapped, Body, Cancellation, Credit, Customer, Deal, Delivery, Fact, FxRate, Instalment, Line, MappedSubject,
+    Materials, Milestone, MilestoneAccepted, MilestoneShare, Payment, Progress, ProgressMeasure, RecognitionTerms,
+    Refund, Renewal, SspRange, Tax, TaxBasis, Usage,
 };
 use crate::revenue::ids::{CustomerId, DealId, EventId, InvoiceId, LineId, LineType, MilestoneId, TenantId};
 use crate::revenue::money::Currency;

@@ -5,7 +5,8 @@ use super::super::names::Named;
 use super::super::wire::{Day, Fixed, Instant};
 use super::{
     AcceptedWire, AccountWire, CancellationWire, CreditWire, CustomerWire, DealEventWire, DealWire, DeliveryWire,
-    FactWire, InstalmentWire, LineWire, MilestoneWire, PaymentWire, ProgressWire, RateWire, RenewalWire, TaxWire, UsageWire,
+    FactWire, InstalmentWire, LineWire, MilestoneWire, PaymentWire, ProgressWire, RateWire, RenewalWire, TaxWire,
+    UsageWire,
 };
 use crate::revenue::fact::{
     Body, Cancellation, Deal, Fact, Line, MappedSubject, Milestone, MilestoneShare, Progress, ProgressMeasure, Refund,

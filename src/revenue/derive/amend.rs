@@ -39,6 +39,7 @@ impl Fold<'_> {
         if restarts {
             self.add_the_past(&mut sold, from);
         }
+        self.touched = true;
         self.modify(fact, &sold, given, from)?;
         self.term.start = start;
         self.term.end = end;
@@ -148,7 +149,7 @@ impl Fold<'_> {
         for line in sold {
             let Some(index) = self.index(&line.line_id) else {
                 let (treatment, why) = modify::treatment_of(given, line, None);
-                self.explain(Explanation::modification(&fact.event_id, line, treatment, why, from));
+                self.explain(|| Explanation::modification(&fact.event_id, line, treatment, why, from));
                 pooled.extend(self.add_line(fact, line, treatment, from)?);
                 continue;
             };
@@ -170,7 +171,7 @@ impl Fold<'_> {
                     pooled.push((index, line.clone()))
                 }
             }
-            self.explain(Explanation::modification(&fact.event_id, line, treatment, why, from));
+            self.explain(|| Explanation::modification(&fact.event_id, line, treatment, why, from));
         }
         for index in self.term.obligations.clone() {
             let obligation = &mut self.wanted.obligations[index];

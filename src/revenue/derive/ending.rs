@@ -42,18 +42,14 @@ impl Fold<'_> {
             ..self.inherit(deal)
         };
         let sold = sell(deal, start, end.max(start), &self.tenant.policy)?;
+        self.touched = true;
         if ends <= self.term.end {
             self.stop(fact, ends, Refund::Unused, Some(self.term.end));
         }
         for index in &self.term.obligations {
             let obligation = &mut self.wanted.obligations[*index];
-            let line = self
-                .measured
-                .lines
-                .get(&obligation.line_id)
-                .cloned()
-                .unwrap_or_default();
-            obligation.performance = line.window(self.term.measured_from, Some(start));
+            let from = self.term.measured_from;
+            obligation.performance = self.measured.of(&obligation.line_id, from, Some(start));
         }
         let performance = self.invoices_of_performance();
         let planned = self.wanted.invoices.drain(..);
@@ -68,8 +64,8 @@ impl Fold<'_> {
             grid: grid(self.tenant, deal, start, end.max(start), Some(self.term.grid.cycle)),
             measured_from: start,
         };
-        self.explain(Explanation::renewal(&fact.event_id, start, ends));
-        self.explain(Explanation::allocation(&fact.event_id, deal, &sold));
+        self.explain(|| Explanation::renewal(&fact.event_id, start, ends));
+        self.explain(|| Explanation::allocation(&fact.event_id, deal, &sold));
         for line in &sold {
             self.promise(line, self.main.clone(), Decimal::ZERO, &fact.event_id)?;
         }
@@ -144,13 +140,7 @@ impl Fold<'_> {
             Refund::None => Decimal::ZERO,
             Refund::Amount(amount) => amount.min(billed).max(Decimal::ZERO),
         };
-        self.explain(Explanation::cancellation(
-            &fact.event_id,
-            from,
-            billed,
-            earned,
-            credited,
-        ));
+        self.explain(|| Explanation::cancellation(&fact.event_id, from, billed, earned, credited));
         if credited > Decimal::ZERO {
             let tax = tax_on(credited, &self.term.deal);
             let cause = fact.event_id.clone();
@@ -265,7 +255,7 @@ impl Fold<'_> {
         }
         let amount = it.amount.min(most);
         let past = concerns_the_past(it.reason.as_deref().unwrap_or(""));
-        self.explain(Explanation::credit(event, it, amount, past));
+        self.explain(|| Explanation::credit(event, it, amount, past));
         let parts = largest_remainder(amount, &prices, self.wanted.currency);
         for (at, part) in lines.iter().zip(parts) {
             if part > Decimal::ZERO {

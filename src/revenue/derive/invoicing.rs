@@ -11,12 +11,11 @@ use jiff::civil::Date;
 use rust_decimal::Decimal;
 
 use super::super::allocate::tax_on;
-use super::super::billing::{Grid, Invoice, replan};
+use super::super::billing::{Invoice, replan};
 use super::super::fact::{BillingCycle, Fact, Method};
 use super::super::ids::EventId;
 use super::super::obligation::Obligation;
 use super::super::period::add_days;
-use super::super::policy::BillingTiming;
 use super::Fold;
 
 impl Fold<'_> {
@@ -88,12 +87,8 @@ impl Fold<'_> {
 
     /// Usage is invoiced on the last day of the billing cycle in which it falls, under the last fact of the cycle.
     fn usage_invoices(&self, obligation: &Obligation) -> Vec<(Date, Decimal, EventId, bool)> {
-        let grid = Grid {
-            timing: BillingTiming::InArrears,
-            ..self.term.grid.clone()
-        };
-        let days: Vec<Date> = grid.cycles().into_iter().map(|(day, _)| day).collect();
-        let cycle_end = |date: Date| match grid.cycle {
+        let days = self.term.grid.cycle_ends();
+        let cycle_end = |date: Date| match self.term.grid.cycle {
             BillingCycle::Monthly | BillingCycle::Quarterly | BillingCycle::Annual => days
                 .get(days.partition_point(|day| *day < date))
                 .copied()
@@ -103,24 +98,21 @@ impl Fold<'_> {
             }
         };
         let prepaid = obligation.last_segment().price - obligation.credited();
-        let mut used = Decimal::ZERO;
-        let mut invoices: Vec<(Date, Decimal, EventId, bool)> = Vec::new();
-        let inside = |date: Date| obligation.stop.is_none_or(|stop| date < stop);
-        for (date, amount, cause) in &obligation.performance.usage {
-            if !inside(*date) {
-                continue;
+        let performance = &obligation.performance;
+        let beyond = |day: Date| (performance.usage_before(day) - prepaid).max(Decimal::ZERO);
+        let usage = performance.usage();
+        let stop = obligation.stop.unwrap_or(Date::MAX);
+        let mut left = &usage[..usage.partition_point(|it| it.date < stop)];
+        let mut invoiced = Decimal::ZERO.max(-prepaid);
+        let mut invoices = Vec::new();
+        while let Some(first) = left.first() {
+            let day = cycle_end(first.date);
+            let (cycle, rest) = left.split_at(left.partition_point(|it| it.date <= day));
+            let until = beyond(add_days(day, 1).min(stop));
+            if let Some(last) = cycle.last() {
+                invoices.push((day, until - invoiced, last.event.clone(), true));
             }
-            let before = (used - prepaid).max(Decimal::ZERO);
-            used += amount;
-            let beyond = (used - prepaid).max(Decimal::ZERO) - before;
-            let day = cycle_end(*date);
-            match invoices.last_mut() {
-                Some(last) if last.0 == day => {
-                    last.1 += beyond;
-                    last.2 = cause.clone();
-                }
-                Some(_) | None => invoices.push((day, beyond, cause.clone(), true)),
-            }
+            (invoiced, left) = (until, rest);
         }
         invoices
     }
@@ -156,7 +148,7 @@ impl Fold<'_> {
 fn milestone_invoices(obligation: &Obligation) -> Vec<(Date, Decimal, EventId, bool)> {
     let mut billed = Decimal::ZERO;
     let mut invoices = Vec::new();
-    for (date, _, cause) in &obligation.performance.accepted {
+    for (date, _, cause) in obligation.performance.accepted() {
         // Credits have memos of their own: what is invoiced is before them.
         let credits = obligation.credits.iter().filter(|(day, ..)| day <= date);
         let level = obligation.level_before(add_days(*date, 1)) + credits.map(|(_, amount, _)| amount).sum::<Decimal>();

@@ -4,6 +4,7 @@
 //! absent: what a measurement earns (`obligation`).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::civil::Date;
 use rust_decimal::Decimal;
@@ -12,7 +13,7 @@ use super::super::allocate::method_of;
 use super::super::fact::{Body, Fact, Method, Progress, ProgressMeasure};
 use super::super::ids::{EventId, LineId, MilestoneId};
 use super::super::money::{Currency, MAX_AMOUNT};
-use super::super::obligation::{Performance, Reached};
+use super::super::performance::{Measurements, Performance, Reached};
 use super::super::reference::Tenant;
 use super::super::reject::{Code, Rejection};
 use super::unknown_line;
@@ -20,10 +21,17 @@ use super::unknown_line;
 /// Everything measured, by line.
 #[derive(Clone, Default)]
 pub(super) struct Measured {
-    pub(super) lines: BTreeMap<LineId, Performance>,
+    lines: BTreeMap<LineId, Arc<Measurements>>,
+    /// Of a line that was never measured.
+    nothing: Arc<Measurements>,
 }
 
 impl Measured {
+    /// What was measured of a line from a day on, before another if one is given.
+    pub(super) fn of(&self, line: &LineId, from: Date, until: Option<Date>) -> Performance {
+        Performance::window(self.lines.get(line).unwrap_or(&self.nothing), from, until)
+    }
+
     pub(super) fn collect(
         first: &Fact,
         ordered: &[&Fact],
@@ -39,8 +47,15 @@ impl Measured {
             let again = matches!(fact.body, Body::DealRenewed(_));
             for line in &deal.lines {
                 let known = sold.entry(&line.id).or_default();
-                known.methods.push(method_of(line, deal, &tenant.policy));
-                known.milestones.extend(line.milestones.iter().map(|it| &it.id));
+                let method = method_of(line, deal, &tenant.policy);
+                if !known.methods.contains(&method) {
+                    known.methods.push(method);
+                }
+                for milestone in &line.milestones {
+                    if !known.milestones.contains(&&milestone.id) {
+                        known.milestones.push(&milestone.id);
+                    }
+                }
                 known.unit_price = line.unit_price.or(known.unit_price);
                 let quantity = line.quantity.unwrap_or_default();
                 match again || known.quantities.is_empty() {
@@ -57,19 +72,34 @@ impl Measured {
             .filter_map(|fact| measured_on(fact).map(|date| (date, *fact)))
             .collect();
         facts.sort_by(|a, b| (a.0, a.1.occurred_at, &a.1.event_id).cmp(&(b.0, b.1.occurred_at, &b.1.event_id)));
-        let mut measured = Measured::default();
+        let mut collected = Collected::default();
         for (date, fact) in facts {
-            if let Err(rejection) = measured.add(date, fact, &sold, first.body.terms().map(|deal| deal.currency)) {
+            if let Err(rejection) = collected.add(date, fact, &sold, first.body.terms().map(|deal| deal.currency)) {
                 rejections.push((fact.event_id.clone(), rejection));
             }
         }
-        measured
+        let shared = collected
+            .lines
+            .into_iter()
+            .map(|(line, of)| (line.clone(), Arc::new(of)));
+        Measured {
+            lines: shared.collect(),
+            nothing: Arc::default(),
+        }
     }
+}
 
+/// Measurements while they are being judged.
+#[derive(Default)]
+struct Collected<'a> {
+    lines: BTreeMap<&'a LineId, Measurements>,
+}
+
+impl<'a> Collected<'a> {
     fn add(
         &mut self,
         date: Date,
-        fact: &Fact,
+        fact: &'a Fact,
         sold: &BTreeMap<&LineId, Known>,
         currency: Option<Currency>,
     ) -> Result<(), Rejection> {
@@ -85,7 +115,7 @@ impl Measured {
                         "the line has no such milestone",
                     ));
                 }
-                let line = self.lines.entry(it.line_id.clone()).or_default();
+                let line = self.lines.entry(&it.line_id).or_default();
                 if line.accepted.iter().any(|(_, id, _)| *id == it.milestone_id) {
                     return Err(Rejection::new(
                         Code::AlreadyAccepted,
@@ -99,8 +129,8 @@ impl Measured {
             Body::DeliveryRecorded(it) => {
                 let known = known(sold, &it.line_id, &[Method::Units, Method::PointInTime])?;
                 let most: Decimal = known.quantities.iter().sum();
-                let line = self.lines.entry(it.line_id.clone()).or_default();
-                let units = line.units_before(Date::MAX) + it.quantity;
+                let line = self.lines.entry(&it.line_id).or_default();
+                let units = line.deliveries.all() + it.quantity;
                 if units < Decimal::ZERO || most > Decimal::ZERO && units > most {
                     return Err(Rejection::new(
                         Code::OverDelivery,
@@ -109,11 +139,11 @@ impl Measured {
                         &format!("with it, {units} of {most} units would be delivered"),
                     ));
                 }
-                line.deliveries.push((date, it.quantity, event));
+                line.deliveries.push(date, it.quantity, event);
             }
             Body::ProgressMeasured(it) => {
                 known(sold, &it.line_id, &[Method::Progress])?;
-                let line = self.lines.entry(it.line_id.clone()).or_default();
+                let line = self.lines.entry(&it.line_id).or_default();
                 line.progress.push((date, reached(it), event));
             }
             Body::UsageReported(it) => {
@@ -139,8 +169,8 @@ impl Measured {
                     ));
                 }
                 let amount = currency.map_or(amount, |currency| currency.round(amount));
-                let line = self.lines.entry(it.line_id.clone()).or_default();
-                line.usage.push((date, amount, event));
+                let line = self.lines.entry(&it.line_id).or_default();
+                line.usage.push(date, amount, event);
             }
             Body::DealClosed(_)
             | Body::DealAmended(_)

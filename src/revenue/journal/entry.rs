@@ -86,6 +86,21 @@ pub enum What {
     Remeasurement,
 }
 
+impl What {
+    /// The word in an entry's id.
+    pub(super) fn as_str(&self) -> &'static str {
+        match self {
+            What::Invoice => "Invoice",
+            What::Application => "Application",
+            What::Payment => "Payment",
+            What::Lump => "Lump",
+            What::CreditMemo => "CreditMemo",
+            What::Recognition => "Recognition",
+            What::Remeasurement => "Remeasurement",
+        }
+    }
+}
+
 /// The identity of a movement. `date` is its natural day, whatever period is open.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {

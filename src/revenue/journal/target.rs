@@ -3,12 +3,12 @@
 //! Invariant: every amount of the wanted books is in exactly one movement. Deliberately absent: what was issued.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use jiff::civil::Date;
 use rust_decimal::Decimal;
 
 use super::super::derive::Wanted;
-use super::super::fact::Method;
 use super::super::ids::{ContractId, EventId, LineType};
 use super::super::obligation::Obligation;
 use super::super::period::{FiscalCalendar, add_days};
@@ -21,135 +21,126 @@ pub(super) struct Target {
     pub(super) amount: Decimal,
     pub(super) tax: Decimal,
     pub(super) firm: bool,
-    pub(super) provenance: Vec<EventId>,
+    pub(super) behind: Behind,
+}
+
+/// The facts behind a movement.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Behind {
+    Facts(Vec<EventId>),
+    /// Those of an obligation, by its index, in the movement's period: looked up when it is posted, because most
+    /// movements of a plan were posted before.
+    Flow(usize),
 }
 
 pub(super) fn targets(wanted: &Wanted, calendar: FiscalCalendar) -> BTreeMap<Key, Target> {
     let main = &wanted.contracts[0];
     let mut targets: BTreeMap<Key, Target> = BTreeMap::new();
-    let mut add = |key: Key,
-                   amount: Decimal,
-                   tax: Decimal,
-                   firm: bool,
-                   contract: &ContractId,
-                   line_type: Option<&LineType>,
-                   facts: Vec<EventId>| {
-        let target = targets.entry(key).or_insert_with(|| Target {
-            contract: contract.clone(),
-            line_type: line_type.cloned(),
-            amount: Decimal::ZERO,
-            tax: Decimal::ZERO,
-            firm,
-            provenance: Vec::new(),
-        });
-        target.amount += amount;
-        target.tax += tax;
-        target.provenance.extend(facts);
+    let plain = |amount, tax, firm, cause: &EventId| Target {
+        contract: main.clone(),
+        line_type: None,
+        amount,
+        tax,
+        firm,
+        behind: Behind::Facts(vec![cause.clone()]),
     };
     for it in &wanted.invoices {
         // An expected invoice must not join a firm one of the same day.
         let fact = (!it.firm).then(|| it.cause.clone());
-        let key = Key {
-            date: it.date,
-            what: What::Invoice,
-            obligation: None,
-            fact,
-        };
-        add(key, it.amount, it.tax, it.firm, main, None, vec![it.cause.clone()]);
+        let target = plain(it.amount, it.tax, it.firm, &it.cause);
+        add(&mut targets, key(it.date, What::Invoice, fact), target);
     }
     for it in &wanted.credits {
-        let fact = Some(it.cause.clone());
-        let key = Key {
-            date: it.date,
-            what: What::CreditMemo,
-            obligation: None,
-            fact,
-        };
-        add(key, it.amount, it.tax, true, main, None, vec![it.cause.clone()]);
+        let target = plain(it.amount, it.tax, true, &it.cause);
+        add(
+            &mut targets,
+            key(it.date, What::CreditMemo, Some(it.cause.clone())),
+            target,
+        );
     }
     for it in &wanted.payments {
-        let fact = Some(it.cause.clone());
-        let key = Key {
-            date: it.date,
-            what: What::Payment,
-            obligation: None,
-            fact,
-        };
-        add(key, it.amount, Decimal::ZERO, true, main, None, vec![it.cause.clone()]);
+        let target = plain(it.amount, Decimal::ZERO, true, &it.cause);
+        add(
+            &mut targets,
+            key(it.date, What::Payment, Some(it.cause.clone())),
+            target,
+        );
     }
-    for obligation in &wanted.obligations {
-        let contract = &obligation.contract;
-        let line_type = Some(&obligation.line_type);
-        let id = Some(obligation.id.clone());
+    for (at, obligation) in wanted.obligations.iter().enumerate() {
+        let of = |amount, firm, behind| Target {
+            contract: obligation.contract.clone(),
+            line_type: Some(obligation.line_type.clone()),
+            amount,
+            tax: Decimal::ZERO,
+            firm,
+            behind,
+        };
+        let key = |date, what, fact| Key {
+            obligation: Some(obligation.id.clone()),
+            ..key(date, what, fact)
+        };
         for lump in &obligation.lumps {
-            let fact = Some(lump.cause.clone());
-            let key = Key {
-                date: lump.date,
-                what: What::Lump,
-                obligation: id.clone(),
-                fact,
-            };
+            let target = of(lump.amount, true, Behind::Facts(vec![lump.cause.clone()]));
             add(
-                key,
-                lump.amount,
-                Decimal::ZERO,
-                true,
-                contract,
-                line_type,
-                vec![lump.cause.clone()],
+                &mut targets,
+                key(lump.date, What::Lump, Some(lump.cause.clone())),
+                target,
             );
         }
-        for row in rows(obligation, calendar) {
-            let key = Key {
-                date: row.last,
-                what: What::Recognition,
-                obligation: id.clone(),
-                fact: None,
-            };
-            add(key, row.amount, Decimal::ZERO, true, contract, line_type, row.facts);
+        for (last, amount) in rows(obligation, calendar) {
+            add(
+                &mut targets,
+                key(last, What::Recognition, None),
+                of(amount, true, Behind::Flow(at)),
+            );
         }
         let open = obligation.expected() - obligation.booked_before(Date::MAX);
         if !open.is_zero() {
             let last = calendar.last_day(calendar.of(obligation.end));
-            let fact = Some(obligation.last_segment().cause.clone());
-            let facts = fact.clone().into_iter().collect();
-            let key = Key {
-                date: last,
-                what: What::Recognition,
-                obligation: id,
-                fact,
-            };
-            add(key, open, Decimal::ZERO, false, contract, line_type, facts);
+            let cause = &obligation.last_segment().cause;
+            let target = of(open, false, Behind::Facts(vec![cause.clone()]));
+            add(&mut targets, key(last, What::Recognition, Some(cause.clone())), target);
         }
     }
     targets
 }
 
-/// An obligation's flow of one period, lumps apart.
-struct Row {
-    last: Date,
-    amount: Decimal,
-    facts: Vec<EventId>,
+fn key(date: Date, what: What, fact: Option<EventId>) -> Key {
+    Key {
+        date,
+        what,
+        obligation: None,
+        fact,
+    }
 }
 
-fn rows(obligation: &Obligation, calendar: FiscalCalendar) -> Vec<Row> {
+fn add(targets: &mut BTreeMap<Key, Target>, key: Key, target: Target) {
+    match targets.entry(key) {
+        Entry::Vacant(slot) => {
+            slot.insert(target);
+        }
+        Entry::Occupied(mut slot) => {
+            let known = slot.get_mut();
+            known.amount += target.amount;
+            known.tax += target.tax;
+            if let (Behind::Facts(known), Behind::Facts(more)) = (&mut known.behind, target.behind) {
+                known.extend(more);
+            }
+        }
+    }
+}
+
+/// An obligation's flow by the last days of its periods, lumps apart.
+fn rows(obligation: &Obligation, calendar: FiscalCalendar) -> Vec<(Date, Decimal)> {
     let mut rows = Vec::new();
     let mut period = calendar.of(obligation.first_day());
     let end = obligation.last_day();
     let mut booked = Decimal::ZERO;
     loop {
-        let (first, last) = (calendar.first_day(period), calendar.last_day(period));
+        let last = calendar.last_day(period);
         let until = obligation.flow_before(add_days(last, 1));
         if until != booked {
-            let mut facts = obligation.provenance(first, last);
-            if obligation.method == Method::Usage && facts.is_empty() {
-                facts.push(obligation.last_segment().cause.clone());
-            }
-            rows.push(Row {
-                last,
-                amount: until - booked,
-                facts,
-            });
+            rows.push((last, until - booked));
             booked = until;
         }
         if last > end {
