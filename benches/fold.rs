@@ -4,7 +4,7 @@
 //! the months; the second feeds one deal 10,000 usage facts and 200 amendments and shows that the cost of a fact follows
 //! the contract's size. `cargo bench --bench fold`, or `-- 10000` for fewer deals.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use accrue::codec::{contract_store, fact_json};
 use accrue::revenue::contract::{self, Contract};
@@ -32,18 +32,14 @@ fn many_deals(deals: usize) {
     let (mut facts, mut settled, mut entries) = (0u64, 0u64, 0u64);
     let (mut folding, mut settling, mut storing) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
     let (mut bytes, mut stores) = (0u64, 0u64);
-    let cpu = cpu_seconds();
-    let started = Instant::now();
-    let mut reading = Duration::ZERO;
+    let started = cpu();
     for first in (0..deals).step_by(ALIVE) {
         let numbers = first..deals.min(first + ALIVE);
         let mut alive: Vec<Option<Contract>> = numbers.clone().map(|_| None).collect();
         let mut reference = Reference::default();
         for month in 1..=10i8 {
-            let began = Instant::now();
             let said: Vec<Fact> = numbers.clone().map(|number| fact(number, month)).collect();
-            reading += began.elapsed();
-            let began = Instant::now();
+            let began = cpu();
             let cx = Context::new(&settings, &reference, &tenant);
             for (slot, fact) in alive.iter_mut().zip(&said) {
                 let decision = contract::apply(slot.take(), fact, &cx).expect("a fact that fits");
@@ -51,8 +47,8 @@ fn many_deals(deals: usize) {
                 facts += 1;
                 *slot = Some(decision.contract);
             }
-            folding += began.elapsed();
-            let began = Instant::now();
+            folding += cpu() - began;
+            let began = cpu();
             reference.tick(&tenant, date(2026, month, 28));
             let cx = Context::new(&settings, &reference, &tenant);
             let clock = cx.reference.clock();
@@ -67,9 +63,9 @@ fn many_deals(deals: usize) {
                     *slot = Some(decision.contract);
                 }
             }
-            settling += began.elapsed();
+            settling += cpu() - began;
         }
-        let began = Instant::now();
+        let began = cpu();
         for contract in alive.iter().flatten().take(100) {
             let stored = contract_store::encode(contract).expect("a contract is stored");
             bytes += stored.len() as u64;
@@ -77,9 +73,9 @@ fn many_deals(deals: usize) {
             assert_eq!(back.facts.len(), 10, "nothing is lost");
             stores += 1;
         }
-        storing += began.elapsed();
+        storing += cpu() - began;
     }
-    let all = started.elapsed() - reading - storing;
+    let all = folding + settling;
     let micros = |time: Duration, count: u64| time.as_secs_f64() * 1e6 / count.max(1) as f64;
     println!("{deals} deals, {facts} facts, {settled} settlements, {entries} entries");
     println!(
@@ -162,9 +158,9 @@ fn one_deal() {
                 read(&format!("{number:05}"), day, "usage.reported", usage)
             }
         };
-        let began = Instant::now();
+        let began = cpu();
         let decision = contract::apply(contract.take(), &fact, &cx).expect("a fact that fits");
-        spent += began.elapsed();
+        spent += cpu() - began;
         contract = Some(decision.contract);
         if [100, 500, 1000, 2000, 5000, 10_200].contains(&number) {
             println!("  {number:>6} {:.0}", spent.as_secs_f64() * 1e6 / 100.0);
@@ -183,10 +179,9 @@ fn read(id: &str, day: Date, kind: &str, payload: Value) -> Fact {
     fact_json::read(event.to_string().as_bytes(), &Settings::default()).expect("a fact")
 }
 
-/// User and system time of this process, from `/proc`.
-fn cpu_seconds() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
-    let ticks = |at: usize| fields.get(at).and_then(|it| it.parse::<f64>().ok()).unwrap_or_default();
-    (ticks(11) + ticks(12)) / 100.0
+/// Time on the processor: others that use the machine do not count.
+fn cpu() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/schedstat").unwrap_or_default();
+    let nanos = stat.split(' ').next().and_then(|it| it.parse().ok());
+    Duration::from_nanos(nanos.unwrap_or_default())
 }

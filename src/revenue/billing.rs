@@ -97,6 +97,9 @@ impl Grid {
 
     /// Months `from` to `to` after the start, as far as they lie inside the term.
     fn weight(&self, from: i64, to: i64) -> i64 {
+        if add_months(self.start, to) <= add_days(self.end, 1) {
+            return (to - from) * MONTH;
+        }
         (from..to)
             .map(|month| {
                 let (first, next) = (add_months(self.start, month), add_months(self.start, month + 1));
@@ -121,13 +124,14 @@ pub fn replan(
     currency: Currency,
 ) -> Vec<(Date, Decimal)> {
     let kept: Vec<(Date, Decimal)> = planned.iter().filter(|(day, _)| *day < from).copied().collect();
-    let fresh = grid.split(price, currency);
+    let days = grid.days();
+    let fresh = split(price, &days, currency);
     if fresh.iter().filter(|(day, _)| *day < from).eq(kept.iter()) {
         return fresh;
     }
     let billed: Decimal = kept.iter().map(|(_, amount)| amount).sum();
     let rest = price - billed;
-    let days: Vec<(Date, Decimal)> = grid.days().into_iter().filter(|(day, _)| *day >= from).collect();
+    let days: Vec<(Date, Decimal)> = days.into_iter().filter(|(day, _)| *day >= from).collect();
     let mut rows = kept;
     match days.is_empty() || rest < Decimal::ZERO {
         true if rest.is_zero() => {}

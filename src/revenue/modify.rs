@@ -293,35 +293,39 @@ pub fn credit(obligation: &mut Obligation, day: Date, amount: Decimal, past: boo
 }
 
 /// What is left of a line on a day.
-pub struct Left {
-    pub sold: Sold,
-    /// The part still to come, 0 to 1.
-    pub fraction: Decimal,
+pub struct Left<'a> {
+    pub sold: &'a Sold,
+    pub performance: &'a Performance,
     /// Its own unrecognised price.
     pub amount: Decimal,
 }
 
 /// Shares a pool of remaining price over the lines it buys (25-13(a)): by the selling price of what remains of each,
 /// where all have one; by units, where all are units of one type. `None` where there is no such measure.
-pub fn pool(lines: &[Left], spread: Spread) -> Option<Vec<Decimal>> {
-    let total: Decimal = lines.iter().map(|it| it.amount).sum();
+pub fn pool(lines: &[Left], day: Date, spread: Spread) -> Option<Vec<Decimal>> {
+    if lines.len() < 2 {
+        return None;
+    }
     let alike = |it: &Left| it.sold.terms.method == Method::Units && it.sold.line_type == lines[0].sold.line_type;
-    let weights: Vec<Decimal> = match lines.iter().all(alike) {
+    let measures: Vec<Decimal> = match lines.iter().all(alike) {
         true => lines
             .iter()
-            .map(|it| Some(it.sold.terms.quantity.unwrap_or_default() * it.fraction))
-            .collect::<Option<_>>()?,
-        false => lines
-            .iter()
-            .map(|it| it.sold.ssp.map(|ssp| ssp * it.fraction))
-            .collect::<Option<_>>()?,
+            .map(|it| it.sold.terms.quantity.unwrap_or_default())
+            .collect(),
+        false => lines.iter().map(|it| it.sold.ssp).collect::<Option<_>>()?,
     };
+    let weights: Vec<Decimal> = lines
+        .iter()
+        .zip(measures)
+        .map(|(it, measure)| measure * fraction_left(&it.sold.terms, day, it.performance, spread))
+        .collect();
+    let total: Decimal = lines.iter().map(|it| it.amount).sum();
     let usable = total >= Decimal::ZERO && weights.iter().any(|weight| *weight > Decimal::ZERO);
-    (lines.len() > 1 && usable).then(|| largest_remainder(total, &weights, spread.currency))
+    usable.then(|| largest_remainder(total, &weights, spread.currency))
 }
 
 /// The part of a line that is still to come on a day, 0 to 1.
-pub fn fraction_left(terms: &LineTerms, day: Date, performance: &Performance, spread: Spread) -> Decimal {
+fn fraction_left(terms: &LineTerms, day: Date, performance: &Performance, spread: Spread) -> Decimal {
     let done = match terms.method {
         Method::StraightLine => {
             let time = TimeCurve::new(Decimal::ONE, terms.start, terms.end, spread);

@@ -201,32 +201,38 @@ impl Fold<'_> {
         if changed.is_empty() {
             return;
         }
-        let left = |lines: &[(usize, Sold)]| -> Vec<modify::Left> {
-            lines
-                .iter()
-                .map(|(index, line)| {
-                    let obligation = &self.wanted.obligations[*index];
-                    let price = match obligation.last_segment().terms == line.terms {
-                        true => obligation.last_segment().price,
-                        false => line.terms.price,
-                    };
-                    modify::Left {
-                        sold: line.clone(),
-                        fraction: modify::fraction_left(&line.terms, from, &obligation.performance, spread),
-                        amount: modify::remaining(obligation, price, from),
-                    }
-                })
-                .collect()
+        let wanted = &self.wanted;
+        let left = |(index, line): &(usize, Sold)| {
+            let obligation = &wanted.obligations[*index];
+            let price = match obligation.last_segment().terms == line.terms {
+                true => obligation.last_segment().price,
+                false => line.terms.price,
+            };
+            modify::remaining(obligation, price, from)
         };
-        let open = |at: &usize| self.wanted.obligations[*at].contract == self.main;
-        let mut all = changed.clone();
-        all.extend(unchanged.into_iter().filter(|(at, _)| open(at)));
-        let (lines, parts) = match modify::pool(&left(&all), spread) {
-            Some(parts) => (all, parts),
+        let shared = |lines: &[(usize, Sold)], amounts: &[Decimal]| {
+            let lines = lines.iter().zip(amounts).map(|((index, sold), amount)| modify::Left {
+                sold,
+                performance: &wanted.obligations[*index].performance,
+                amount: *amount,
+            });
+            modify::pool(&lines.collect::<Vec<_>>(), from, spread)
+        };
+        let mut amounts: Vec<Decimal> = changed.iter().map(left).collect();
+        let mut lines = changed;
+        let own = lines.len();
+        lines.extend(
+            unchanged
+                .into_iter()
+                .filter(|(at, _)| wanted.obligations[*at].contract == self.main),
+        );
+        amounts.extend(lines[own..].iter().map(left));
+        let parts = match shared(&lines, &amounts) {
+            Some(parts) => parts,
             None => {
-                let own = left(&changed);
-                let parts = modify::pool(&own, spread).unwrap_or_else(|| own.iter().map(|it| it.amount).collect());
-                (changed, parts)
+                lines.truncate(own);
+                amounts.truncate(own);
+                shared(&lines, &amounts).unwrap_or(amounts)
             }
         };
         for ((index, line), amount) in lines.into_iter().zip(parts) {
