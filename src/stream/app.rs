@@ -13,9 +13,10 @@ use std::time::Duration;
 use super::fault::Fault;
 use super::log::{Log, LogErrorKind};
 use super::metrics::Metrics;
+use super::processor::Processor;
 use super::record::{Offset, Outgoing, Partition, Topic, TopicPartition};
-use super::restore::Permits;
-use super::store::StoreMemory;
+use super::restore::{Permits, RestoreProgress};
+use super::store::StoreHome;
 use super::task::TaskId;
 use super::thread::StreamThread;
 use super::topology::{DeadLetter, Shape, Topology};
@@ -34,7 +35,8 @@ pub struct RuntimeConfig {
     /// How long a task with an empty input waits for it before it goes on with the others (Kafka Streams'
     /// `max.task.idle.ms`).
     pub max_task_idle: Duration,
-    /// Restores at the same time.
+    /// Restores at the same time, each on a thread of its own; with 0 they take turns with the records of the stream
+    /// thread.
     pub restore_threads: usize,
     /// `group.instance.id` prefix for static membership.
     pub instance: Option<String>,
@@ -46,8 +48,9 @@ pub struct App {
     pub log: Arc<dyn Log>,
     pub config: RuntimeConfig,
     pub metrics: Metrics,
-    pub memory: StoreMemory,
-    pub restores: Permits,
+    pub home: StoreHome,
+    /// `None` when restores take turns with records.
+    pub restores: Option<Permits>,
     /// Partition counts of every topic that is written.
     pub partitions: BTreeMap<Topic, u32>,
     process_id: String,
@@ -60,19 +63,52 @@ pub struct App {
 pub struct TaskReport {
     pub task: TaskId,
     pub running: bool,
+    /// How far it is, while it is restored.
+    pub restore: Option<RestoreProgress>,
 }
 
 impl App {
+    /// Checks the topics. `process_id` must be the same for each start over the same state.
+    pub fn new(
+        topology: Topology,
+        log: Arc<dyn Log>,
+        config: RuntimeConfig,
+        metrics: Metrics,
+        home: StoreHome,
+        process_id: String,
+    ) -> Result<App, Fault> {
+        Ok(App {
+            partitions: check_topics(&topology.shape, log.as_ref())?,
+            restores: (config.restore_threads > 0).then(|| Permits::new(config.restore_threads)),
+            home,
+            topology,
+            log,
+            metrics,
+            process_id,
+            stop: AtomicBool::new(false),
+            reports: Mutex::new(BTreeMap::new()),
+            config,
+        })
+    }
+
+    /// A new processor of a sub-topology.
+    pub fn processor(&self, sub: &str) -> Option<Box<dyn Processor>> {
+        let index = self.topology.shape.subs.iter().position(|known| known.name == sub)?;
+        Some(self.topology.processors.get(index)?())
+    }
+
+    /// What the tasks of all threads do.
+    pub fn tasks(&self) -> Vec<TaskReport> {
+        let reports = self.reports.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        reports.values().flatten().cloned().collect()
+    }
+
     pub fn transactional_id(&self, thread: usize) -> String {
         format!("{}-{}-{thread}", self.topology.shape.application_id, self.process_id)
     }
 
     pub fn task_dir(&self, task: &TaskId) -> PathBuf {
         self.config.state_dir.join(task.to_string())
-    }
-
-    pub fn stopping(&self) -> bool {
-        self.stop.load(Ordering::SeqCst)
     }
 
     /// A dead letter, for its partition: the one its original came from, as far as there are so many.
@@ -117,20 +153,9 @@ impl Runtime {
         config: RuntimeConfig,
         metrics: Metrics,
     ) -> Result<Runtime, Fault> {
-        let partitions = check_topics(&topology.shape, log.as_ref())?;
+        let home = StoreHome::disk(config.memory_budget_bytes);
         let process_id = process_id(&config.state_dir)?;
-        let app = Arc::new(App {
-            memory: StoreMemory::new(config.memory_budget_bytes),
-            restores: Permits::new(config.restore_threads),
-            topology,
-            log,
-            metrics,
-            partitions,
-            process_id,
-            stop: AtomicBool::new(false),
-            reports: Mutex::new(BTreeMap::new()),
-            config,
-        });
+        let app = Arc::new(App::new(topology, log, config, metrics, home, process_id)?);
         let mut threads = Vec::new();
         for index in 0..app.config.threads.max(1) {
             let app = app.clone();
@@ -180,8 +205,7 @@ impl Runtime {
     }
 
     pub fn tasks(&self) -> Vec<TaskReport> {
-        let reports = self.app.reports.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        reports.values().flatten().cloned().collect()
+        self.app.tasks()
     }
 
     /// Whether each task of this process is restored and running, and there is at least one.

@@ -10,9 +10,10 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::fault::Fault;
-use super::log::{Consumer, Positions, Producer};
+use super::log::{Consumer, Log, Positions, Producer};
 use super::metrics::Metrics;
 use super::record::{Offset, Outgoing, TopicPartition};
+use super::seeded::{self, Bug};
 use super::store::TaskStore;
 use super::task::{Task, TaskId};
 use super::topology::Shape;
@@ -20,12 +21,18 @@ use super::topology::Shape;
 /// Commits everything that `tasks` have done since the last commit, in the transaction that is open on `producer`.
 pub fn run(
     shape: &Shape,
+    log: &dyn Log,
     tasks: &mut BTreeMap<TaskId, Task>,
     consumer: &dyn Consumer,
     producer: &mut dyn Producer,
     metrics: &Metrics,
 ) -> Result<(), Fault> {
     let began = Instant::now();
+    let offsets = offsets(shape, log, tasks)?;
+    if seeded::has(Bug::OffsetsBeforeChangelog) {
+        producer.commit(&offsets, Some(&consumer.membership()?))?;
+        producer.begin()?;
+    }
 
     // 1. The overlays' last values go to the changelogs (outputs were sent as they came).
     for task in tasks.values().filter(|task| !task.overlay.is_empty()) {
@@ -43,44 +50,74 @@ pub fn run(
     }
 
     // 2 to 4. Every delivery is confirmed, the input offsets join the transaction, the transaction commits.
-    let offsets: Positions = tasks
-        .values()
-        .flat_map(|task| &task.inputs)
-        .filter_map(|(at, input)| input.processed.map(|next| (at.clone(), next)))
-        .collect();
+    if seeded::has(Bug::StoreBeforeCommit) {
+        tasks
+            .values()
+            .try_for_each(|task| write(shape, task, &Positions::new()))?;
+    }
     let membership = consumer.membership()?;
     let ends = producer.commit(&offsets, Some(&membership))?;
 
     // 5. Each task's overlay and its changelog positions go to its store in one batch.
     for task in tasks.values_mut() {
-        for input in task.inputs.values_mut() {
-            input.processed = None;
-        }
-        if task.overlay.is_empty() {
-            continue;
-        }
-        let positions: Vec<Option<Offset>> = changelogs(shape, task)
-            .iter()
-            .map(|changelog| ends.get(changelog).copied())
-            .collect();
-        let store: &TaskStore = task
-            .store
-            .as_ref()
-            .ok_or_else(|| Fault::Fatal(format!("task {} staged writes without a store", task.id)))?;
-        store
-            .apply(&task.overlay, &positions)
-            .map_err(|error| Fault::Corrupted {
-                task: task.id.clone(),
-                message: error.to_string(),
-            })?;
-        task.overlay.clear();
+        write(shape, task, &ends)?;
     }
-    for task in tasks.values_mut().filter(|task| task.is_running()) {
+    for task in tasks.values_mut().filter(|task| task.is_staged()) {
         task.committed();
     }
     metrics.commits.inc();
     metrics.commit_latency.observe(began.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// Where the inputs go on of every task that has staged anything, moved or not: with them the group's coordinator sees
+/// the generation, and refuses a member whose partitions have gone to another (a transaction without offsets is
+/// committed unseen).
+fn offsets(shape: &Shape, log: &dyn Log, tasks: &mut BTreeMap<TaskId, Task>) -> Result<Positions, Fault> {
+    let mut offsets = Positions::new();
+    for task in tasks.values_mut().filter(|task| task.is_staged()) {
+        if task.inputs.values().all(|input| input.next.is_none()) {
+            // It staged between records, before its first one.
+            let inputs: Vec<TopicPartition> = task.inputs.keys().cloned().collect();
+            let committed = log.committed(&shape.application_id, &inputs)?;
+            for (at, input) in &mut task.inputs {
+                let known = committed.get(at).copied();
+                input.next = Some(known.map_or_else(|| log.start(at), Ok)?);
+            }
+        }
+        let known = task
+            .inputs
+            .iter()
+            .filter_map(|(at, input)| Some((at.clone(), input.next?)));
+        offsets.extend(known);
+    }
+    if seeded::has(Bug::GenerationNotShown) {
+        let inputs: Vec<TopicPartition> = offsets.keys().cloned().collect();
+        let committed = log.committed(&shape.application_id, &inputs)?;
+        offsets.retain(|at, next| committed.get(at) != Some(next));
+    }
+    Ok(offsets)
+}
+
+/// Writes a task's overlay and the positions after its changelog records to its store.
+fn write(shape: &Shape, task: &Task, ends: &Positions) -> Result<(), Fault> {
+    if task.overlay.is_empty() {
+        return Ok(());
+    }
+    let positions: Vec<Option<Offset>> = changelogs(shape, task)
+        .iter()
+        .map(|changelog| ends.get(changelog).copied())
+        .collect();
+    let store: &TaskStore = task
+        .store
+        .as_ref()
+        .ok_or_else(|| Fault::Fatal(format!("task {} staged writes without a store", task.id)))?;
+    store
+        .apply(&task.overlay, &positions)
+        .map_err(|error| Fault::Corrupted {
+            task: task.id.clone(),
+            message: error.to_string(),
+        })
 }
 
 /// The changelog partition of each store of a task.

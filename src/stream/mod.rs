@@ -9,6 +9,8 @@
 //! * [`task`], [`commit`], [`fault`], [`thread`], [`app`]: the work of a partition, the commit protocol, failures by
 //!   what follows from them, the loop, the process.
 //!
+//! * [`seeded`]: bugs to prove the simulation with.
+//!
 //! Invariant: outputs, changelog, input offsets and dead letters move together or not at all.
 //! Absent: revenue, CRM, Avro. This room imports nothing of ours.
 
@@ -22,6 +24,7 @@ pub mod partitioner;
 pub mod processor;
 pub mod record;
 pub mod restore;
+pub mod seeded;
 pub mod store;
 pub mod task;
 pub mod thread;

@@ -1,27 +1,33 @@
 //! Bringing a task's store up to its changelog.
 //!
-//! Owns: when a store must be wiped, where a replay starts and when it may stop.
+//! Owns: when a store must be wiped, where a replay starts and when it may stop; how far it is.
 //! Invariant: a replay ends only when its *read_committed* position has passed the *read_uncommitted* end asked for at
 //! the start. A read_committed end would stop at the last stable offset, before what a predecessor has just committed
 //! (KAFKA-10167).
-//! Absent: the processing thread. Restores run on threads of their own.
+//! Absent: the processing of records. A restore runs on a thread of its own, or, with no threads for it, in steps
+//! between the records of the stream thread.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::fault::Fault;
-use super::log::{Log, LogError, LogErrorKind};
+use super::log::{Log, Reader};
 use super::metrics::Metrics;
 use super::record::{Offset, TopicPartition};
-use super::store::{StoreError, StoreMemory, TaskStore};
+use super::seeded::{self, Bug};
+use super::store::{StoreError, StoreHome, TaskStore};
 use super::task::TaskId;
 use super::topology::StoreSpec;
 
 /// How often progress is logged.
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
+/// Pause of a restore's own thread while the log is away.
+const BACKOFF: Duration = Duration::from_millis(500);
+/// How long one read of a changelog waits on a thread of its own.
+const READ_WAIT: Duration = Duration::from_millis(100);
 
 /// How many restores may still start; clones share the count.
 #[derive(Clone)]
@@ -35,7 +41,7 @@ impl Permits {
     /// Waits for a permit; it is given back when dropped. `None` when cancelled.
     fn take(&self, cancelled: &AtomicBool) -> Option<Permit<'_>> {
         let (free, changed) = &*self.0;
-        let mut count = free.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut count = lock(free);
         while *count == 0 {
             if cancelled.load(Ordering::SeqCst) {
                 return None;
@@ -53,15 +59,24 @@ struct Permit<'a>(&'a Permits);
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
         let (free, changed) = &*self.0.0;
-        *free.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) += 1;
+        *lock(free) += 1;
         changed.notify_one();
     }
 }
 
-/// A restore under way.
-pub struct Restore {
-    cancelled: Arc<AtomicBool>,
-    thread: JoinHandle<Result<Option<TaskStore>, Fault>>,
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// How far a restore has come, over all stores of its task.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RestoreProgress {
+    /// Changelog records applied.
+    pub records: u64,
+    /// Changelog offsets still to pass in the store at hand.
+    pub offsets_left: u64,
+    /// At the pace so far; `None` before there is one.
+    pub seconds_left: Option<u64>,
 }
 
 /// What a restore needs to know.
@@ -69,153 +84,258 @@ pub struct RestoreJob {
     pub task: TaskId,
     pub stores: Vec<StoreSpec>,
     pub dir: PathBuf,
-    pub memory: StoreMemory,
-    pub permits: Permits,
+    pub home: StoreHome,
+    pub log: Arc<dyn Log>,
     pub metrics: Metrics,
 }
 
+/// A restore under way. Dropping it stops it, and waits until it has let the store go.
+pub struct Restore {
+    mode: Mode,
+    progress: Arc<Mutex<RestoreProgress>>,
+}
+
+enum Mode {
+    Thread {
+        cancelled: Arc<AtomicBool>,
+        /// `None` once its result was taken.
+        thread: Option<JoinHandle<Result<Option<TaskStore>, Fault>>>,
+    },
+    Steps(Box<Replay>),
+}
+
 impl Restore {
-    pub fn start(log: Arc<dyn Log>, job: RestoreJob) -> Result<Restore, Fault> {
+    /// Restores on a thread of its own, once there is a permit.
+    pub fn on_thread(job: RestoreJob, permits: Permits) -> Result<Restore, Fault> {
+        let progress = Arc::new(Mutex::new(RestoreProgress::default()));
         let cancelled = Arc::new(AtomicBool::new(false));
         let flag = cancelled.clone();
+        let name = format!("restore-{}", job.task);
+        let mut replay = Replay::new(job, progress.clone());
+        let work = move || {
+            let Some(_permit) = permits.take(&flag) else {
+                return Ok(None);
+            };
+            while !flag.load(Ordering::SeqCst) {
+                match replay.step(READ_WAIT) {
+                    Ok(true) => return Ok(replay.store.take()),
+                    Ok(false) => {}
+                    Err(Fault::Retry(message)) => {
+                        tracing::warn!(message, "the log is away; the restore waits");
+                        std::thread::sleep(BACKOFF);
+                    }
+                    Err(fault) => return Err(fault),
+                }
+            }
+            Ok(None)
+        };
         let thread = std::thread::Builder::new()
-            .name(format!("restore-{}", job.task))
-            .spawn(move || run(log.as_ref(), &job, &flag))
+            .name(name)
+            .spawn(work)
             .map_err(|error| Fault::Fatal(format!("no thread for a restore: {error}")))?;
-        Ok(Restore { cancelled, thread })
+        let mode = Mode::Thread {
+            cancelled,
+            thread: Some(thread),
+        };
+        Ok(Restore { mode, progress })
     }
 
-    pub fn is_finished(&self) -> bool {
-        self.thread.is_finished()
+    /// Restores a step at each [`Restore::check`].
+    pub fn in_steps(job: RestoreJob) -> Restore {
+        let progress = Arc::new(Mutex::new(RestoreProgress::default()));
+        Restore {
+            mode: Mode::Steps(Box::new(Replay::new(job, progress.clone()))),
+            progress,
+        }
     }
 
-    /// The restored store; `None` when it was cancelled.
-    pub fn join(self) -> Result<Option<TaskStore>, Fault> {
-        self.thread
-            .join()
-            .unwrap_or_else(|_| Err(Fault::Fatal("a restore panicked".to_owned())))
+    /// The restored store, once it is there. After an error the restore is over and has to be started again, except
+    /// after [`Fault::Retry`].
+    pub fn check(&mut self) -> Result<Option<TaskStore>, Fault> {
+        match &mut self.mode {
+            Mode::Steps(replay) => Ok(if replay.step(Duration::ZERO)? {
+                replay.store.take()
+            } else {
+                None
+            }),
+            Mode::Thread { thread, .. } => match thread.take() {
+                Some(running) if running.is_finished() => running
+                    .join()
+                    .unwrap_or_else(|_| Err(Fault::Fatal("a restore panicked".to_owned()))),
+                running => {
+                    *thread = running;
+                    Ok(None)
+                }
+            },
+        }
     }
 
-    /// Stops the restore and waits until it has let the store go.
-    pub fn cancel(self) {
-        self.cancelled.store(true, Ordering::SeqCst);
-        if let Err(fault) = self.join() {
-            tracing::debug!(%fault, "a cancelled restore ended with a fault");
+    pub fn progress(&self) -> RestoreProgress {
+        *lock(&self.progress)
+    }
+}
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        if let Mode::Thread { cancelled, thread } = &mut self.mode
+            && let Some(thread) = thread.take()
+        {
+            cancelled.store(true, Ordering::SeqCst);
+            if let Ok(Err(fault)) = thread.join() {
+                tracing::debug!(%fault, "a cancelled restore ended with a fault");
+            }
         }
     }
 }
 
-fn run(log: &dyn Log, job: &RestoreJob, cancelled: &AtomicBool) -> Result<Option<TaskStore>, Fault> {
-    let Some(_permit) = job.permits.take(cancelled) else {
-        return Ok(None);
-    };
-    let names: Vec<String> = job.stores.iter().map(|store| store.name.clone()).collect();
-    let corrupted = |error: StoreError| Fault::Corrupted {
-        task: job.task.clone(),
-        message: error.to_string(),
-    };
-    let mut store = open(job, &names)?;
-    for (index, spec) in job.stores.iter().enumerate() {
-        let at = TopicPartition::new(&spec.changelog, job.task.partition);
-        let Some(end) = patiently(cancelled, || log.end(&at))? else {
-            return Ok(None);
-        };
-        let Some(start) = patiently(cancelled, || log.start(&at))? else {
-            return Ok(None);
-        };
-        let mut from = match store.checkpoint(index).map_err(corrupted)? {
-            Some(checkpoint) if checkpoint >= start && checkpoint <= end => checkpoint,
-            Some(checkpoint) => {
-                tracing::warn!(
-                    task = %job.task, store = spec.name, %checkpoint, changelog_start = %start, changelog_end = %end,
-                    "the checkpoint lies outside the changelog; the store is wiped and rebuilt"
-                );
-                drop(store);
-                TaskStore::wipe(&job.dir).map_err(corrupted)?;
-                store = open(job, &names)?;
-                start
-            }
-            None => start,
-        };
-        if from == end {
-            continue;
+/// The work itself. A step that fails with [`Fault::Retry`] may be called again.
+struct Replay {
+    job: RestoreJob,
+    names: Vec<String>,
+    store: Option<TaskStore>,
+    /// The store at hand, by its number.
+    index: usize,
+    reading: Option<Reading>,
+    progress: Arc<Mutex<RestoreProgress>>,
+}
+
+struct Reading {
+    reader: Box<dyn Reader>,
+    first: Offset,
+    /// What the store stands for.
+    from: Offset,
+    end: Offset,
+    records: u64,
+    began: Instant,
+    told: Instant,
+}
+
+impl Replay {
+    fn new(job: RestoreJob, progress: Arc<Mutex<RestoreProgress>>) -> Replay {
+        Replay {
+            names: job.stores.iter().map(|store| store.name.clone()).collect(),
+            job,
+            store: None,
+            index: 0,
+            reading: None,
+            progress,
         }
-        let began = Instant::now();
-        let mut told = began;
-        let first = from;
-        let mut count = 0u64;
-        let mut reader = log.reader(&at, from)?;
-        while from < end {
-            if cancelled.load(Ordering::SeqCst) {
-                return Ok(None);
-            }
-            let records = match reader.read(Duration::from_millis(100)) {
-                Ok(records) => records,
-                Err(error) if error.kind == LogErrorKind::Retry => continue,
-                Err(error) => return Err(error.into()),
+    }
+
+    /// Opens, or reads once. Whether all stores are restored.
+    fn step(&mut self, wait: Duration) -> Result<bool, Fault> {
+        let Some(store) = &self.store else {
+            self.store = Some(self.open()?);
+            return Ok(false);
+        };
+        let Some(spec) = self.job.stores.get(self.index) else {
+            return Ok(true);
+        };
+        let at = TopicPartition::new(&spec.changelog, self.job.task.partition);
+        let Some(reading) = &mut self.reading else {
+            let (end, start) = (self.job.log.end(&at)?, self.job.log.start(&at)?);
+            let from = match store.checkpoint(self.index).map_err(|e| self.corrupted(&e))? {
+                Some(checkpoint) if checkpoint >= start && checkpoint <= end => checkpoint,
+                Some(checkpoint) => {
+                    tracing::warn!(
+                        task = %self.job.task, store = spec.name, %checkpoint, changelog_start = %start,
+                        changelog_end = %end, "the checkpoint lies outside the changelog; the store is wiped and rebuilt"
+                    );
+                    // All stores of the task share a database: they all start again.
+                    self.store = None;
+                    self.index = 0;
+                    TaskStore::wipe(&self.job.dir, &self.job.home).map_err(|e| self.corrupted(&e))?;
+                    return Ok(false);
+                }
+                None => start,
             };
-            let position = reader.position()?;
-            if position > from {
-                store.replay(index, &records, position).map_err(corrupted)?;
-                count += records.len() as u64;
-                job.metrics
-                    .restored
-                    .with_label_values(&[&job.task.sub])
+            let began = Instant::now();
+            self.reading = Some(Reading {
+                reader: self.job.log.reader(&at, from)?,
+                first: from,
+                from,
+                end,
+                records: 0,
+                began,
+                told: began,
+            });
+            return Ok(false);
+        };
+        if reading.from < reading.end {
+            let records = reading.reader.read(wait)?;
+            let position = reading.reader.position()?;
+            if position > reading.from {
+                let replayed = store.replay(self.index, &records, position);
+                replayed.map_err(|error| corrupted(&self.job.task, &error))?;
+                reading.from = position;
+                reading.records += records.len() as u64;
+                let restored = &self.job.metrics.restored;
+                restored
+                    .with_label_values(&[&self.job.task.sub])
                     .inc_by(records.len() as u64);
-                from = position;
             }
-            if told.elapsed() > PROGRESS_EVERY {
-                told = Instant::now();
-                let done = (from.0 - first.0).max(1);
-                let left = end.0.saturating_sub(from.0);
+            let now = reading.progress();
+            *lock(&self.progress) = now;
+            if reading.told.elapsed() > PROGRESS_EVERY {
+                reading.told = Instant::now();
                 tracing::info!(
-                    task = %job.task, store = spec.name, records = count, offsets_left = left,
-                    seconds_left = (began.elapsed().as_secs_f64() * left as f64 / done as f64).round(),
-                    "restoring"
+                    task = %self.job.task, store = spec.name, records = now.records, offsets_left = now.offsets_left,
+                    seconds_left = now.seconds_left, "restoring"
                 );
+            }
+            let stopped_early = seeded::has(Bug::RestoreStopsAtStableOffset) && records.is_empty();
+            if reading.from < reading.end && !stopped_early {
+                return Ok(false);
             }
         }
         tracing::info!(
-            task = %job.task, store = spec.name, records = count, from = %first, to = %from,
-            ms = began.elapsed().as_millis() as u64, "restored"
+            task = %self.job.task, store = spec.name, records = reading.records, from = %reading.first,
+            to = %reading.from, ms = reading.began.elapsed().as_millis() as u64, "restored"
         );
+        self.reading = None;
+        self.index += 1;
+        Ok(self.index == self.job.stores.len())
     }
-    Ok(Some(store))
-}
 
-/// Opens the stores; damaged ones are wiped, since the changelog has everything.
-fn open(job: &RestoreJob, names: &[String]) -> Result<TaskStore, Fault> {
-    match TaskStore::open(&job.dir, names, &job.memory) {
-        Ok(store) => Ok(store),
-        Err(error) if error.to_string().contains("lock") => Err(Fault::Fatal(format!(
-            "{} is in use by another process: {error}",
-            job.dir.display()
-        ))),
-        Err(error) => {
-            tracing::warn!(task = %job.task, %error, "the store cannot be opened; it is wiped and rebuilt");
-            TaskStore::wipe(&job.dir)
-                .and_then(|()| TaskStore::open(&job.dir, names, &job.memory))
-                .map_err(|error| Fault::Fatal(format!("{}: {error}", job.dir.display())))
-        }
-    }
-}
-
-/// Asks again while the log is away; `None` when cancelled.
-fn patiently(
-    cancelled: &AtomicBool,
-    mut ask: impl FnMut() -> Result<Offset, LogError>,
-) -> Result<Option<Offset>, Fault> {
-    loop {
-        match ask() {
-            Ok(offset) => return Ok(Some(offset)),
-            Err(error) if error.kind == LogErrorKind::Retry => {
-                if cancelled.load(Ordering::SeqCst) {
-                    return Ok(None);
-                }
-                tracing::warn!(%error, "the log is away; the restore waits");
-                std::thread::sleep(Duration::from_millis(500));
+    /// Opens the stores; damaged ones are wiped, since the changelog has everything.
+    fn open(&self) -> Result<TaskStore, Fault> {
+        let RestoreJob { task, dir, home, .. } = &self.job;
+        match TaskStore::open(dir, &self.names, home) {
+            Ok(store) => Ok(store),
+            Err(error) if error.to_string().contains("lock") => Err(Fault::Fatal(format!(
+                "{} is in use by another process: {error}",
+                dir.display()
+            ))),
+            Err(error) => {
+                tracing::warn!(%task, %error, "the store cannot be opened; it is wiped and rebuilt");
+                TaskStore::wipe(dir, home)
+                    .and_then(|()| TaskStore::open(dir, &self.names, home))
+                    .map_err(|error| Fault::Fatal(format!("{}: {error}", dir.display())))
             }
-            Err(error) => return Err(error.into()),
         }
+    }
+
+    fn corrupted(&self, error: &StoreError) -> Fault {
+        corrupted(&self.job.task, error)
+    }
+}
+
+impl Reading {
+    fn progress(&self) -> RestoreProgress {
+        let done = self.from.0.saturating_sub(self.first.0);
+        let left = self.end.0.saturating_sub(self.from.0);
+        let pace = |done: u64| self.began.elapsed().as_millis() as u64 * left / done / 1_000;
+        RestoreProgress {
+            records: self.records,
+            offsets_left: left,
+            seconds_left: (done > 0).then(|| pace(done)),
+        }
+    }
+}
+
+fn corrupted(task: &TaskId, error: &StoreError) -> Fault {
+    Fault::Corrupted {
+        task: task.clone(),
+        message: error.to_string(),
     }
 }

@@ -3,24 +3,26 @@
 //! Owns: a task's state, its inputs' buffers, its processor, overlay and store.
 //!
 //! ```text
-//!   (assigned) --> Restoring --> Running --> (closed)
-//!                      |                        ^
-//!                      `------------------------'   revoked, lost, or recovering from a fault
+//!   (assigned) --> Created --> Restoring --> Running --> (revoked, lost)
+//!                    ^             |            |
+//!                    `-------------+------------'   back to the last commit, after a fault
 //! ```
 //!
-//! A task without stores starts Running. A task that recovers is closed and made anew: one way back, through restore.
+//! A task without stores skips Restoring. There is one way back: a new processor, and the store through a restore.
 //! Invariant: records are handed to the processor in offset order per partition, and across partitions the oldest
 //! timestamp first.
 //! Absent: the log; `thread.rs` feeds a task and commits for it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::time::Duration;
 
 use super::fault::Fault;
 use super::overlay::Overlay;
 use super::processor::{Context, Failure, Processor, Progress, Rejected};
 use super::record::{Offset, Outgoing, Partition, Record, Timestamp, Topic, TopicPartition};
 use super::restore::Restore;
+use super::seeded::{self, Bug};
 use super::store::TaskStore;
 
 /// A sub-topology and a partition.
@@ -38,6 +40,7 @@ impl fmt::Display for TaskId {
 
 /// See the diagram above.
 pub enum TaskState {
+    Created,
     Restoring(Restore),
     Running,
 }
@@ -52,15 +55,34 @@ pub struct Task {
     store_names: Vec<String>,
     processor: Box<dyn Processor>,
     stream_time: Timestamp,
+    /// Whether something was staged since the last commit.
+    staged: bool,
+    /// Since when an empty input holds back older-first merging.
+    held_since: Option<Duration>,
 }
 
 /// One input partition of a task.
-#[derive(Default)]
 pub struct Input {
     pub buffer: VecDeque<Record>,
     pub paused: bool,
-    /// The offset after the last record processed since the last commit.
-    pub processed: Option<Offset>,
+    /// Where the task goes on; `None` until a record came.
+    pub next: Option<Offset>,
+}
+
+impl Input {
+    /// The input of a task that does not run yet.
+    pub fn held() -> Input {
+        Input {
+            buffer: VecDeque::new(),
+            paused: true,
+            next: None,
+        }
+    }
+
+    pub fn push(&mut self, record: Record) {
+        self.next.get_or_insert(record.offset);
+        self.buffer.push_back(record);
+    }
 }
 
 /// What processing one record led to.
@@ -79,24 +101,54 @@ pub enum Outcome {
 }
 
 impl Task {
-    pub fn new(id: TaskId, state: TaskState, processor: Box<dyn Processor>, store_names: Vec<String>) -> Task {
+    pub fn new(id: TaskId, processor: Box<dyn Processor>, store_names: Vec<String>) -> Task {
         Task {
             id,
-            state,
+            state: TaskState::Created,
             inputs: BTreeMap::new(),
             overlay: Overlay::new(store_names.len()),
             store: None,
             store_names,
             processor,
             stream_time: Timestamp(i64::MIN),
+            staged: false,
+            held_since: None,
         }
+    }
+
+    /// Back to the last commit: all that is not committed is dropped, and the store let go.
+    pub fn restart(&mut self, processor: Box<dyn Processor>) {
+        if seeded::has(Bug::OverlayKept) {
+            self.inputs.values_mut().for_each(|input| *input = Input::held());
+            return;
+        }
+        let mut fresh = Task::new(self.id.clone(), processor, std::mem::take(&mut self.store_names));
+        for at in self.inputs.keys() {
+            fresh.inputs.insert(at.clone(), Input::held());
+        }
+        *self = fresh;
     }
 
     pub fn is_running(&self) -> bool {
         match self.state {
             TaskState::Running => true,
-            TaskState::Restoring(_) => false,
+            TaskState::Created | TaskState::Restoring(_) => false,
         }
+    }
+
+    /// Whether a record waits to be processed.
+    pub fn has_work(&self) -> bool {
+        self.is_running() && self.inputs.values().any(|input| !input.buffer.is_empty())
+    }
+
+    /// Whether it has work, but waits for an input that may bring an older record.
+    pub fn is_held(&self) -> bool {
+        self.held_since.is_some()
+    }
+
+    /// Whether a commit has something of this task to carry.
+    pub fn is_staged(&self) -> bool {
+        self.staged
     }
 
     /// The timestamp of changelog records: the newest record processed.
@@ -104,10 +156,10 @@ impl Task {
         Timestamp(self.stream_time.0.max(0))
     }
 
-    /// The restored store is in place: the processor loads what it keeps in memory.
+    /// The restored store is in place: the processor loads what it keeps in memory. After an error the task has to be
+    /// restarted.
     pub fn run(&mut self, store: Option<TaskStore>, partitions: &BTreeMap<Topic, u32>) -> Result<(), Fault> {
         self.store = store;
-        self.state = TaskState::Running;
         let mut outgoing = Vec::new();
         let mut rejected = Vec::new();
         let mut cx = context(
@@ -119,14 +171,20 @@ impl Task {
             &mut outgoing,
             &mut rejected,
         );
-        match self.processor.open(&mut cx) {
-            Ok(()) => Ok(()),
-            Err(Failure::Fault(fault)) => Err(fault),
-            Err(Failure::Record(why)) => Err(Fault::Corrupted {
+        let fault = match self.processor.open(&mut cx) {
+            Ok(()) => {
+                self.state = TaskState::Running;
+                return Ok(());
+            }
+            Err(Failure::Fault(fault)) => fault,
+            Err(Failure::Record(why)) => Fault::Corrupted {
                 task: self.id.clone(),
                 message: format!("{}: {}", why.code, why.message),
-            }),
-        }
+            },
+        };
+        self.store = None;
+        self.state = TaskState::Created;
+        Err(fault)
     }
 
     /// Lets the processor act between records. Whether it staged anything that a commit must carry, and what it emits.
@@ -145,38 +203,61 @@ impl Task {
         self.processor.tick(now, &mut cx)?;
         let staged = self.overlay.is_touched() || !outgoing.is_empty();
         self.overlay.keep();
+        self.staged |= staged;
         Ok((staged, outgoing))
     }
 
-    /// Tells the processor that what it staged is durable.
+    /// All that was staged is durable.
     pub fn committed(&mut self) {
-        self.processor.committed();
+        self.staged = false;
+        self.overlay.clear();
+        if self.is_running() {
+            self.processor.committed();
+        }
     }
 
-    /// The partition whose first buffered record is oldest. `None` when nothing is buffered, or when an empty
-    /// partition may still hold an older record (`caught_up` tells) and `patient`.
-    fn choose(&self, patient: bool, caught_up: &dyn Fn(&TopicPartition) -> bool) -> Option<TopicPartition> {
+    /// The partition whose first buffered record is oldest. `None` when nothing is buffered, or while an empty
+    /// partition may still bring an older record (`caught_up` tells), but for no longer than `max_idle`.
+    fn choose(
+        &mut self,
+        now: Duration,
+        max_idle: Duration,
+        caught_up: &dyn Fn(&TopicPartition) -> bool,
+    ) -> Option<TopicPartition> {
         let mut oldest: Option<(Timestamp, &TopicPartition)> = None;
+        let mut lacking = false;
         for (at, input) in &self.inputs {
             match input.buffer.front() {
                 Some(record) if oldest.is_none_or(|(timestamp, _)| record.timestamp < timestamp) => {
                     oldest = Some((record.timestamp, at));
                 }
-                None if patient && !caught_up(at) => return None,
-                Some(_) | None => {}
+                Some(_) => {}
+                None => lacking |= !caught_up(at),
             }
         }
-        oldest.map(|(_, at)| at.clone())
+        let (_, at) = oldest?;
+        let at = at.clone();
+        if lacking {
+            let since = *self.held_since.get_or_insert(now);
+            if now.saturating_sub(since) < max_idle {
+                return None;
+            }
+        } else {
+            self.held_since = None;
+        }
+        Some(at)
     }
 
-    /// Processes one buffered record, if one may be processed now.
+    /// Processes one buffered record, if one may be processed now. After an error the processor may hold half of it in
+    /// memory: the task has to be restarted.
     pub fn step(
         &mut self,
-        patient: bool,
+        now: Duration,
+        max_idle: Duration,
         caught_up: &dyn Fn(&TopicPartition) -> bool,
         partitions: &BTreeMap<Topic, u32>,
     ) -> Result<Option<Step>, Fault> {
-        let Some(at) = self.choose(patient, caught_up) else {
+        let Some(at) = self.choose(now, max_idle, caught_up) else {
             return Ok(None);
         };
         let Some(record) = self.inputs.get_mut(&at).and_then(|input| input.buffer.pop_front()) else {
@@ -216,9 +297,10 @@ impl Task {
             Err(Failure::Fault(fault)) => return Err(fault),
         };
         self.overlay.keep();
+        self.staged = true;
         if let Some(input) = self.inputs.get_mut(&at) {
             match outcome {
-                Outcome::Done => input.processed = Some(record.offset.next()),
+                Outcome::Done => input.next = Some(record.offset.next()),
                 Outcome::More => input.buffer.push_front(record.clone()),
             }
         }

@@ -1,9 +1,13 @@
 //! One stream thread: a consumer, a transactional producer, its tasks.
 //!
-//! Owns: the run loop, assignment and revocation, when to commit, and what follows from each [`Fault`].
-//! Invariants: one transaction at most is open, and it covers all tasks of the thread; partitions leave only after the
-//! work on them is committed or dropped; faults are handled here and nowhere else.
-//! Absent: async. librdkafka's transaction calls block, so this is a plain OS thread.
+//! Owns: the run loop, when to commit, and what follows from each [`Fault`]; [`assignment`] has which tasks there are.
+//! Invariants: one transaction at most is open, and it covers all tasks of the thread; faults are handled here and
+//! nowhere else; a turn never waits for longer than one call to the log takes: what cannot be done now is noted, and
+//! tried again on the next turn.
+//! Absent: async (librdkafka's transaction calls block, so this is a plain OS thread), and a clock: each turn is told the
+//! time, so a simulation can run the same turns.
+
+mod assignment;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,16 +17,15 @@ use std::time::{Duration, Instant};
 use super::app::{App, TaskReport};
 use super::commit;
 use super::fault::Fault;
-use super::log::{Consumer, Event, GroupSpec, LogError, Producer};
+use super::log::{Consumer, Event, Producer};
 use super::record::{Record, Timestamp, TopicPartition};
-use super::restore::{Restore, RestoreJob};
+use super::seeded::{self, Bug};
 use super::store::TaskStore;
-use super::task::{Input, Outcome, Step, Task, TaskId, TaskState};
+use super::task::{Outcome, Step, Task, TaskId, TaskState};
 use super::topology::DeadLetter;
 
-/// Records buffered per partition at which it is paused, and at which it is resumed.
+/// Records buffered per partition at which it is paused.
 const PAUSE_AT_RECORDS: usize = 4_000;
-const RESUME_AT_RECORDS: usize = 1_000;
 /// Records processed between two polls, so that a rebalance never waits long.
 const RECORDS_PER_TURN: usize = 500;
 /// The longest wait for records when nothing else is due.
@@ -34,16 +37,41 @@ const BACKOFF: Duration = Duration::from_millis(500);
 pub struct StreamThread {
     app: Arc<App>,
     index: usize,
+    now: Now,
     consumer: Option<Box<dyn Consumer>>,
     producer: Option<Box<dyn Producer>>,
     tasks: BTreeMap<TaskId, Task>,
+    /// What the group said and we have not answered yet.
+    unanswered: Option<Event>,
+    /// Whether the inputs have to go back to the committed offsets before anything is processed.
+    behind: bool,
     /// Whether a transaction is open on the producer.
     open: bool,
     /// Records processed in the open transaction.
     processed: usize,
-    last_commit: Instant,
-    /// Since when an empty partition holds back older-first merging.
-    held_since: Option<Instant>,
+    /// When the last commit began, on the clock of [`Now::since_start`].
+    last_commit: Duration,
+    /// Whether there was a fault since the last commit.
+    troubled: bool,
+}
+
+/// The time, as a turn is told it.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// Never goes back.
+    pub since_start: Duration,
+    /// The machine's clock. Only [`super::processor::Processor::tick`] sees it.
+    pub wall: Timestamp,
+}
+
+impl Now {
+    fn of_machine(start: Instant) -> Now {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        Now {
+            since_start: start.elapsed(),
+            wall: Timestamp(since.map_or(0, |since| since.as_millis() as i64)),
+        }
+    }
 }
 
 impl StreamThread {
@@ -51,103 +79,93 @@ impl StreamThread {
         StreamThread {
             app,
             index,
+            now: Now {
+                since_start: Duration::ZERO,
+                wall: Timestamp(0),
+            },
             consumer: None,
             producer: None,
             tasks: BTreeMap::new(),
+            unanswered: None,
+            behind: false,
             open: false,
             processed: 0,
-            last_commit: Instant::now(),
-            held_since: None,
+            last_commit: Duration::ZERO,
+            troubled: false,
         }
     }
 
     /// Runs until `stop` is set, then commits and leaves; or until a fault that nothing here can mend.
     pub fn run(mut self, stop: &AtomicBool) -> Result<(), Fault> {
+        let start = Instant::now();
         loop {
-            let turn = if stop.load(Ordering::SeqCst) {
-                self.commit()
-            } else {
-                self.turn()
-            };
-            match turn {
-                Ok(()) if stop.load(Ordering::SeqCst) => {
-                    // Stopping is checked again: a turn during which it was set is followed by a last commit.
-                    if !self.open {
-                        break;
-                    }
-                }
-                Ok(()) => {}
-                Err(fault) => self.mend(fault)?,
+            let stopping = stop.load(Ordering::SeqCst);
+            let now = Now::of_machine(start);
+            let wait = if stopping { self.finish(now)? } else { self.turn(now)? };
+            if stopping && !self.open {
+                break;
             }
+            std::thread::sleep(wait);
         }
-        self.close_tasks();
+        self.tasks.clear();
         self.report();
         Ok(())
     }
 
-    /// One round: what the group says, what was restored, some records, perhaps a commit.
-    fn turn(&mut self) -> Result<(), Fault> {
+    /// One round: what the group says, what was restored, some records, perhaps a commit. Says how long to wait before
+    /// the next one.
+    ///
+    /// # Errors
+    /// Nothing here can mend it: the thread ends.
+    pub fn turn(&mut self, now: Now) -> Result<Duration, Fault> {
+        self.now = now;
+        self.round()
+            .map_or_else(|fault| self.mend(fault), |()| Ok(Duration::ZERO))
+    }
+
+    /// Commits what is open, as the last thing.
+    pub fn finish(&mut self, now: Now) -> Result<Duration, Fault> {
+        self.now = now;
+        self.commit()
+            .map_or_else(|fault| self.mend(fault), |()| Ok(Duration::ZERO))
+    }
+
+    fn round(&mut self) -> Result<(), Fault> {
         self.join()?;
-        self.collect_restored()?;
-        let busy = self
-            .tasks
-            .values()
-            .any(|task| task.is_running() && task.inputs.values().any(|input| !input.buffer.is_empty()));
-        let wait = if busy && self.held_since.is_none() {
-            Duration::ZERO
-        } else if self.open {
-            self.app
-                .config
-                .commit_interval
-                .saturating_sub(self.last_commit.elapsed())
-                .min(IDLE_POLL)
-        } else {
-            IDLE_POLL
-        };
+        self.answer()?;
+        let wait = self.wait();
         match self.consumer()?.poll(wait)? {
             Event::Idle => {}
             Event::Records(records) => self.buffer(records)?,
-            Event::Assigned(partitions) => self.take(&partitions)?,
-            Event::Revoked(partitions) => {
-                self.commit()?;
-                self.release(&partitions);
-                self.consumer()?.unassign(&partitions)?;
-            }
-            Event::Lost(partitions) => {
-                tracing::warn!(?partitions, "partitions lost; uncommitted work is dropped");
-                self.release(&partitions);
-                self.consumer()?.unassign(&partitions)?;
-                if self.open {
-                    return Err(Fault::Abort("partitions were lost".to_owned()));
-                }
+            event @ (Event::Assigned(_) | Event::Revoked(_) | Event::Lost(_)) => {
+                self.unanswered = Some(event);
+                self.answer()?;
             }
         }
+        self.go_back()?;
+        self.start_tasks()?;
+        self.resume()?;
         self.process()?;
+        self.resume()?;
         self.tick()?;
-        let due = self.last_commit.elapsed() >= self.app.config.commit_interval;
-        if self.open && due {
+        let since = self.now.since_start.saturating_sub(self.last_commit);
+        if self.open && since >= self.app.config.commit_interval {
             self.commit()?;
         }
         self.report();
         Ok(())
     }
 
-    /// Makes the consumer and joins the group, if not done.
-    fn join(&mut self) -> Result<(), Fault> {
-        if self.consumer.is_none() {
-            let instance = self
-                .app
-                .config
-                .instance
-                .as_ref()
-                .map(|instance| format!("{instance}-{}", self.index));
-            self.consumer = Some(self.app.log.consumer(&GroupSpec {
-                group: self.app.topology.shape.application_id.clone(),
-                instance,
-                topics: self.app.topology.shape.sources(),
-            })?);
+    /// How long a poll may wait for records.
+    fn wait(&self) -> Duration {
+        if self.tasks.values().any(|task| task.has_work() && !task.is_held()) {
+            return Duration::ZERO;
         }
-        Ok(())
+        if !self.open {
+            return IDLE_POLL;
+        }
+        let since = self.now.since_start.saturating_sub(self.last_commit);
+        self.app.config.commit_interval.saturating_sub(since).min(IDLE_POLL)
     }
 
     fn consumer(&mut self) -> Result<&mut Box<dyn Consumer>, Fault> {
@@ -156,137 +174,15 @@ impl StreamThread {
             .ok_or_else(|| Fault::Fenced("the thread has left its group".to_owned()))
     }
 
-    /// Asks the consumer again while the log is away: an answer that the group waits for must not be lost.
-    fn until_back(
-        &mut self,
-        what: &str,
-        mut ask: impl FnMut(&mut dyn Consumer) -> Result<(), LogError>,
-    ) -> Result<(), Fault> {
-        loop {
-            match ask(self.consumer()?.as_mut()).map_err(Fault::from) {
-                Ok(()) => return Ok(()),
-                Err(Fault::Retry(message)) if !self.app.stopping() => {
-                    tracing::warn!(message, "cannot {what} yet; waiting");
-                    std::thread::sleep(BACKOFF);
-                }
-                Err(fault) => return Err(fault),
-            }
-        }
-    }
-
-    /// Accepts partitions: tasks are made, their stores restored, their input stays paused until then.
-    fn take(&mut self, partitions: &[TopicPartition]) -> Result<(), Fault> {
-        self.until_back("assign partitions", |consumer| consumer.assign(partitions))?;
-        for at in partitions {
-            let Some(sub) = self.app.topology.shape.reader_of(&at.topic) else {
-                continue;
-            };
-            let id = TaskId {
-                sub: self.app.topology.shape.subs[sub].name.clone(),
-                partition: at.partition,
-            };
-            if !self.tasks.contains_key(&id) {
-                let task = self.create(&id)?;
-                self.tasks.insert(id.clone(), task);
-            }
-            if let Some(task) = self.tasks.get_mut(&id) {
-                task.inputs.insert(
-                    at.clone(),
-                    Input {
-                        paused: true,
-                        ..Input::default()
-                    },
-                );
-            }
-        }
-        tracing::info!(thread = self.index, ?partitions, "partitions assigned");
-        self.start_running()
-    }
-
-    fn create(&self, id: &TaskId) -> Result<Task, Fault> {
-        let app = &self.app;
-        let subs = app.topology.shape.subs.iter().zip(&app.topology.processors);
-        let (sub, processor) = subs
-            .into_iter()
-            .find(|(sub, _)| sub.name == id.sub)
-            .ok_or_else(|| Fault::Fatal(format!("there is no sub-topology {}", id.sub)))?;
-        if sub.stores.is_empty() {
-            let mut task = Task::new(id.clone(), TaskState::Running, processor(), Vec::new());
-            task.run(None, &app.partitions)?;
-            return Ok(task);
-        }
-        let state = TaskState::Restoring(Restore::start(
-            app.log.clone(),
-            RestoreJob {
-                task: id.clone(),
-                stores: sub.stores.clone(),
-                dir: app.task_dir(id),
-                memory: app.memory.clone(),
-                permits: app.restores.clone(),
-                metrics: app.metrics.clone(),
-            },
-        )?);
-        let names = sub.stores.iter().map(|store| store.name.clone()).collect();
-        Ok(Task::new(id.clone(), state, processor(), names))
-    }
-
-    /// Puts finished restores to work.
-    fn collect_restored(&mut self) -> Result<(), Fault> {
-        let ready: Vec<TaskId> = self
-            .tasks
-            .values()
-            .filter(|task| match &task.state {
-                TaskState::Restoring(restore) => restore.is_finished(),
-                TaskState::Running => false,
-            })
-            .map(|task| task.id.clone())
-            .collect();
-        for id in ready {
-            let Some(task) = self.tasks.get_mut(&id) else {
-                continue;
-            };
-            let TaskState::Restoring(restore) = std::mem::replace(&mut task.state, TaskState::Running) else {
-                continue;
-            };
-            let store = restore.join()?;
-            task.run(store, &self.app.partitions)?;
-        }
-        self.start_running()
-    }
-
-    /// Lets the input of running tasks flow.
-    fn start_running(&mut self) -> Result<(), Fault> {
-        let mut flow = Vec::new();
-        for task in self.tasks.values_mut().filter(|task| task.is_running()) {
-            for (at, input) in &mut task.inputs {
-                if input.paused && input.buffer.len() <= RESUME_AT_RECORDS {
-                    flow.push(at.clone());
-                }
-            }
-        }
-        if flow.is_empty() {
-            return Ok(());
-        }
-        self.consumer()?.resume(&flow)?;
-        // Only now: a call that failed is made again in the next turn.
-        let inputs = self.tasks.values_mut().flat_map(|task| &mut task.inputs);
-        for (_, input) in inputs.filter(|(at, _)| flow.contains(at)) {
-            input.paused = false;
-        }
-        Ok(())
-    }
-
     /// Queues records with their tasks and holds back partitions that run ahead.
     fn buffer(&mut self, records: Vec<Record>) -> Result<(), Fault> {
+        // What is read before the inputs went back is read again after.
+        if self.behind {
+            return Ok(());
+        }
         let mut full = BTreeSet::new();
         for record in records {
-            let Some(sub) = self.app.topology.shape.reader_of(&record.at.topic) else {
-                continue;
-            };
-            let id = TaskId {
-                sub: self.app.topology.shape.subs[sub].name.clone(),
-                partition: record.at.partition,
-            };
+            let Some(id) = self.task_of(&record.at) else { continue };
             let Some(input) = self.tasks.get_mut(&id).and_then(|task| task.inputs.get_mut(&record.at)) else {
                 continue;
             };
@@ -294,7 +190,7 @@ impl StreamThread {
                 input.paused = true;
                 full.insert(record.at.clone());
             }
-            input.buffer.push_back(record);
+            input.push(record);
         }
         if full.is_empty() {
             return Ok(());
@@ -305,18 +201,13 @@ impl StreamThread {
 
     /// Processes buffered records, oldest first within each task, until none is left or a commit is due.
     fn process(&mut self) -> Result<(), Fault> {
-        let patient = match self.held_since {
-            None => true,
-            Some(since) => since.elapsed() < self.app.config.max_task_idle,
-        };
         let ids: Vec<TaskId> = self
             .tasks
             .values()
-            .filter(|task| task.is_running())
-            .map(|task| task.id.clone())
+            .filter(|t| t.is_running())
+            .map(|t| t.id.clone())
             .collect();
         let mut left = RECORDS_PER_TURN;
-        let mut moved = false;
         for id in &ids {
             let mut budget = left.min((RECORDS_PER_TURN / ids.len()).max(50));
             while budget > 0 {
@@ -324,11 +215,12 @@ impl StreamThread {
                     break;
                 };
                 let caught_up = |at: &TopicPartition| consumer.caught_up(at);
-                let Some(step) = task.step(patient, &caught_up, &self.app.partitions)? else {
-                    break;
-                };
+                let (now, idle) = (self.now.since_start, self.app.config.max_task_idle);
+                let step = task
+                    .step(now, idle, &caught_up, &self.app.partitions)
+                    .map_err(half_done)?;
+                let Some(step) = step else { break };
                 let overlay = task.overlay.bytes();
-                moved = true;
                 budget -= 1;
                 left = left.saturating_sub(1);
                 self.stage(id, step)?;
@@ -338,34 +230,23 @@ impl StreamThread {
                 }
             }
         }
-        let waiting = self
-            .tasks
-            .values()
-            .any(|task| task.is_running() && task.inputs.values().any(|input| !input.buffer.is_empty()));
-        self.held_since = match (moved, waiting) {
-            (true, _) | (false, false) => None,
-            (false, true) => Some(self.held_since.unwrap_or_else(Instant::now)),
-        };
-        self.start_running()
+        Ok(())
     }
 
     /// Lets each running task act between records.
     fn tick(&mut self) -> Result<(), Fault> {
-        let now = wall_clock();
         let ids: Vec<TaskId> = self.tasks.keys().cloned().collect();
         for id in ids {
             let Some(task) = self.tasks.get_mut(&id).filter(|task| task.is_running()) else {
                 continue;
             };
-            let (staged, outgoing) = task.tick(now, &self.app.partitions)?;
+            let (staged, outgoing) = task.tick(self.now.wall, &self.app.partitions).map_err(half_done)?;
             if !staged {
                 continue;
             }
-            self.begin()?;
-            if let Some(producer) = self.producer.as_mut() {
-                for record in outgoing {
-                    producer.send(record)?;
-                }
+            let producer = self.begin()?;
+            for record in outgoing {
+                producer.send(record).map_err(|error| half_done(error.into()))?;
             }
         }
         Ok(())
@@ -373,13 +254,10 @@ impl StreamThread {
 
     /// Puts what a step led to into the transaction.
     fn stage(&mut self, id: &TaskId, step: Step) -> Result<(), Fault> {
-        self.begin()?;
         let app = self.app.clone();
-        let Some(producer) = self.producer.as_mut() else {
-            return Err(Fault::Abort("the producer is gone".to_owned()));
-        };
+        let producer = self.begin()?;
         for record in step.outgoing {
-            producer.send(record)?;
+            producer.send(record).map_err(|error| half_done(error.into()))?;
         }
         for rejected in &step.rejected {
             app.metrics
@@ -390,11 +268,12 @@ impl StreamThread {
                 stage = id.sub, code = rejected.code, at = %step.record.at, offset = %step.record.offset,
                 "dead letter"
             );
-            producer.send(app.dead_letter(&DeadLetter {
+            let letter = app.dead_letter(&DeadLetter {
                 stage: &id.sub,
                 rejected,
                 record: &step.record,
-            }))?;
+            });
+            producer.send(letter).map_err(|error| half_done(error.into()))?;
         }
         match step.outcome {
             Outcome::Done => app.metrics.processed.with_label_values(&[&id.sub]).inc(),
@@ -404,78 +283,47 @@ impl StreamThread {
         Ok(())
     }
 
-    /// Opens a transaction if none is open. It is called when something is staged already, so any failure means that
+    /// The producer, with a transaction open. It is called when something is staged already, so any failure means that
     /// the work is done again.
-    fn begin(&mut self) -> Result<(), Fault> {
-        if self.open {
-            return Ok(());
+    fn begin(&mut self) -> Result<&mut dyn Producer, Fault> {
+        if self.producer.is_none() {
+            self.producer = Some(self.new_producer().map_err(half_done)?);
+            self.open = false;
         }
-        self.open_transaction().map_err(|fault| match fault {
-            Fault::Retry(message) => Fault::Abort(message),
-            Fault::Abort(_) | Fault::Fenced(_) | Fault::Corrupted { .. } | Fault::Fatal(_) => fault,
-        })
+        let Some(producer) = self.producer.as_mut() else {
+            return Err(Fault::Abort("the producer is gone".to_owned()));
+        };
+        if !self.open {
+            producer.begin().map_err(|error| half_done(error.into()))?;
+            self.open = true;
+            self.processed = 0;
+        }
+        Ok(producer.as_mut())
     }
 
-    fn open_transaction(&mut self) -> Result<(), Fault> {
-        if self.producer.is_none() {
-            let id = self.app.transactional_id(self.index);
-            self.producer = Some(self.app.log.producer(&id)?);
-        }
-        if let Some(producer) = self.producer.as_mut() {
-            producer.begin()?;
-        }
-        self.open = true;
-        self.processed = 0;
-        Ok(())
+    fn new_producer(&self) -> Result<Box<dyn Producer>, Fault> {
+        Ok(self.app.log.producer(&self.app.transactional_id(self.index))?)
     }
 
     fn commit(&mut self) -> Result<(), Fault> {
-        self.last_commit = Instant::now();
+        self.last_commit = self.now.since_start;
         if !self.open {
             return Ok(());
         }
         let (Some(consumer), Some(producer)) = (self.consumer.as_ref(), self.producer.as_mut()) else {
             return Err(Fault::Abort("the producer is gone".to_owned()));
         };
-        commit::run(
-            &self.app.topology.shape,
-            &mut self.tasks,
-            consumer.as_ref(),
-            producer.as_mut(),
-            &self.app.metrics,
-        )?;
+        let (shape, log) = (&self.app.topology.shape, self.app.log.as_ref());
+        let (consumer, producer) = (consumer.as_ref(), producer.as_mut());
+        commit::run(shape, log, &mut self.tasks, consumer, producer, &self.app.metrics)?;
         self.open = false;
         self.processed = 0;
+        self.troubled = false;
         Ok(())
     }
 
-    /// Drops the inputs of partitions, and the tasks that have none left.
-    fn release(&mut self, partitions: &[TopicPartition]) {
-        for task in self.tasks.values_mut() {
-            task.inputs.retain(|at, _| !partitions.contains(at));
-        }
-        let gone: Vec<TaskId> = self
-            .tasks
-            .values()
-            .filter(|task| task.inputs.is_empty())
-            .map(|task| task.id.clone())
-            .collect();
-        for id in gone {
-            if let Some(task) = self.tasks.remove(&id) {
-                close(task);
-            }
-        }
-        tracing::info!(thread = self.index, ?partitions, "partitions released");
-    }
-
-    fn close_tasks(&mut self) {
-        for (_, task) in std::mem::take(&mut self.tasks) {
-            close(task);
-        }
-    }
-
-    /// What each fault leads to. Returns it when the thread must end.
-    fn mend(&mut self, fault: Fault) -> Result<(), Fault> {
+    /// What each fault leads to: how long to wait before the next turn. Returns the fault when the thread must end.
+    fn mend(&mut self, fault: Fault) -> Result<Duration, Fault> {
         let kind = match &fault {
             Fault::Retry(_) => "retry",
             Fault::Abort(_) => "abort",
@@ -484,66 +332,73 @@ impl StreamThread {
             Fault::Fatal(_) => "fatal",
         };
         self.app.metrics.faults.with_label_values(&[kind]).inc();
+        // A transaction that fails again and again must not keep the broker busy.
+        let wait = if self.troubled { BACKOFF } else { Duration::ZERO };
+        self.troubled = true;
         match fault {
             Fault::Retry(message) => {
                 tracing::warn!(message, "waiting, then trying again");
-                std::thread::sleep(BACKOFF);
                 // What was processed in the open transaction may be half staged.
                 if self.open {
-                    self.recover("a call failed in mid-transaction")
-                } else {
-                    Ok(())
+                    self.fall_back();
                 }
+                Ok(BACKOFF)
             }
-            Fault::Abort(message) => self.recover(&message),
+            Fault::Abort(message) => {
+                tracing::warn!(message, "going back to the last commit");
+                self.fall_back();
+                Ok(wait)
+            }
             Fault::Corrupted { task, message } => {
                 tracing::error!(%task, message, "the store is wiped and rebuilt from its changelog");
-                let dir = self.app.task_dir(&task);
-                self.drop_transaction();
-                let ids: Vec<TaskId> = self.tasks.keys().cloned().collect();
-                for id in &ids {
-                    if *id == task
-                        && let Some(task) = self.tasks.get_mut(id)
-                    {
-                        task.store = None;
-                    }
+                self.fall_back();
+                match TaskStore::wipe(&self.app.task_dir(&task), &self.app.home) {
+                    Ok(()) => Ok(wait),
+                    Err(error) => self.end(Fault::Fatal(error.to_string())),
                 }
-                self.restart_tasks(|id| {
-                    if *id == task {
-                        TaskStore::wipe(&dir).map_err(|e| Fault::Fatal(e.to_string()))
-                    } else {
-                        Ok(())
-                    }
-                })
             }
             Fault::Fenced(message) => {
                 tracing::warn!(message, "another owner took over; joining again");
-                self.drop_transaction();
-                self.close_tasks();
-                self.consumer = None;
-                std::thread::sleep(BACKOFF);
-                Ok(())
+                self.leave();
+                Ok(BACKOFF)
             }
-            Fault::Fatal(message) => {
-                self.drop_transaction();
-                self.close_tasks();
-                Err(Fault::Fatal(message))
-            }
+            Fault::Fatal(message) => self.end(Fault::Fatal(message)),
         }
     }
 
-    /// Goes back to the last commit: new producer, overlays dropped, stores restored from their checkpoints, inputs
-    /// rewound.
-    fn recover(&mut self, why: &str) -> Result<(), Fault> {
-        tracing::warn!(why, "going back to the last commit");
-        self.drop_transaction();
-        self.restart_tasks(|_| Ok(()))
+    fn end(&mut self, fault: Fault) -> Result<Duration, Fault> {
+        self.leave();
+        Err(fault)
     }
 
-    /// Aborts the open transaction as far as possible. The producer is never used again: its successor fences it.
-    fn drop_transaction(&mut self) {
-        if let Some(mut producer) = self.producer.take()
-            && self.open
+    /// Back to the last commit: the transaction is dropped; on the next turn a new producer ends what the old one left
+    /// open, the inputs go back, and the tasks start again.
+    fn fall_back(&mut self) {
+        self.abort();
+        if !seeded::has(Bug::ProducerReused) {
+            self.producer = None;
+        }
+        for task in self.tasks.values_mut() {
+            if let Some(processor) = self.app.processor(&task.id.sub) {
+                task.restart(processor);
+            }
+        }
+        self.behind = !self.tasks.is_empty();
+    }
+
+    /// Drops everything uncommitted and leaves the group.
+    fn leave(&mut self) {
+        self.abort();
+        self.producer = None;
+        self.tasks.clear();
+        self.consumer = None;
+        self.unanswered = None;
+        self.behind = false;
+    }
+
+    /// Aborts the open transaction as far as possible. The producer must not be used again: its successor fences it.
+    fn abort(&mut self) {
+        if let Some(producer) = self.producer.as_mut().filter(|_| self.open)
             && let Err(error) = producer.abort()
         {
             tracing::debug!(%error, "abort not confirmed; the next producer fences this one");
@@ -552,78 +407,25 @@ impl StreamThread {
         self.processed = 0;
     }
 
-    /// Makes every task anew, over a restore, and reads again from the committed offsets.
-    fn restart_tasks(&mut self, prepare: impl Fn(&TaskId) -> Result<(), Fault>) -> Result<(), Fault> {
-        let old = std::mem::take(&mut self.tasks);
-        let mut inputs: Vec<(TaskId, Vec<TopicPartition>)> = Vec::new();
-        for (id, task) in old {
-            inputs.push((id, task.inputs.keys().cloned().collect()));
-            close(task);
-        }
-        let all: Vec<TopicPartition> = inputs.iter().flat_map(|(_, at)| at.iter().cloned()).collect();
-        // A fresh producer first: it ends what the old one left open, so the restore need not wait for that.
-        loop {
-            let id = self.app.transactional_id(self.index);
-            match self.app.log.producer(&id).map_err(Fault::from) {
-                Ok(producer) => {
-                    self.producer = Some(producer);
-                    break;
-                }
-                Err(Fault::Retry(message) | Fault::Abort(message)) => {
-                    if self.app.stopping() {
-                        return Ok(());
-                    }
-                    tracing::warn!(message, "no producer yet; waiting");
-                    std::thread::sleep(BACKOFF);
-                }
-                Err(fault @ (Fault::Fenced(_) | Fault::Corrupted { .. } | Fault::Fatal(_))) => {
-                    return Err(fault);
-                }
-            }
-        }
-        self.consumer()?.pause(&all)?;
-        self.until_back("rewind", |consumer| consumer.rewind(&all))?;
-        for (id, partitions) in inputs {
-            prepare(&id)?;
-            let mut task = self.create(&id)?;
-            for at in partitions {
-                task.inputs.insert(
-                    at,
-                    Input {
-                        paused: true,
-                        ..Input::default()
-                    },
-                );
-            }
-            self.tasks.insert(id, task);
-        }
-        Ok(())
-    }
-
     /// Tells the application what this thread's tasks do.
     fn report(&self) {
-        let tasks = self
-            .tasks
-            .values()
-            .map(|task| TaskReport {
-                task: task.id.clone(),
-                running: task.is_running(),
-            })
-            .collect();
-        self.app.report(self.index, tasks);
+        let tasks = self.tasks.values().map(|task| TaskReport {
+            task: task.id.clone(),
+            running: task.is_running(),
+            restore: match &task.state {
+                TaskState::Restoring(restore) => Some(restore.progress()),
+                TaskState::Created | TaskState::Running => None,
+            },
+        });
+        self.app.report(self.index, tasks.collect());
     }
 }
 
-/// The machine's clock. Only [`super::processor::Processor::tick`] sees it.
-fn wall_clock() -> Timestamp {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    Timestamp(since.map_or(0, |since| since.as_millis() as i64))
-}
-
-/// Lets a task's store go, whatever it was doing.
-fn close(task: Task) {
-    match task.state {
-        TaskState::Restoring(restore) => restore.cancel(),
-        TaskState::Running => {}
+/// A call failed in the middle of a record: the record is done again as a whole, by a processor that remembers nothing
+/// of it.
+fn half_done(fault: Fault) -> Fault {
+    match fault {
+        Fault::Retry(message) if !seeded::has(Bug::RecordForgotten) => Fault::Abort(message),
+        Fault::Retry(_) | Fault::Abort(_) | Fault::Fenced(_) | Fault::Corrupted { .. } | Fault::Fatal(_) => fault,
     }
 }

@@ -1,0 +1,116 @@
+//! Stores in RocksDB.
+//!
+//! Owns: the database of a task (a column family for each family of keys) and what all tasks of the process share
+//! (block cache, write buffers).
+//! Invariant: a batch is whole or absent. The write-ahead log stays on, unsynced: a killed process loses nothing, a lost
+//! machine at most the tail, which the changelog gives back.
+//! Absent: what the families mean.
+
+use std::path::Path;
+
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, Direction, IteratorMode, Options, WriteBatch,
+    WriteBufferManager,
+};
+
+use super::{CHECKPOINTS, Entry, StoreError, Write};
+
+/// Memory that the stores of one process share, bounded as a whole.
+#[derive(Clone)]
+pub struct Memory {
+    cache: Cache,
+    buffers: WriteBufferManager,
+}
+
+impl Memory {
+    /// Half of `bytes` for reading, of which write buffers may take at most half.
+    pub fn new(bytes: usize) -> Memory {
+        let cache = Cache::new_lru_cache(bytes);
+        let buffers = WriteBufferManager::new_write_buffer_manager_with_cache(bytes / 2, true, cache.clone());
+        Memory { cache, buffers }
+    }
+}
+
+impl From<rocksdb::Error> for StoreError {
+    fn from(error: rocksdb::Error) -> StoreError {
+        StoreError(error.to_string())
+    }
+}
+
+pub(super) struct Db(DB);
+
+impl Db {
+    pub fn open(dir: &Path, names: &[String], memory: &Memory) -> Result<Db, StoreError> {
+        let mut table = BlockBasedOptions::default();
+        table.set_block_cache(&memory.cache);
+        table.set_cache_index_and_filter_blocks(true);
+        table.set_bloom_filter(10.0, false);
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        options.set_block_based_table_factory(&table);
+        options.set_write_buffer_manager(&memory.buffers);
+        options.set_compression_type(rocksdb::DBCompressionType::Lz4);
+        options.set_max_total_wal_size(64 << 20);
+        options.set_keep_log_file_num(2);
+        let families = names
+            .iter()
+            .map(String::as_str)
+            .chain([CHECKPOINTS])
+            .map(|name| ColumnFamilyDescriptor::new(name, options.clone()));
+        if let Some(parent) = dir.parent() {
+            std::fs::create_dir_all(parent).map_err(|error| StoreError(format!("{}: {error}", parent.display())))?;
+        }
+        Ok(Db(DB::open_cf_descriptors(&options, dir, families)?))
+    }
+
+    pub fn get(&self, family: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.0.get_cf(self.family(family)?, key)?)
+    }
+
+    pub fn range<'a>(
+        &'a self,
+        family: &str,
+        from: &[u8],
+        to: &'a [u8],
+    ) -> Result<impl Iterator<Item = Result<Entry, StoreError>> + 'a, StoreError> {
+        let family = self.family(family)?;
+        Ok(self
+            .0
+            .iterator_cf(family, IteratorMode::From(from, Direction::Forward))
+            .map(|item| match item {
+                Ok((key, value)) => Ok((key.into_vec(), value.into_vec())),
+                Err(error) => Err(error.into()),
+            })
+            .take_while(move |item| match item {
+                Ok((key, _)) => key.as_slice() < to,
+                Err(_) => true,
+            }))
+    }
+
+    pub fn write(&self, writes: &[Write<'_>]) -> Result<(), StoreError> {
+        let mut batch = WriteBatch::default();
+        for write in writes {
+            let family = self.family(write.family)?;
+            match write.value {
+                Some(value) => batch.put_cf(family, write.key, value),
+                None => batch.delete_cf(family, write.key),
+            }
+        }
+        Ok(self.0.write(batch)?)
+    }
+
+    fn family(&self, name: &str) -> Result<&ColumnFamily, StoreError> {
+        self.0
+            .cf_handle(name)
+            .ok_or_else(|| StoreError(format!("there is no column family {name}")))
+    }
+}
+
+pub(super) fn wipe(dir: &Path) -> Result<(), StoreError> {
+    match std::fs::remove_dir_all(dir) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(StoreError(format!("{}: {error}", dir.display()))),
+    }
+}

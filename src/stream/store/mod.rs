@@ -1,0 +1,184 @@
+//! The committed state of one task.
+//!
+//! Owns: [`TaskStore`] (one family of keys per store, one for checkpoints) over what keeps it: [`disk`] in a process,
+//! [`memory`] in a simulation.
+//! Invariant: values and the changelog position they stand for are written in one batch, so a store at its checkpoint
+//! equals the fold of its changelog up to there.
+//! Absent: uncommitted writes (`overlay.rs`), the changelog's traffic (`restore.rs`).
+
+pub mod disk;
+pub mod memory;
+
+use std::path::Path;
+
+use super::overlay::Overlay;
+use super::record::{Offset, Record};
+
+/// A store that cannot be read or written; the task is rebuilt from its changelog.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub struct StoreError(pub(super) String);
+
+/// A key and its value.
+pub type Entry = (Vec<u8>, Vec<u8>);
+
+/// One write of a batch; `None` deletes.
+pub(super) struct Write<'a> {
+    pub family: &'a str,
+    pub key: &'a [u8],
+    pub value: Option<&'a [u8]>,
+}
+
+pub(super) const CHECKPOINTS: &str = "checkpoints";
+
+/// What keeps the stores of a process; clones share it.
+#[derive(Clone)]
+pub enum StoreHome {
+    Disk(disk::Memory),
+    Memory(memory::Shelf),
+}
+
+impl StoreHome {
+    /// On disk, with at most about `bytes` of memory for all stores together.
+    pub fn disk(bytes: usize) -> StoreHome {
+        StoreHome::Disk(disk::Memory::new(bytes))
+    }
+
+    /// In memory. It outlives the tasks, as a disk outlives a killed process.
+    pub fn memory() -> StoreHome {
+        StoreHome::Memory(memory::Shelf::default())
+    }
+}
+
+/// The stores of one task.
+pub struct TaskStore {
+    db: Db,
+    names: Vec<String>,
+}
+
+enum Db {
+    Disk(disk::Db),
+    Memory(memory::Db),
+}
+
+impl TaskStore {
+    /// Opens or creates the stores `names` in `dir`.
+    ///
+    /// # Errors
+    /// They are damaged, or open already (the message says `lock`).
+    pub fn open(dir: &Path, names: &[String], home: &StoreHome) -> Result<TaskStore, StoreError> {
+        Ok(TaskStore {
+            db: match home {
+                StoreHome::Disk(memory) => Db::Disk(disk::Db::open(dir, names, memory)?),
+                StoreHome::Memory(shelf) => Db::Memory(shelf.open(dir)?),
+            },
+            names: names.to_vec(),
+        })
+    }
+
+    /// Removes the stores in `dir`.
+    pub fn wipe(dir: &Path, home: &StoreHome) -> Result<(), StoreError> {
+        match home {
+            StoreHome::Disk(_) => disk::wipe(dir),
+            StoreHome::Memory(shelf) => shelf.wipe(dir),
+        }
+    }
+
+    pub fn get(&self, store: usize, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.find(self.name(store)?, key)
+    }
+
+    /// Entries from `from` (inclusive) to `to` (exclusive), in key order, lazily.
+    pub fn range<'a>(
+        &'a self,
+        store: usize,
+        from: &[u8],
+        to: &'a [u8],
+    ) -> Result<Box<dyn Iterator<Item = Result<Entry, StoreError>> + 'a>, StoreError> {
+        let family = self.name(store)?;
+        match &self.db {
+            Db::Disk(db) => Ok(Box::new(db.range(family, from, to)?)),
+            Db::Memory(db) => Ok(Box::new(db.range(family, from, to).into_iter().map(Ok))),
+        }
+    }
+
+    /// The changelog position that this store stands for; `None` for a new store.
+    pub fn checkpoint(&self, store: usize) -> Result<Option<Offset>, StoreError> {
+        let name = self.name(store)?;
+        match self.find(CHECKPOINTS, name.as_bytes())? {
+            None => Ok(None),
+            Some(bytes) => match <[u8; 8]>::try_from(bytes.as_slice()) {
+                Ok(bytes) => Ok(Some(Offset(u64::from_be_bytes(bytes)))),
+                Err(_) => Err(StoreError(format!("the checkpoint of {name} is damaged"))),
+            },
+        }
+    }
+
+    /// Makes committed writes durable: values and, per store, the position after their changelog records.
+    pub fn apply(&self, overlay: &Overlay, positions: &[Option<Offset>]) -> Result<(), StoreError> {
+        let marks: Vec<Option<[u8; 8]>> = positions.iter().map(|at| at.map(|at| at.0.to_be_bytes())).collect();
+        let mut batch = Vec::new();
+        for (store, mark) in marks.iter().enumerate() {
+            let family = self.name(store)?;
+            batch.extend(overlay.store(store).iter().map(|(key, value)| Write {
+                family,
+                key,
+                value: value.as_deref(),
+            }));
+            if let Some(mark) = mark {
+                batch.push(checkpoint(family, mark));
+            }
+        }
+        self.write(&batch)
+    }
+
+    /// Applies changelog records read while restoring, and the position after them.
+    pub fn replay(&self, store: usize, records: &[Record], position: Offset) -> Result<(), StoreError> {
+        let family = self.name(store)?;
+        let mark = position.0.to_be_bytes();
+        let keyed = records
+            .iter()
+            .filter_map(|record| Some((record.key.as_ref()?, &record.value)));
+        let mut batch: Vec<Write<'_>> = keyed
+            .map(|(key, value)| Write {
+                family,
+                key,
+                value: value.as_deref(),
+            })
+            .collect();
+        batch.push(checkpoint(family, &mark));
+        self.write(&batch)
+    }
+
+    fn find(&self, family: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        match &self.db {
+            Db::Disk(db) => db.get(family, key),
+            Db::Memory(db) => Ok(db.get(family, key)),
+        }
+    }
+
+    fn write(&self, batch: &[Write<'_>]) -> Result<(), StoreError> {
+        match &self.db {
+            Db::Disk(db) => db.write(batch),
+            Db::Memory(db) => {
+                db.write(batch);
+                Ok(())
+            }
+        }
+    }
+
+    fn name(&self, store: usize) -> Result<&str, StoreError> {
+        self.names
+            .get(store)
+            .map(String::as_str)
+            .ok_or_else(|| StoreError(format!("there is no store number {store}")))
+    }
+}
+
+fn checkpoint<'a>(store: &'a str, position: &'a [u8; 8]) -> Write<'a> {
+    Write {
+        family: CHECKPOINTS,
+        key: store.as_bytes(),
+        value: Some(position),
+    }
+}
