@@ -1,0 +1,171 @@
+//! The production topology under simulated faults. One seed is one run; a failing seed is printed, and repeats.
+//!
+//! * `cargo test --test sim` runs a fixed set of seeds and some fresh ones.
+//! * `make sim SEEDS=20000` runs many; `make sim SEED=17` runs one again.
+
+#[path = "sim/broker.rs"]
+mod broker;
+#[path = "sim/checks.rs"]
+mod checks;
+#[path = "sim/client.rs"]
+mod client;
+#[path = "sim/consumer.rs"]
+mod consumer;
+#[path = "sim/group.rs"]
+mod group;
+#[path = "sim/partition.rs"]
+mod partition;
+#[path = "sim/producer.rs"]
+mod producer;
+#[path = "sim/replay.rs"]
+mod replay;
+#[path = "sim/rng.rs"]
+mod rng;
+#[path = "sim/shaky.rs"]
+mod shaky;
+#[path = "sim/workload.rs"]
+mod workload;
+#[path = "sim/world.rs"]
+mod world;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use world::Tally;
+
+/// Runs `count` seeds from `first` on, on all cores; the first that fails ends it.
+fn seeds(first: u64, count: u64) -> Tally {
+    let next = AtomicU64::new(first);
+    let began = Instant::now();
+    let work = || -> Result<Tally, (u64, String)> {
+        let mut sum = Tally::default();
+        loop {
+            let seed = next.fetch_add(1, Ordering::SeqCst);
+            if seed >= first + count {
+                return Ok(sum);
+            }
+            let tally = run(seed).map_err(|what| {
+                next.store(first + count, Ordering::SeqCst);
+                (seed, what)
+            })?;
+            sum = sum.and(tally);
+        }
+    };
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let done: Vec<Result<Tally, (u64, String)>> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
+        workers
+            .into_iter()
+            .map(|worker| worker.join().expect("worker"))
+            .collect()
+    });
+    let mut sum = Tally::default();
+    for one in done {
+        match one {
+            Ok(tally) => sum = sum.and(tally),
+            Err((seed, what)) => panic!("seed {seed} (again: make sim SEED={seed}): {what}"),
+        }
+    }
+    let minutes = began.elapsed().as_secs_f64() / 60.0;
+    println!(
+        "{count} seeds from {first}, {:.0} a minute: {sum:?}",
+        count as f64 / minutes
+    );
+    sum
+}
+
+/// One seed; a panic in it is a failure like any other.
+fn run(seed: u64) -> Result<Tally, String> {
+    std::panic::catch_unwind(|| world::run(seed)).unwrap_or_else(|payload| {
+        let text = payload.downcast_ref::<String>().cloned();
+        Err(text.unwrap_or_else(|| {
+            payload
+                .downcast_ref::<&str>()
+                .copied()
+                .unwrap_or("it panicked")
+                .to_owned()
+        }))
+    })
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name)
+        .ok()
+        .filter(|text| !text.is_empty())
+        .map(|text| text.parse().expect("a number"))
+}
+
+#[test]
+fn fixed_seeds() {
+    let tally = seeds(0, 300);
+    // A simulation in which nothing happens proves nothing.
+    assert!(tally.transactions > 3_000 && tally.deaths > 300 && tally.freezes > 100 && tally.snapshots > 1_000);
+}
+
+#[test]
+fn fresh_seeds() {
+    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).expect("clock").as_nanos();
+    seeds(1_000_000 + (nanos as u64 >> 16) % 1_000_000_000, 300);
+}
+
+#[test]
+fn a_seed_repeats_its_run() {
+    for seed in 0..20 {
+        assert_eq!(run(seed), run(seed), "seed {seed}");
+    }
+}
+
+#[test]
+#[ignore = "make sim: as many seeds as asked for"]
+fn many_seeds() {
+    match number("SEED") {
+        Some(seed) => {
+            accrue::observe::logs::init("info");
+            seeds(seed, 1)
+        }
+        None => seeds(number("FROM").unwrap_or(0), number("SEEDS").unwrap_or(10_000)),
+    };
+}
+
+/// The simulation finds each bug that can be switched on, within the stated number of seeds.
+#[cfg(feature = "seeded-bugs")]
+#[test]
+fn the_net_catches_each_bug() {
+    use accrue::stream::seeded::{self, Bug};
+
+    let bugs = [
+        (Bug::OffsetsBeforeChangelog, 20),
+        (Bug::StoreBeforeCommit, 20),
+        (Bug::RestoreStopsAtStableOffset, 200),
+        (Bug::ProducerReused, 200),
+        (Bug::OverlayKept, 20),
+        (Bug::GenerationNotShown, 1_000),
+        (Bug::RevocationForgotten, 200),
+        (Bug::RunsUnrestored, 200),
+        (Bug::RecordForgotten, 200),
+        (Bug::InputForgotten, 200),
+        (Bug::ResumeAssumed, 200),
+    ];
+    let hunt = |(bug, within): (Bug, u64)| {
+        seeded::set(Some(bug));
+        let found = (0..within).find_map(|seed| run(seed).err().map(|what| (seed + 1, what)));
+        match &found {
+            Some((seeds, what)) => println!("{bug:?}: found by seed {} of {within}: {what}", seeds - 1),
+            None => println!("{bug:?}: not found in {within} seeds"),
+        }
+        (bug, found.is_some())
+    };
+    let hunted: Vec<(Bug, bool)> = std::thread::scope(|scope| {
+        let hunters: Vec<_> = bugs.into_iter().map(|bug| scope.spawn(move || hunt(bug))).collect();
+        hunters
+            .into_iter()
+            .map(|hunter| hunter.join().expect("hunter"))
+            .collect()
+    });
+    let missed: Vec<Bug> = hunted
+        .into_iter()
+        .filter(|(_, found)| !found)
+        .map(|(bug, _)| bug)
+        .collect();
+    assert!(missed.is_empty(), "not caught: {missed:?}");
+}
