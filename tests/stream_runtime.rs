@@ -251,12 +251,15 @@ fn a_lost_state_folder_is_rebuilt_from_the_changelog() {
 struct Flaky {
     inner: EmbeddedLog,
     commits: Arc<AtomicU64>,
+    /// Whether every commit waits for ever instead.
+    hangs: bool,
 }
 
 struct FlakyProducer {
     inner: Box<dyn Producer>,
     commits: Arc<AtomicU64>,
     disturbed: bool,
+    hangs: bool,
 }
 
 impl Log for Flaky {
@@ -277,6 +280,7 @@ impl Log for Flaky {
             inner: self.inner.producer(id)?,
             commits: self.commits.clone(),
             disturbed: id != "loader",
+            hangs: self.hangs,
         }))
     }
     fn reader(&self, at: &TopicPartition, from: Offset) -> Result<Box<dyn Reader>, LogError> {
@@ -303,6 +307,9 @@ impl Producer for FlakyProducer {
     fn commit(&mut self, offsets: &Positions, membership: Option<&Membership>) -> Result<Positions, LogError> {
         if !self.disturbed {
             return self.inner.commit(offsets, membership);
+        }
+        if self.hangs {
+            std::thread::sleep(Duration::from_secs(3_600));
         }
         let lost = |kind| Err(LogError::new(kind, "planned"));
         match self.commits.fetch_add(1, Ordering::SeqCst) % 6 {
@@ -365,6 +372,7 @@ fn commits_that_fail_or_lose_their_answer_change_nothing() {
         let log: Arc<dyn Log> = Arc::new(Flaky {
             inner: open(dir.path()),
             commits: commits.clone(),
+            hangs: false,
         });
         let loaded = words(200);
         load(log.as_ref(), &loaded);
@@ -375,4 +383,28 @@ fn commits_that_fail_or_lose_their_answer_change_nothing() {
             "every kind of fault came at least twice"
         );
     }
+}
+
+#[test]
+fn a_commit_that_never_returns_is_noticed() {
+    let dir = tempfile::tempdir().expect("folder");
+    let log: Arc<dyn Log> = Arc::new(Flaky {
+        inner: open(dir.path()),
+        commits: Arc::default(),
+        hangs: true,
+    });
+    load(log.as_ref(), &words(10));
+    let metrics = Metrics::new(&prometheus::Registry::new()).expect("metrics");
+    let runtime = Runtime::start(topology(), log, config(dir.path(), 1), metrics.clone()).expect("start");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let what = loop {
+        assert!(Instant::now() < deadline, "not noticed");
+        if let Some(what) = runtime.stuck(Duration::from_secs(2)) {
+            break what;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert!(what.starts_with("stream thread 0 has been in a commit for"), "{what}");
+    assert!(metrics.turn_age.get() >= 2);
+    assert!(!runtime.has_ended());
 }

@@ -1,6 +1,6 @@
 //! The command line: one file per subcommand.
 //!
-//! Owns: arguments, wiring, exit codes (0 done, 1 failed, 2 bad usage or configuration).
+//! Owns: arguments, wiring, exit codes (0 done, 1 failed, 2 bad usage or configuration, 3 stuck).
 //! Invariant: a command prints its result on stdout and everything else on stderr.
 //! Absent: logic that a test would want without a process; that lives in the room it belongs to.
 
@@ -88,6 +88,8 @@ pub enum Failure {
     Usage(String),
     /// Exit code 1.
     Failed(anyhow::Error),
+    /// Exit code 3: a call into a client library that never returns; a new start goes on from the last commit.
+    Stuck(String),
 }
 
 impl<E: Into<anyhow::Error>> From<E> for Failure {
@@ -129,6 +131,10 @@ pub fn main() -> ExitCode {
         Err(Failure::Failed(error)) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
+        }
+        Err(Failure::Stuck(message)) => {
+            eprintln!("error: {message}");
+            ExitCode::from(3)
         }
     }
 }

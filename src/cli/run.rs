@@ -11,7 +11,7 @@ use crate::codec::registry::serve;
 use crate::config::{Input, Topology};
 use crate::observe::{logs, server};
 use crate::pipeline;
-use crate::stream::app::Runtime;
+use crate::stream::app::{Runtime, TaskReport};
 use crate::stream::log::Log;
 use crate::stream::metrics::Metrics;
 use crate::stream::record::Topic;
@@ -46,7 +46,7 @@ pub fn run(file: &TopologyFile) -> Result<(), Failure> {
             .tasks()
             .iter()
             .filter(|report| !report.running)
-            .map(|report| report.task.to_string())
+            .map(restoring)
             .collect();
         Err(if waiting.is_empty() {
             "no partitions assigned yet".to_owned()
@@ -62,14 +62,49 @@ pub fn run(file: &TopologyFile) -> Result<(), Failure> {
     let bound = server::serve(listen, routes).with_context(|| format!("http.listen {listen}"))?;
     tracing::info!(application = topology.application_id.as_str(), http = %bound, "running");
 
+    let limit = STUCK_AFTER.max(topology.runtime.transaction_timeout.get() * 6);
     while !stop.load(Ordering::SeqCst) && !runtime.is_finished() {
-        std::thread::sleep(Duration::from_millis(50));
+        watch(&runtime, limit)?;
     }
     tracing::info!("stopping: committing and leaving the group");
     runtime.stop();
+    while !runtime.has_ended() {
+        watch(&runtime, limit)?;
+    }
     runtime.join()?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Kafka's own limit for a silent consumer (`max.poll.interval.ms`): a thread that is away for longer has lost its
+/// partitions already.
+const STUCK_AFTER: Duration = Duration::from_secs(300);
+
+/// Waits a moment, and looks whether a thread is caught in a call that never returns.
+fn watch(runtime: &Runtime, limit: Duration) -> Result<(), Failure> {
+    std::thread::sleep(Duration::from_millis(50));
+    match runtime.stuck(limit) {
+        None => Ok(()),
+        Some(what) => {
+            tracing::error!(what, "the process ends itself, to be started again");
+            Err(Failure::Stuck(what))
+        }
+    }
+}
+
+/// A task on its way to running, with how far it is.
+fn restoring(report: &TaskReport) -> String {
+    let task = &report.task;
+    match report.restore {
+        None => task.to_string(),
+        Some(at) => {
+            let left = at.seconds_left.map_or_else(String::new, |s| format!(", about {s} s"));
+            format!(
+                "{task} ({} records done, {} offsets left{left})",
+                at.records, at.offsets_left
+            )
+        }
+    }
 }
 
 /// The rows of one transaction are in the topics of several tables. One task reads all topics' partitions of one number,

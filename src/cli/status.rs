@@ -1,9 +1,13 @@
-//! `accrue status`: how far the stream processor has come, as its committed offsets tell.
+//! `accrue status`: how far the stream processor has come, as its committed offsets tell, and what the process on this
+//! machine says of itself (what it restores, and how long that takes).
+
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::{Failure, TopologyFile, connect};
+use crate::config::Topology;
 use crate::observe::logs;
 use crate::pipeline;
 use crate::stream::app;
@@ -29,12 +33,14 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let shape = pipeline::shape(&topology)?;
     let lags = app::lags(&shape, log.as_ref())?;
     let total: u64 = lags.values().sum();
+    let process = process(&topology);
     match arguments.format {
         Format::Text => {
             for (topic, lag) in &lags {
                 println!("{:<44} {lag:>10} records to process", topic.as_str());
             }
             println!("{:<44} {total:>10} in all", "");
+            println!("this machine: {process}");
         }
         Format::Json => {
             let topics: serde_json::Map<String, serde_json::Value> = lags
@@ -43,9 +49,26 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
                 .collect();
             println!(
                 "{}",
-                json!({"application_id": shape.application_id, "lag": total, "topics": topics})
+                json!({"application_id": shape.application_id, "lag": total, "topics": topics, "process": process})
             );
         }
     }
     Ok(())
+}
+
+/// The answer of `/ready` on this machine, where `http.listen` says it is.
+fn process(topology: &Topology) -> String {
+    let url = format!("http://127.0.0.1:{}/ready", topology.http.listen.0.port());
+    let asked = async {
+        let client = reqwest::Client::builder().timeout(Duration::from_secs(2)).build()?;
+        client.get(&url).send().await?.text().await
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return format!("cannot be asked: {error}"),
+    };
+    match runtime.block_on(asked) {
+        Ok(answer) => answer.trim().to_owned(),
+        Err(_) => format!("no process answers at {url}"),
+    }
 }

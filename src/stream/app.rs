@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::fault::Fault;
 use super::log::{Log, LogErrorKind};
@@ -55,7 +55,14 @@ pub struct App {
     pub partitions: BTreeMap<Topic, u32>,
     process_id: String,
     stop: AtomicBool,
-    reports: Mutex<BTreeMap<usize, Vec<TaskReport>>>,
+    reports: Mutex<BTreeMap<usize, ThreadReport>>,
+}
+
+/// What a stream thread said last.
+struct ThreadReport {
+    tasks: Vec<TaskReport>,
+    doing: &'static str,
+    since: Instant,
 }
 
 /// What a task is doing.
@@ -100,7 +107,7 @@ impl App {
     /// What the tasks of all threads do.
     pub fn tasks(&self) -> Vec<TaskReport> {
         let reports = self.reports.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        reports.values().flatten().cloned().collect()
+        reports.values().flat_map(|report| &report.tasks).cloned().collect()
     }
 
     pub fn transactional_id(&self, thread: usize) -> String {
@@ -125,10 +132,18 @@ impl App {
         }
     }
 
+    /// Takes note of a thread that came round, with its tasks.
     pub fn report(&self, thread: usize, tasks: Vec<TaskReport>) {
         let mut reports = self.reports.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        reports.insert(thread, tasks);
-        let all = || reports.values().flatten();
+        reports.insert(
+            thread,
+            ThreadReport {
+                tasks,
+                doing: "its turn",
+                since: Instant::now(),
+            },
+        );
+        let all = || reports.values().flat_map(|report| &report.tasks);
         let running = all().filter(|task| task.running).count();
         let restoring = all().count() - running;
         self.metrics.tasks.with_label_values(&["running"]).set(running as i64);
@@ -136,6 +151,16 @@ impl App {
             .tasks
             .with_label_values(&["restoring"])
             .set(restoring as i64);
+    }
+
+    /// Takes note of a call that may never return: librdkafka's transaction calls can outlive their timeouts while the
+    /// group's coordinator is away (its issue 5456).
+    pub fn enters(&self, thread: usize, call: &'static str) {
+        let mut reports = self.reports.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(report) = reports.get_mut(&thread) {
+            report.doing = call;
+            report.since = Instant::now();
+        }
     }
 }
 
@@ -159,6 +184,7 @@ impl Runtime {
         let mut threads = Vec::new();
         for index in 0..app.config.threads.max(1) {
             let app = app.clone();
+            app.report(index, Vec::new());
             let thread = std::thread::Builder::new()
                 .name(format!("stream-{index}"))
                 .spawn(move || {
@@ -187,6 +213,32 @@ impl Runtime {
     pub fn is_finished(&self) -> bool {
         let threads = self.threads.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         threads.iter().any(JoinHandle::is_finished)
+    }
+
+    /// Whether all threads have ended.
+    pub fn has_ended(&self) -> bool {
+        let threads = self.threads.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        threads.iter().all(JoinHandle::is_finished)
+    }
+
+    /// The watchdog's question: which thread has not come round for `limit`, and in what it is. Nothing in the process
+    /// can free such a thread: the caller ends the process, and the next start goes on from the last commit.
+    pub fn stuck(&self, limit: Duration) -> Option<String> {
+        let reports = self.app.reports.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let threads = self.threads.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let alive = reports
+            .iter()
+            .filter(|(n, _)| threads.get(**n).is_some_and(|thread| !thread.is_finished()));
+        let (thread, report) = alive.min_by_key(|(_, report)| report.since)?;
+        let age = report.since.elapsed();
+        self.app.metrics.turn_age.set(age.as_secs() as i64);
+        (age >= limit).then(|| {
+            format!(
+                "stream thread {thread} has been in {} for {} s, which never takes so long",
+                report.doing,
+                age.as_secs()
+            )
+        })
     }
 
     /// Waits for all threads; the first fault is the answer.

@@ -3,7 +3,7 @@
 //! Owns: the collectors and their registration.
 //! Invariant: labels are bounded (stages, codes, threads), never keys or ids.
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 /// The runtime's collectors; clones share them.
 #[derive(Clone)]
@@ -22,6 +22,8 @@ pub struct Metrics {
     pub restored: IntCounterVec,
     /// `accrue_stream_tasks{state}`: tasks of this process, restoring or running.
     pub tasks: IntGaugeVec,
+    /// `accrue_stream_turn_age_seconds`: since when the slowest stream thread has not come round.
+    pub turn_age: IntGauge,
 }
 
 impl Metrics {
@@ -48,6 +50,11 @@ impl Metrics {
             &["state"],
         )?;
         registry.register(Box::new(tasks.clone()))?;
+        let turn_age = IntGauge::new(
+            "accrue_stream_turn_age_seconds",
+            "seconds since the slowest stream thread came round; the process ends itself at its limit",
+        )?;
+        registry.register(Box::new(turn_age.clone()))?;
         Ok(Metrics {
             processed: counters("process_total", "records processed", &["stage"])?,
             dead_letters: counters(
@@ -60,6 +67,7 @@ impl Metrics {
             commits,
             commit_latency,
             tasks,
+            turn_age,
         })
     }
 }

@@ -119,8 +119,11 @@ impl StreamThread {
     /// Nothing here can mend it: the thread ends.
     pub fn turn(&mut self, now: Now) -> Result<Duration, Fault> {
         self.now = now;
-        self.round()
-            .map_or_else(|fault| self.mend(fault), |()| Ok(Duration::ZERO))
+        let wait = self
+            .round()
+            .map_or_else(|fault| self.mend(fault), |()| Ok(Duration::ZERO));
+        self.report();
+        wait
     }
 
     /// Commits what is open, as the last thing.
@@ -152,7 +155,6 @@ impl StreamThread {
         if self.open && since >= self.app.config.commit_interval {
             self.commit()?;
         }
-        self.report();
         Ok(())
     }
 
@@ -302,6 +304,7 @@ impl StreamThread {
     }
 
     fn new_producer(&self) -> Result<Box<dyn Producer>, Fault> {
+        self.app.enters(self.index, "a new producer");
         Ok(self.app.log.producer(&self.app.transactional_id(self.index))?)
     }
 
@@ -313,6 +316,7 @@ impl StreamThread {
         let (Some(consumer), Some(producer)) = (self.consumer.as_ref(), self.producer.as_mut()) else {
             return Err(Fault::Abort("the producer is gone".to_owned()));
         };
+        self.app.enters(self.index, "a commit");
         let (shape, log) = (&self.app.topology.shape, self.app.log.as_ref());
         let (consumer, producer) = (consumer.as_ref(), producer.as_mut());
         commit::run(shape, log, &mut self.tasks, consumer, producer, &self.app.metrics)?;
@@ -398,6 +402,7 @@ impl StreamThread {
 
     /// Aborts the open transaction as far as possible. The producer must not be used again: its successor fences it.
     fn abort(&mut self) {
+        self.app.enters(self.index, "an abort");
         if let Some(producer) = self.producer.as_mut().filter(|_| self.open)
             && let Err(error) = producer.abort()
         {
