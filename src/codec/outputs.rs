@@ -16,7 +16,7 @@ use super::wire::{Amount, Day, Fixed, Instant, Rate};
 use super::{DecodeError, Refused};
 use crate::revenue::contract::{BillingRow, Decision, ScheduleRow};
 
-use crate::revenue::ids::{ContractId, DealId, EntryId, EventId, LineId, ObligationId, TenantId};
+use crate::revenue::ids::{ContractId, CustomerId, DealId, EntryId, EventId, LineId, ObligationId, TenantId};
 use crate::revenue::journal::{EntryLine, JournalEntry, Kind};
 use crate::revenue::ledger::Role;
 use crate::revenue::money::Currency;
@@ -175,6 +175,8 @@ struct EntryWire<'a> {
     cause: Text<'a>,
     provenance: Vec<Text<'a>>,
     reverses: Option<Text<'a>>,
+    customer_id: Option<Text<'a>>,
+    customer_name: Option<Text<'a>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -374,6 +376,8 @@ impl<'a> From<&'a JournalEntry> for EntryWire<'a> {
             cause: entry.cause.as_str().into(),
             provenance: entry.provenance.iter().map(|event| event.as_str().into()).collect(),
             reverses: entry.reverses.as_ref().map(|entry| entry.as_str().into()),
+            customer_id: entry.customer_id.as_ref().map(|id| id.as_str().into()),
+            customer_name: entry.customer_name.as_deref().map(Text::from),
         }
     }
 }
@@ -406,6 +410,8 @@ impl TryFrom<EntryWire<'_>> for JournalEntry {
                 .map(|event| id("provenance", event, EventId::parse))
                 .collect::<Result<_, _>>()?,
             reverses: maybe_id("reverses", wire.reverses.as_deref(), EntryId::parse)?,
+            customer_id: maybe_id("customer_id", wire.customer_id.as_deref(), CustomerId::parse)?,
+            customer_name: wire.customer_name.map(Text::into_owned),
         })
     }
 }

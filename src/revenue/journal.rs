@@ -250,6 +250,8 @@ impl Books<'_> {
             cause,
             provenance,
             reverses: movement.reverses.as_ref().map(|(entry, _)| entry.clone()),
+            customer_id: self.wanted.customer.as_ref().map(|it| it.customer_id.clone()),
+            customer_name: self.wanted.customer.as_ref().and_then(|it| it.name.clone()),
         });
     }
 

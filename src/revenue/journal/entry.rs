@@ -5,7 +5,7 @@
 use jiff::civil::Date;
 use rust_decimal::Decimal;
 
-use super::super::ids::{ContractId, DealId, EntryId, EventId, LineType, ObligationId, TenantId};
+use super::super::ids::{ContractId, CustomerId, DealId, EntryId, EventId, LineType, ObligationId, TenantId};
 use super::super::ledger::Role;
 use super::super::money::Currency;
 use super::super::period::Period;
@@ -32,6 +32,9 @@ pub struct JournalEntry {
     pub provenance: Vec<EventId>,
     /// The entry it reverses.
     pub reverses: Option<EntryId>,
+    /// The deal's customer when the entry was issued, for those who write invoices from it.
+    pub customer_id: Option<CustomerId>,
+    pub customer_name: Option<String>,
 }
 
 /// All amounts are zero or more.
