@@ -163,11 +163,13 @@ fn every_misspelt_key_gets_the_right_suggestion() {
 
 /// The keys a file does not choose itself, with the end of their text.
 fn collect<'d>(table: &'d DeTable<'_>, path: &[&'d str], keys: &mut Vec<(Vec<&'d str>, &'d str, usize)>) {
-    let chosen_by_the_user = matches!(path, ["kafka", "properties"] | ["mapping" | "policies" | "tenants"])
-        || matches!(
-            path,
-            ["mapping", _, "stages" | "line_types" | "billing_cycles" | "methods"]
-        );
+    let chosen_by_the_user = matches!(
+        path,
+        ["kafka", "properties"] | ["mapping" | "policies" | "tenants" | "sinks"]
+    ) || matches!(
+        path,
+        ["mapping", _, "stages" | "line_types" | "billing_cycles" | "methods"] | ["sinks", _, "accounts", "revenue"]
+    );
     for (key, value) in table {
         let name = key.get_ref().as_ref();
         let here: Vec<&str> = path.iter().copied().chain([name]).collect();

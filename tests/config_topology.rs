@@ -325,7 +325,7 @@ fn the_checked_in_schema_is_current() {
 }
 
 /// Settings that the shipped file leaves to their defaults.
-const UNWRITTEN: [&str; 9] = [
+const UNWRITTEN: [&str; 11] = [
     "mapping.*.deal.refund",
     "mapping.*.deal.renewed_from",
     "mapping.*.deal.treatment",
@@ -334,6 +334,8 @@ const UNWRITTEN: [&str; 9] = [
     "registry.token",
     "runtime.replication_factor",
     "runtime.restore_threads",
+    "sinks.*.limits",
+    "sinks.*.tenant_accounts",
     "tenants.*.fiscal_calendar",
 ];
 
@@ -408,9 +410,16 @@ fn file_keys(value: &toml::Value, path: &str, known: &BTreeSet<String>, keys: &m
                 };
                 let chosen = format!("{path}.*");
                 let is_chosen = known.iter().any(|known| known.starts_with(&format!("{chosen}.")));
-                let is_leaf_map = ["stages", "line_types", "billing_cycles", "methods", "properties"]
-                    .iter()
-                    .any(|map| path.ends_with(&format!(".{map}")));
+                let is_leaf_map = [
+                    "stages",
+                    "line_types",
+                    "billing_cycles",
+                    "methods",
+                    "properties",
+                    "revenue",
+                ]
+                .iter()
+                .any(|map| path.ends_with(&format!(".{map}")));
                 if is_leaf_map {
                     continue;
                 }

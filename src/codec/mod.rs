@@ -24,6 +24,7 @@ pub mod crm_store;
 pub mod dead_letter;
 pub mod debezium;
 pub mod decimal;
+pub mod delivery_manifest;
 pub mod export;
 pub mod fact_json;
 pub mod facts;

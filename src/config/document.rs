@@ -18,6 +18,7 @@ use super::outputs::OutputsText;
 use super::policy::PolicyText;
 use super::registry::RegistryText;
 use super::runtime::{Http, Runtime, State};
+use super::sink::SinkText;
 use super::source::SourceText;
 use super::tenants::{TenantName, TenantText};
 
@@ -45,6 +46,9 @@ pub(super) struct Document {
     #[schemars(extend("propertyNames" = tenant_shape()))]
     pub tenants: BTreeMap<TenantName, TenantText>,
     pub outputs: OutputsText,
+    /// By name, for `accrue sink NAME`: where documents of the books are delivered.
+    #[schemars(extend("propertyNames" = name_shape()))]
+    pub sinks: BTreeMap<Name, SinkText>,
     pub http: Http,
 }
 
@@ -62,6 +66,7 @@ impl Default for Document {
             policies: BTreeMap::new(),
             tenants: BTreeMap::new(),
             outputs: OutputsText::default(),
+            sinks: BTreeMap::new(),
             http: Http::default(),
         }
     }

@@ -40,6 +40,7 @@ pub(super) const FORMATS: &[(&str, Check)] = &[
     (CurrencyCode::FORMAT, check::<CurrencyCode>),
     (ZoneName::FORMAT, check::<ZoneName>),
     (LineTypeName::FORMAT, check::<LineTypeName>),
+    (AccountName::FORMAT, check::<AccountName>),
 ];
 
 fn check<T: Leaf>(text: &str) -> Result<(), String> {
@@ -150,6 +151,13 @@ text_leaf!(
     /// What every topic name of ours starts with; may be empty.
     TopicPrefix, "topic-prefix", "finance.", |text| text.is_empty() || is_name(text, 100),
     "no topic prefix; write letters, digits, dots, dashes or underscores"
+);
+text_leaf!(
+    /// An account of a ledger, as the ledger calls it: a number, a code or a name.
+    AccountName, "account", "1100", |text| {
+        (1..=200).contains(&text.chars().count()) && text.trim() == text && !text.contains(char::is_control)
+    },
+    "no account; write its number, code or name in the ledger, such as \"1100\", in 1 to 200 characters"
 );
 text_leaf!(
     /// The first brokers to ask: `host:port`, several with commas between.

@@ -19,6 +19,7 @@ mod problem;
 mod registry;
 mod runtime;
 mod shape;
+mod sink;
 mod source;
 mod tenants;
 mod walk;
@@ -39,6 +40,7 @@ pub use outputs::Outputs;
 pub use problem::Problem;
 pub use registry::{Compatibility, Registry, RegistryAuth, RegistryPlace};
 pub use runtime::{Http, Runtime, State};
+pub use sink::{Accounts, Breaker, Documents, FileFormat, FileSystem, Granularity, Sink, SinkLimits, System};
 pub use source::{Encoding, Input, Source, TableRole};
 
 use crate::revenue::reference::Settings;
@@ -58,6 +60,7 @@ pub struct Topology {
     pub sources: Vec<Source>,
     pub mappings: BTreeMap<Name, Arc<Mapping>>,
     pub outputs: Outputs,
+    pub sinks: BTreeMap<Name, Sink>,
     pub http: Http,
     settings: Settings,
 }
@@ -149,6 +152,11 @@ fn topology(text: &str, env: &dyn Fn(&str) -> Option<String>, problems: &mut Pro
         })
         .collect();
     let sources = source::sources(document.source, &mappings, &outputs, problems);
+    let sinks = document
+        .sinks
+        .into_iter()
+        .filter_map(|(name, text)| Some((name.clone(), sink::sink(&name, text, problems)?)))
+        .collect();
     let settings = tenants::settings(document.tenants, document.policies, problems);
     Some(Topology {
         application_id: document.application_id,
@@ -159,6 +167,7 @@ fn topology(text: &str, env: &dyn Fn(&str) -> Option<String>, problems: &mut Pro
         sources,
         mappings,
         outputs,
+        sinks,
         http: document.http,
         settings,
     })

@@ -20,6 +20,9 @@ pub struct Outputs {
     pub recognition_schedule: TopicName,
     pub billing_schedule: TopicName,
     pub journal_entries: TopicName,
+    pub receipts: TopicName,
+    pub tickets: TopicName,
+    pub sink_commands: TopicName,
     pub dead_letters: TopicName,
     pub retention: Retention,
     pub dead_letter_retention: Retention,
@@ -27,7 +30,7 @@ pub struct Outputs {
 
 impl Outputs {
     /// Every topic with the key that names it, in the order records flow.
-    pub fn topics(&self) -> [(&'static str, &TopicName); 8] {
+    pub fn topics(&self) -> [(&'static str, &TopicName); 11] {
         [
             ("crm_changes", &self.crm_changes),
             ("deal_canonical", &self.deal_canonical),
@@ -36,6 +39,9 @@ impl Outputs {
             ("recognition_schedule", &self.recognition_schedule),
             ("billing_schedule", &self.billing_schedule),
             ("journal_entries", &self.journal_entries),
+            ("receipts", &self.receipts),
+            ("tickets", &self.tickets),
+            ("sink_commands", &self.sink_commands),
             ("dead_letters", &self.dead_letters),
         ]
     }
@@ -61,6 +67,12 @@ pub(super) struct OutputsText {
     billing_schedule: TopicName,
     /// Journal entries as issued.
     journal_entries: TopicName,
+    /// What was written to which system outside, each receipt chained to the one before.
+    receipts: TopicName,
+    /// What operators have to look at: destinations that stopped serving, and that serve again.
+    tickets: TopicName,
+    /// What operators decided about deliveries: retry, cancel.
+    sink_commands: TopicName,
     /// Records that could not be used, with the reason.
     dead_letters: TopicName,
     /// How long the topics keep their records, apart from compacted ones and dead letters.
@@ -81,6 +93,9 @@ impl Default for OutputsText {
             recognition_schedule: TopicName::literal("recognition.schedule"),
             billing_schedule: TopicName::literal("billing.schedule"),
             journal_entries: TopicName::literal("journal.entries"),
+            receipts: TopicName::literal("receipts"),
+            tickets: TopicName::literal("tickets"),
+            sink_commands: TopicName::literal("sink.commands"),
             dead_letters: TopicName::literal("accrue.dead-letters"),
             retention: Retention::Forever,
             dead_letter_retention: Retention::Forever,
@@ -105,6 +120,9 @@ pub(super) fn outputs(text: OutputsText, problems: &mut Problems<'_>) -> Outputs
         recognition_schedule: full("recognition_schedule", text.recognition_schedule),
         billing_schedule: full("billing_schedule", text.billing_schedule),
         journal_entries: full("journal_entries", text.journal_entries),
+        receipts: full("receipts", text.receipts),
+        tickets: full("tickets", text.tickets),
+        sink_commands: full("sink_commands", text.sink_commands),
         dead_letters: full("dead_letters", text.dead_letters),
         retention: text.retention,
         dead_letter_retention: text.dead_letter_retention,

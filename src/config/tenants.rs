@@ -62,6 +62,7 @@ wrapped_leaf!(
 );
 wrapped_leaf!(
     /// A line type, the tail of the role `revenue.<line type>`.
+    #[derive(Eq, PartialOrd, Ord)]
     LineTypeName(LineType), "line-type", "subscription", |text| LineType::parse(text), |kind| Some(kind.as_str()),
     "no line type; write letters, digits, dots, dashes or underscores, such as \"subscription\""
 );

@@ -8,5 +8,6 @@
 //! * [`document`]: what is written in one piece, in the terms of the books.
 //! * [`destination`]: what a system outside must offer, and what its answers mean.
 
+pub mod accounting;
 pub mod destination;
 pub mod document;

@@ -1,0 +1,214 @@
+//! `[sinks.NAME]`: where documents of the books are delivered, and how.
+//!
+//! Owns what every destination shares: accounts, granularity, limits, breaker, promised time. What one kind of system
+//! needs is a file of its own and a table of the kind's name (`[sinks.NAME.file]`). Invariant: a [`Sink`] has the table
+//! of its kind. The tables of other kinds are checked and not used, so that `kind` may come from the environment.
+//! Absent on purpose: delivery itself.
+
+mod accounts;
+mod file;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use accounts::Accounts;
+pub use file::{FileFormat, FileSystem};
+
+use super::leaf::Name;
+use super::measure::Interval;
+use super::problem::{KeyPath, Problems};
+use accounts::{AccountsText, TenantAccountsText};
+use file::FileText;
+
+/// A destination of documents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sink {
+    pub name: Name,
+    pub system: System,
+    pub documents: Documents,
+    pub granularity: Granularity,
+    pub accounts: Accounts,
+    /// Promised time from the source event to the receipt.
+    pub sla: Interval,
+    pub limits: SinkLimits,
+    pub breaker: Breaker,
+}
+
+/// The system behind a sink, with what it needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum System {
+    File(FileSystem),
+}
+
+impl System {
+    /// The word of the file.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            System::File(_) => "file",
+        }
+    }
+}
+
+/// Which kind of system a sink writes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum SystemKind {
+    /// A folder of files with a manifest: hledger or Beancount journals, or CSV for an import.
+    File,
+}
+
+/// What entries become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Documents {
+    /// Every entry is a manual journal.
+    Journals,
+    /// Entries of kind `invoice` and `credit_memo` are invoices and credit notes of the customer; all others journals.
+    Invoices,
+}
+
+/// How many entries one document carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Granularity {
+    /// One.
+    Entry,
+    /// All of a tenant, posting day and pair of currencies that arrive within this time on one partition of the
+    /// journal, summed per account. Invoices and credit notes are never summed.
+    Summary { every: Interval },
+}
+
+/// How many entries one document carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum GranularityText {
+    /// One document for each entry.
+    Entry,
+    /// One document for each tenant, posting day and currency, with a line for each account: see `summary_interval`.
+    Summary,
+}
+
+/// Bounds below the system's own, for accounts that share its quota with others. Each process has them to itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct SinkLimits {
+    /// Writes at the same time.
+    #[schemars(range(min = 1, max = 1000))]
+    pub in_flight: Option<u32>,
+    /// Requests a minute.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub per_minute: Option<u32>,
+    /// Requests a day.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub per_day: Option<u32>,
+}
+
+/// When a sink stops asking a system that does not serve, and when it tries again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Breaker {
+    /// Failures in a row, of any documents, after which nothing more is sent.
+    #[schemars(range(min = 1, max = 1000))]
+    pub after: u32,
+    /// Time until the first probe; each failed probe doubles it.
+    pub probe_after: Interval,
+    /// The longest time between two probes.
+    pub probe_at_most: Interval,
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self {
+            after: 5,
+            probe_after: Interval::seconds(10),
+            probe_at_most: Interval::seconds(300),
+        }
+    }
+}
+
+/// A destination of documents: an accounting system, or files.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SinkText {
+    /// The kind of system; its own settings are in the table of that name.
+    kind: SystemKind,
+    /// What entries become.
+    #[serde(default = "journals")]
+    documents: Documents,
+    /// How many entries one document carries.
+    #[serde(default = "entry")]
+    granularity: GranularityText,
+    /// With `granularity = "summary"`: how long entries are gathered before their document is written.
+    #[serde(default = "one_day")]
+    summary_interval: Interval,
+    /// Promised time from the source event to the receipt; what takes longer is listed as a breach.
+    #[serde(default = "half_an_hour")]
+    sla: Interval,
+    #[serde(default)]
+    limits: SinkLimits,
+    #[serde(default)]
+    breaker: Breaker,
+    /// The ledger's account for each role. A document with a role that is not mapped waits, visibly, until it is.
+    #[serde(default)]
+    accounts: AccountsText,
+    /// Accounts of single tenants, by tenant id; what is left out is as in `accounts`.
+    #[serde(default)]
+    tenant_accounts: TenantAccountsText,
+    /// Settings of `kind = "file"`.
+    file: Option<FileText>,
+}
+
+fn journals() -> Documents {
+    Documents::Journals
+}
+
+fn entry() -> GranularityText {
+    GranularityText::Entry
+}
+
+fn one_day() -> Interval {
+    Interval::days(1)
+}
+
+fn half_an_hour() -> Interval {
+    Interval::seconds(1800)
+}
+
+/// The sink of a name; `None` when its kind's table is missing or wrong.
+pub(super) fn sink(name: &Name, text: SinkText, problems: &mut Problems<'_>) -> Option<Sink> {
+    let at = KeyPath::of(["sinks", name.as_str()]);
+    if text.breaker.probe_at_most < text.breaker.probe_after {
+        let message = format!(
+            "must not be shorter than probe_after; write \"{}\" or more",
+            text.breaker.probe_after
+        );
+        problems.report(&at.key("breaker").key("probe_at_most"), message);
+    }
+    if problems.is_refused(&at.key("kind")) {
+        return None;
+    }
+    let system = match text.kind {
+        SystemKind::File => text.file.map(|file| System::File(file.into())),
+    };
+    if system.is_none() {
+        let (table, example) = match text.kind {
+            SystemKind::File => ("file", "{ format = \"hledger\", dir = \"ledger\" }"),
+        };
+        let message = format!("missing, and the kind is \"{table}\"; write {table} = {example}");
+        problems.report(&at.key(table), message);
+    }
+    Some(Sink {
+        name: name.clone(),
+        system: system?,
+        documents: text.documents,
+        granularity: match text.granularity {
+            GranularityText::Entry => Granularity::Entry,
+            GranularityText::Summary => Granularity::Summary {
+                every: text.summary_interval,
+            },
+        },
+        accounts: Accounts::new(text.accounts, text.tenant_accounts),
+        sla: text.sla,
+        limits: text.limits,
+        breaker: text.breaker,
+    })
+}
