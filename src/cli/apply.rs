@@ -5,6 +5,7 @@ use clap::Args;
 use super::{Failure, TopologyFile, connect};
 use crate::observe::logs;
 use crate::pipeline;
+use crate::sink::application;
 use crate::stream::log::{Cleanup, TopicSpec};
 
 #[derive(Args)]
@@ -21,7 +22,8 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let topology = arguments.file.load()?;
     let log = connect::log(&topology)?;
     let (registry, _) = connect::registry(&topology)?;
-    let specs = pipeline::topics(&topology);
+    let mut specs = pipeline::topics(&topology);
+    specs.extend(application::topics(&topology));
     let mut missing = Vec::new();
     for spec in &specs {
         match log.partitions(&spec.topic)? {

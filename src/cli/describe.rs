@@ -4,6 +4,8 @@ use clap::{Args, ValueEnum};
 
 use super::{Failure, TopologyFile};
 use crate::pipeline;
+use crate::sink::application;
+use crate::stream::topology::Shape;
 
 #[derive(Args)]
 pub struct Arguments {
@@ -23,10 +25,20 @@ enum Format {
 
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let topology = arguments.file.load()?;
-    let shape = pipeline::shape(&topology)?;
+    let mut shapes = vec![pipeline::shape(&topology)?];
+    for sink in topology.sinks.values() {
+        shapes.push(application::shape(&topology, sink)?);
+    }
     match arguments.format {
-        Format::Text => print!("{}", shape.describe()),
-        Format::Mermaid => print!("{}", shape.mermaid()),
+        Format::Text => {
+            let texts: Vec<String> = shapes.iter().map(Shape::describe).collect();
+            print!("{}", texts.join("\n"));
+        }
+        // A chart each: sinks of one kind have stages of one name.
+        Format::Mermaid => {
+            let charts: Vec<String> = shapes.iter().map(Shape::mermaid).collect();
+            print!("{}", charts.join("\n"));
+        }
     }
     Ok(())
 }

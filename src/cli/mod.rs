@@ -13,10 +13,14 @@ mod check;
 mod connect;
 mod deadletters;
 mod deal;
+mod deliveries;
 mod describe;
 mod facts;
 mod quickstart;
+mod receipts;
 mod run;
+mod sink;
+mod sla;
 mod status;
 mod topics;
 
@@ -47,6 +51,17 @@ enum Command {
     Apply(apply::Arguments),
     /// The stream processor
     Run(TopologyFile),
+    /// Deliver documents of the books to ledgers
+    Sink(sink::Arguments),
+    /// Documents on their way to ledgers: list, explain, decide
+    #[command(subcommand)]
+    Deliveries(deliveries::Command),
+    /// What was written where, verified
+    #[command(subcommand)]
+    Receipts(receipts::Command),
+    /// How long events took to reach their ledgers
+    #[command(subcommand)]
+    Sla(sla::Command),
     /// How many records the stream processor has still to process
     Status(status::Arguments),
     /// Say something to the books: rates, period closes, the clock
@@ -107,6 +122,10 @@ pub fn main() -> ExitCode {
         Command::Describe(arguments) => describe::run(&arguments),
         Command::Apply(arguments) => apply::run(&arguments),
         Command::Run(file) => run::run(&file),
+        Command::Sink(arguments) => sink::run(&arguments),
+        Command::Deliveries(command) => deliveries::run(&command),
+        Command::Receipts(command) => receipts::run(&command),
+        Command::Sla(command) => sla::run(&command),
         Command::Status(arguments) => status::run(&arguments),
         Command::Facts(command) => facts::run(&command),
         Command::Deal(command) => deal::run(&command),

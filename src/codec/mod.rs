@@ -11,6 +11,7 @@
 //! - `registry`: schema ids; `schemas`: our topics' schemas, encoding and decoding on the Confluent wire.
 //! - `wire`, `names`: amounts, days, instants and words as Avro sees them; `facts`, `change`, `outputs`, `dead_letter`:
 //!   our topics; `stored`, `contract_store`, `crm_store`: stored state.
+//! - `delivery`, `delivery_command`, `delivery_manifest`, `receipt`: what a sink stores, hears and leaves behind.
 //! - `replay`: the document of `accrue books replay`.
 //! - `export`: the journal for other ledgers.
 
@@ -24,6 +25,8 @@ pub mod crm_store;
 pub mod dead_letter;
 pub mod debezium;
 pub mod decimal;
+pub mod delivery;
+pub mod delivery_command;
 pub mod delivery_manifest;
 pub mod export;
 pub mod fact_json;
@@ -31,6 +34,7 @@ pub mod facts;
 mod names;
 pub mod outputs;
 pub mod position;
+pub mod receipt;
 pub mod registry;
 pub mod replay;
 pub mod schemas;

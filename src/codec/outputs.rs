@@ -159,7 +159,7 @@ struct BillingRowWire<'a> {
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename = "JournalEntry")]
-struct EntryWire<'a> {
+pub(super) struct EntryWire<'a> {
     entry_id: Text<'a>,
     tenant_id: Text<'a>,
     deal_id: Text<'a>,

@@ -39,10 +39,13 @@ pub enum Product {
     DeadLetters,
     /// Internal: what sources said, keyed by deal.
     CrmChanges,
+    Receipts,
+    Tickets,
+    SinkCommands,
 }
 
 impl Product {
-    pub const ALL: [Product; 8] = [
+    pub const ALL: [Product; 11] = [
         Product::DealCanonical,
         Product::ContractFacts,
         Product::ContractState,
@@ -51,6 +54,9 @@ impl Product {
         Product::JournalEntries,
         Product::DeadLetters,
         Product::CrmChanges,
+        Product::Receipts,
+        Product::Tickets,
+        Product::SinkCommands,
     ];
 
     /// The schema as it is registered.
@@ -64,6 +70,9 @@ impl Product {
             Product::JournalEntries => include_str!("../../avro/journal-entry.avsc"),
             Product::DeadLetters => include_str!("../../avro/dead-letter.avsc"),
             Product::CrmChanges => include_str!("../../avro/crm-change.avsc"),
+            Product::Receipts => include_str!("../../avro/receipt.avsc"),
+            Product::Tickets => include_str!("../../avro/ticket.avsc"),
+            Product::SinkCommands => include_str!("../../avro/sink-command.avsc"),
         }
     }
 
@@ -77,12 +86,15 @@ impl Product {
             | Product::BillingSchedule
             | Product::JournalEntries
             | Product::DeadLetters
-            | Product::CrmChanges => Compatibility::Backward,
+            | Product::CrmChanges
+            | Product::Receipts
+            | Product::Tickets
+            | Product::SinkCommands => Compatibility::Backward,
         }
     }
 
     fn datum(self) -> &'static Datum {
-        static DATUMS: LazyLock<[Datum; 8]> =
+        static DATUMS: LazyLock<[Datum; 11]> =
             LazyLock::new(|| Product::ALL.map(|product| Datum::of_ours(product.schema_text())));
         &DATUMS[self as usize]
     }
@@ -249,7 +261,7 @@ fn split(bytes: &[u8]) -> Result<(SchemaId, &[u8]), Refused> {
 /// The schemas the pipeline writes and reads with; built once at start.
 pub struct Schemas {
     pub(super) readers: Readers,
-    writers: [Writer; 8],
+    writers: [Writer; 11],
 }
 
 struct Writer {

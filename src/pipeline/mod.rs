@@ -132,7 +132,7 @@ pub fn build(topology: &config::Topology, schemas: Arc<Schemas>) -> Result<Topol
 }
 
 /// How a record that cannot be processed is written to the dead letters.
-fn dead_letters(schemas: Arc<Schemas>) -> DeadLetterEncoder {
+pub fn dead_letters(schemas: Arc<Schemas>) -> DeadLetterEncoder {
     Arc::new(move |letter| {
         let written = emit::incoming(letter.record, |record| {
             schemas.encode_dead_letter(
@@ -235,6 +235,9 @@ fn product_topic(topology: &config::Topology, product: Product) -> &TopicName {
         Product::JournalEntries => &out.journal_entries,
         Product::DeadLetters => &out.dead_letters,
         Product::CrmChanges => &out.crm_changes,
+        Product::Receipts => &out.receipts,
+        Product::Tickets => &out.tickets,
+        Product::SinkCommands => &out.sink_commands,
     }
 }
 

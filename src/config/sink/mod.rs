@@ -73,7 +73,7 @@ pub enum Granularity {
     /// One.
     Entry,
     /// All of a tenant, posting day and pair of currencies that arrive within this time on one partition of the
-    /// journal, summed per account. Invoices and credit notes are never summed.
+    /// intake, summed per account. Invoices and credit notes are never summed.
     Summary { every: Interval },
 }
 

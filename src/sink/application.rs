@@ -1,0 +1,189 @@
+//! A sink as a stream application: `<application_id>.sink.<name>`.
+//!
+//! ```text
+//! journal.entries --\
+//! sink.commands ----+--> collect --> intake --> deliver --> receipts, tickets          store delivery
+//! ```
+//!
+//! Owns: which topics and stores a sink has. Invariant: receipts have a partition for each of the intake's, so that a chain
+//! is in one partition. Deliberately absent: the processors (`collect`, `worker`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::collect::Collect;
+use super::courier::{Clock, Couriers};
+use super::destination::Destination;
+use super::gate::Gate;
+use super::metrics::Metrics;
+use super::store::STORE;
+use super::worker::{Board, Deliver, Shared, Topics};
+use crate::codec::schemas::Schemas;
+use crate::config::{self, Sink};
+use crate::stream::log::{Cleanup, Log, LogError, TopicSpec};
+use crate::stream::record::Topic;
+use crate::stream::topology::{
+    DeadLetterEncoder, ProcessorFactory, Shape, StoreSpec, SubTopology, Topology, TopologyError,
+};
+
+/// What reads and writes what, for one sink.
+pub fn shape(topology: &config::Topology, sink: &Sink) -> Result<Shape, TopologyError> {
+    let out = &topology.outputs;
+    let topic = |name: &config::TopicName| Topic::new(name.as_str());
+    Shape::new(
+        application_id(topology, sink),
+        vec![
+            SubTopology {
+                name: "collect".to_owned(),
+                sources: vec![topic(&out.journal_entries), topic(&out.sink_commands)],
+                stores: Vec::new(),
+                sinks: vec![intake(topology, sink)],
+            },
+            SubTopology {
+                name: "deliver".to_owned(),
+                sources: vec![intake(topology, sink)],
+                stores: vec![StoreSpec {
+                    name: STORE.to_owned(),
+                    changelog: changelog(topology, sink),
+                }],
+                sinks: vec![topic(&out.receipts), topic(&out.tickets)],
+            },
+        ],
+        topic(&out.dead_letters),
+    )
+}
+
+/// The consumer group of a sink, and the start of its transactional ids.
+pub fn application_id(topology: &config::Topology, sink: &Sink) -> String {
+    format!("{}.sink.{}", topology.application_id, sink.name)
+}
+
+/// The changelog of a sink's store, which is also what `accrue deliveries` reads.
+pub fn changelog(topology: &config::Topology, sink: &Sink) -> Topic {
+    Topic::new(format!("{}-{STORE}-changelog", application_id(topology, sink)))
+}
+
+/// Entries and decisions, keyed by deal.
+fn intake(topology: &config::Topology, sink: &Sink) -> Topic {
+    Topic::new(format!("{}-intake", application_id(topology, sink)))
+}
+
+/// How long the intake keeps what was collected. It is read as soon as it is written.
+const INTAKE_KEPT: Duration = Duration::from_secs(7 * 86_400);
+
+/// The topics that sinks need beside those of the pipeline.
+pub fn topics(topology: &config::Topology) -> Vec<TopicSpec> {
+    let spec = |topic: Topic, cleanup: Cleanup| TopicSpec {
+        topic,
+        partitions: u32::from(topology.runtime.partitions),
+        replication_factor: topology.runtime.replication_factor.map_or(-1, i32::from),
+        cleanup,
+    };
+    let kept = Cleanup::Delete {
+        retention: Some(INTAKE_KEPT),
+    };
+    let of_sink = |sink: &Sink| {
+        [
+            spec(intake(topology, sink), kept),
+            spec(changelog(topology, sink), Cleanup::Compact),
+        ]
+    };
+    topology.sinks.values().flat_map(of_sink).collect()
+}
+
+/// Checks what the runtime does not: that each chain of receipts has its partition.
+///
+/// # Errors
+/// The topics do not fit; the message says what to do.
+pub fn check_topics(topology: &config::Topology, sink: &Sink, log: &dyn Log) -> Result<(), ApplicationError> {
+    let receipts = Topic::new(topology.outputs.receipts.as_str());
+    let intake = intake(topology, sink);
+    // What is missing, the runtime names.
+    if let (Some(chains), Some(partitions)) = (log.partitions(&intake)?, log.partitions(&receipts)?)
+        && partitions < chains
+    {
+        return Err(ApplicationError::Receipts {
+            receipts,
+            partitions,
+            intake,
+            chains,
+        });
+    }
+    Ok(())
+}
+
+/// A sink that can be run, and what tells how it stands.
+pub struct Application {
+    pub topology: Topology,
+    pub board: Board,
+    pub gate: Gate,
+}
+
+/// Why a sink cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplicationError {
+    #[error(transparent)]
+    Topology(#[from] TopologyError),
+    #[error("no threads for requests: {0}")]
+    Threads(#[from] std::io::Error),
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error("{receipts} has {partitions} partitions, and {intake} has {chains}: give {receipts} as many")]
+    Receipts {
+        receipts: Topic,
+        partitions: u32,
+        intake: Topic,
+        chains: u32,
+    },
+}
+
+/// The stream application of a sink.
+///
+/// # Errors
+/// The machine gives no threads.
+pub fn build(
+    topology: &config::Topology,
+    sink: &Sink,
+    destination: Arc<dyn Destination>,
+    schemas: Arc<Schemas>,
+    metrics: Metrics,
+    clock: Clock,
+    dead_letter: DeadLetterEncoder,
+) -> Result<Application, ApplicationError> {
+    let out = &topology.outputs;
+    let topic = |name: &config::TopicName| Topic::new(name.as_str());
+    let gate = Gate::new(destination.limits(), sink.limits, sink.breaker);
+    let board = Board::default();
+    let collect: ProcessorFactory = {
+        let (name, schemas, clock) = (sink.name.as_str().to_owned(), schemas.clone(), clock.clone());
+        let (commands, intake) = (topic(&out.sink_commands), intake(topology, sink));
+        Arc::new(move || {
+            Box::new(Collect::new(
+                name.clone(),
+                schemas.clone(),
+                clock.clone(),
+                commands.clone(),
+                intake.clone(),
+            ))
+        })
+    };
+    let shared = Arc::new(Shared {
+        sink: sink.clone(),
+        schemas,
+        couriers: Couriers::new(destination, gate.clone(), clock.clone())?,
+        gate: gate.clone(),
+        clock,
+        board: board.clone(),
+        metrics,
+        topics: Topics {
+            receipts: topic(&out.receipts),
+            tickets: topic(&out.tickets),
+        },
+    });
+    let deliver: ProcessorFactory = Arc::new(move || Box::new(Deliver::new(shared.clone())));
+    Ok(Application {
+        topology: Topology::new(shape(topology, sink)?, vec![collect, deliver], dead_letter)?,
+        board,
+        gate,
+    })
+}

@@ -1,0 +1,222 @@
+//! What comes in: entries of the journal, and decisions of operators.
+//!
+//! Invariant: an entry that is known, on its way or settled, is passed over, so a replay of the topics writes nothing.
+
+use jiff::Timestamp;
+
+use super::Deliver;
+use crate::codec::delivery::GroupRow;
+use crate::codec::delivery_command::Decision;
+use crate::config::Granularity;
+use crate::revenue::journal::JournalEntry;
+use crate::sink::assemble::{form, summary_key};
+use crate::sink::delivery::{Event, Person, Track, later, step};
+use crate::sink::document::{Form, Key};
+use crate::sink::store::{Known, Row, Store, group, place};
+use crate::stream::fault::Fault;
+use crate::stream::processor::{Context, Failure, Rejected};
+use crate::stream::record::{Record, Timestamp as RecordTime};
+
+/// Entries of one summary, at which it is written early: its receipt names them all.
+const MOST_ENTRIES: u64 = 2_000;
+
+impl Deliver {
+    /// Takes in an entry of the journal.
+    pub(super) fn take_in(
+        &mut self,
+        record: &Record,
+        source_time: RecordTime,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Failure> {
+        let Some(value) = &record.value else {
+            return Ok(());
+        };
+        let entry = self.shared.schemas.decode_journal_entry(value)?;
+        let id = entry.entry_id.as_str();
+        let Some(key) = Key::parse(id) else {
+            return Err(rejected(
+                "bad_entry_id",
+                format!("entry {id:?} has no id that can be a key"),
+            ));
+        };
+        if Store(cx).known(id)?.is_some() {
+            return Ok(());
+        }
+        let now = (self.shared.clock)();
+        let source_at = Timestamp::from_millisecond(source_time.0).unwrap_or(now);
+        let form = form(&entry, self.shared.sink.documents);
+        match (self.shared.sink.granularity, form) {
+            (Granularity::Summary { .. }, Form::Journal) => self.gather(&entry, source_at, now, cx)?,
+            (Granularity::Summary { .. }, Form::Invoice | Form::CreditNote) | (Granularity::Entry, _) => {
+                let mut store = Store(cx);
+                store.put_entry(id, 0, &entry)?;
+                let row = Row {
+                    form,
+                    tenant: entry.tenant.clone(),
+                    deal: Some(entry.deal.clone()),
+                    source: id.to_owned(),
+                    entries: vec![id.to_owned()],
+                    source_at,
+                    planned_at: now,
+                    plan: None,
+                    track: Track::new(now),
+                    key,
+                };
+                self.queue_up(row, cx)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a document at the end of its queue.
+    fn queue_up(&mut self, row: Row, cx: &mut Context<'_>) -> Result<(), Fault> {
+        let queue = row.queue();
+        let mut store = Store(cx);
+        let at = place(&queue, store.next_number()?);
+        store.put_row(&at, &row)?;
+        store.put_known(row.key.as_str(), Known::OnItsWay(at.clone()))?;
+        for entry in row.entries.iter().filter(|entry| *entry != row.key.as_str()) {
+            store.put_known(entry, Known::OnItsWay(at.clone()))?;
+        }
+        if !self.heads.contains_key(&queue) {
+            self.note(at, &row);
+        }
+        Ok(())
+    }
+
+    /// Adds an entry to its summary.
+    fn gather(
+        &mut self,
+        entry: &JournalEntry,
+        source_at: Timestamp,
+        now: Timestamp,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Fault> {
+        let name = [
+            entry.tenant.as_str(),
+            &entry.date.to_string(),
+            entry.currency.code(),
+            entry.functional_currency.code(),
+        ]
+        .join("/");
+        let mut store = Store(cx);
+        let known = store.group(&name)?;
+        let mut row = match known {
+            Some(row) => row,
+            None => GroupRow {
+                tenant: entry.tenant.as_str().to_owned(),
+                opened_at: now,
+                source_at,
+                source: format!("{name}/{}", store.next_number()?),
+                count: 0,
+            },
+        };
+        store.put_entry(&row.source, row.count, entry)?;
+        store.put_known(entry.entry_id.as_str(), Known::Gathered)?;
+        row.count += 1;
+        row.source_at = row.source_at.min(source_at);
+        store.put_group(&name, &row)?;
+        let due = match row.count >= MOST_ENTRIES {
+            true => now,
+            false => self.group_due(row.opened_at),
+        };
+        self.gathering.insert(name, due);
+        Ok(())
+    }
+
+    /// When a summary is written.
+    pub(super) fn group_due(&self, opened_at: Timestamp) -> Timestamp {
+        match self.shared.sink.granularity {
+            Granularity::Summary { every } => later(opened_at, every.get()),
+            // The topology asked for summaries once; what was gathered is written now.
+            Granularity::Entry => opened_at,
+        }
+    }
+
+    /// Queues the summaries whose time has come.
+    pub(super) fn write_groups(&mut self, now: Timestamp, cx: &mut Context<'_>) -> Result<(), Fault> {
+        let flush = self.shared.board.is_flushing();
+        let due: Vec<String> = self
+            .gathering
+            .iter()
+            .filter(|(_, due)| flush || **due <= now)
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in due {
+            self.gathering.remove(&name);
+            let mut store = Store(cx);
+            let Some(group_row) = store.group(&name)? else {
+                continue;
+            };
+            let all = store.entries(&group_row.source)?;
+            let Some(first) = all.first() else {
+                continue;
+            };
+            let entries: Vec<String> = all.iter().map(|entry| entry.entry_id.as_str().to_owned()).collect();
+            let text = summary_key(&entries);
+            let key = Key::parse(text.clone()).ok_or_else(|| Fault::Fatal(format!("{text} is no key")))?;
+            store.delete(&group(&name))?;
+            let row = Row {
+                key,
+                form: Form::Journal,
+                tenant: first.tenant.clone(),
+                deal: None,
+                source: group_row.source,
+                entries,
+                source_at: group_row.source_at,
+                planned_at: now,
+                plan: None,
+                track: Track::new(now),
+            };
+            self.queue_up(row, cx)?;
+            self.uncommitted = true;
+        }
+        Ok(())
+    }
+
+    /// Carries out a decision of an operator.
+    pub(super) fn obey(&mut self, record: &Record, cx: &mut Context<'_>) -> Result<(), Failure> {
+        let Some(value) = &record.value else {
+            return Ok(());
+        };
+        let command = self.shared.schemas.decode_sink_command(value)?;
+        let store = Store(cx);
+        let at = match store.known(&command.key)? {
+            Some(Known::OnItsWay(place)) => place,
+            // Every partition hears of every decision.
+            None => return Ok(()),
+            Some(Known::Gathered) => {
+                let message = format!("entry {} is gathered for a summary, which is not made yet", command.key);
+                return Err(rejected("delivery_not_ready", message));
+            }
+            Some(Known::Done(done)) => {
+                let message = format!("document {} is settled: {}", command.key, done.outcome);
+                return Err(rejected("delivery_settled", message));
+            }
+        };
+        let Some(row) = store.row(&at)? else {
+            return Err(Fault::Fatal(format!("document {} is not where it should be", command.key)).into());
+        };
+        let person = Person {
+            by: command.by,
+            note: command.note,
+        };
+        let event = match command.decision {
+            Decision::Retry => Event::Retry,
+            Decision::Cancel => Event::Cancel(person),
+            Decision::Confirm { external_id } => Event::Confirm { external_id, person },
+        };
+        let now = (self.shared.clock)();
+        match step(&row.track, event, self.certainty, now) {
+            Ok((track, effect)) => Ok(self.apply(at, row, track, effect, None, cx)?),
+            Err(misplaced) => Err(rejected("delivery_not_ready", misplaced.to_string())),
+        }
+    }
+}
+
+fn rejected(code: &str, message: String) -> Failure {
+    Failure::Record(Rejected {
+        code: code.to_owned(),
+        message,
+    })
+}
