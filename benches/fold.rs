@@ -84,7 +84,7 @@ fn many_deals(deals: usize) {
     );
     println!(
         "CPU s per million facts, reading included {:.1}",
-        (cpu_seconds() - cpu) * 1e6 / facts as f64
+        micros(cpu() - started, facts)
     );
     println!(
         "us a fact {:.1}, us a settlement {:.1}",

@@ -150,13 +150,28 @@ fn measure(obligation: &Obligation, day: Date, cx: &Context) -> String {
             let names: Vec<&str> = accepted.map(|(id, _)| id.as_str()).collect();
             format!("{} by milestones, accepted: {}", plain(*amount), names.join(", "))
         }
-        Curve::Progress { amount, base } => format!(
-            "{} x ({} - {}) of (1 - {}) complete",
-            plain(*amount),
-            plain(done.ratio_before(until).round_dp(6)),
-            plain(base.round_dp(6)),
-            plain(base.round_dp(6))
-        ),
+        Curve::Progress { amount, base } => {
+            let now = done.reached_before(until);
+            let most = (*amount).max(Decimal::ZERO);
+            let materials = (now.materials - base.handed_over).clamp(Decimal::ZERO, most);
+            let handed_over = (now.handed_over - base.handed_over).clamp(Decimal::ZERO, materials);
+            let work = format!(
+                "{} x ({} - {}) of (1 - {}) complete",
+                plain(*amount - materials),
+                plain(now.ratio.round_dp(6)),
+                plain(base.ratio.round_dp(6)),
+                plain(base.ratio.round_dp(6))
+            );
+            match materials.is_zero() {
+                true => work,
+                // ASC 606-10-55-21: such materials earn their own cost.
+                false => format!(
+                    "{work} + {} of {} uninstalled materials handed over, at cost",
+                    plain(handed_over),
+                    plain(materials)
+                ),
+            }
+        }
         Curve::Usage { prepaid, .. } => format!(
             "usage reported {}, prepaid {}",
             plain(done.usage_before(until)),
