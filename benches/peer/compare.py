@@ -83,7 +83,7 @@ class Side:
         asked = [TopicPartition(self.source.topic, n) for n in self.source.ends]
         return {it.partition: max(it.offset, 0) for it in self.positions.committed(asked, timeout=30)}
 
-    def wait(self, records, every=0.05):
+    def wait(self, records, every=0.01):
         """Until so many records are done; those that were."""
         began = time.monotonic()
         while True:
@@ -142,6 +142,8 @@ def measure(side, source, warm):
 
 
 def row(name, it):
+    if it["cpu"] == 0:
+        sys.exit(f"{name}: the input is too small to measure; give more --deals")
     per_cpu = it["records"] / it["cpu"]
     print(f"| {name} | {it['records']:,} | {it['seconds']:.1f} | {it['records'] / it['seconds']:,.0f} | {it['cpu']:.1f} | "
           f"{per_cpu:,.0f} | {1e6 / per_cpu:,.0f} | {it['broker'] / it['records'] * 1e6:,.0f} | {it['rss']:.0f} |", flush=True)
@@ -191,7 +193,7 @@ def latency(given):
     print("| | facts/s | p50 ms | p99 ms | max ms | CPU % of a core |\n|---|---|---|---|---|---|")
     reserve = Input(f"reserve-{uuid.uuid4().hex[:8]}", given, "--first", "100000000")
     facts = read_all(reserve, given.rate * given.seconds)
-    for kind in ("accrue", "kafka-streams"):
+    for kind in given.sides.split(","):
         source = Input(f"in-{uuid.uuid4().hex[:8]}", given)
         side = Side(kind, kind, given)
         side.start(source)
@@ -247,7 +249,7 @@ def restart(given):
     """SIGKILL with state, and the time until the restarted process has committed something new. Static membership on
     both sides: otherwise both wait for the dead member's session timeout first."""
     print("| | contracts | seconds to the first new commit |\n|---|---|---|")
-    for kind in ("accrue", "kafka-streams"):
+    for kind in given.sides.split(","):
         source = Input(f"in-{uuid.uuid4().hex[:8]}", given)
         side = Side(kind, kind, given, instance="one")
         side.start(source)
