@@ -815,7 +815,7 @@ fn what_we_emit_is_a_cloud_event_with_its_trace() {
     };
     let trace = Trace::of(&incoming("", &[])).child("journal.entries/je-1");
     let headers = cloudevents::headers(&attributes, &trace);
-    let names: Vec<&str> = headers.iter().map(|(name, _)| name.as_str()).collect();
+    let names: Vec<&str> = headers.iter().map(|(name, _)| *name).collect();
     assert_eq!(
         names,
         [

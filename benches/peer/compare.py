@@ -3,7 +3,7 @@
 
     compare.py ladder|peer|latency|restart|state [--deals N] ...     (tools/bench starts the servers and calls this)
 
-Both programs read the same topic on the same broker, one after the other, each alone on core 0 with one stream thread.
+Both programs read the same topic on the same broker, one after the other, each pinned to core 0 with one stream thread.
 CPU seconds are the kernel's count for the process (all its threads), between two positions in the input: what comes
 before the first is warm-up. Figures of throughput count only when the hashes of all output topics are equal.
 

@@ -111,7 +111,7 @@ fn line(record: &Record, values: &AnyReader) -> serde_json::Value {
     let headers: serde_json::Map<String, serde_json::Value> = record
         .headers
         .iter()
-        .map(|header| (header.name.clone(), text(&header.value)))
+        .map(|header| (header.name.to_string(), text(&header.value)))
         .collect();
     serde_json::json!({
         "topic": record.at.topic.as_str(),

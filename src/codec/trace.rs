@@ -59,7 +59,26 @@ impl Trace {
             .state
             .as_ref()
             .map(|state| (TRACESTATE, state.clone().into_bytes()));
-        std::iter::once((TRACEPARENT, self.to_string().into_bytes())).chain(state)
+        std::iter::once((TRACEPARENT, self.header().into_bytes())).chain(state)
+    }
+
+    /// Version, trace, span, flags. Digit by digit: `write!` of a byte costs more than all the rest of a header.
+    fn header(&self) -> String {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = String::with_capacity(55);
+        let hex = |text: &mut String, bytes: &[u8]| {
+            for byte in bytes {
+                text.push(DIGITS[usize::from(byte >> 4)].into());
+                text.push(DIGITS[usize::from(byte & 15)].into());
+            }
+        };
+        text.push_str("00-");
+        hex(&mut text, &self.trace_id);
+        text.push('-');
+        hex(&mut text, &self.span_id);
+        text.push('-');
+        hex(&mut text, &[u8::from(self.sampled)]);
+        text
     }
 
     fn parse(header: &[u8]) -> Option<Trace> {
@@ -87,11 +106,7 @@ impl Trace {
 
 impl fmt::Display for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("00-")?;
-        self.trace_id.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
-        f.write_str("-")?;
-        self.span_id.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
-        write!(f, "-{:02x}", u8::from(self.sampled))
+        f.write_str(&self.header())
     }
 }
 

@@ -25,7 +25,7 @@ pub fn incoming<T>(record: &Record, read: impl FnOnce(&Incoming<'_>) -> T) -> T 
     let headers: Vec<(&str, &[u8])> = record
         .headers
         .iter()
-        .map(|header| (header.name.as_str(), header.value.as_slice()))
+        .map(|header| (header.name.as_ref(), header.value.as_slice()))
         .collect();
     read(&Incoming {
         topic: record.at.topic.as_str(),

@@ -4,6 +4,7 @@
 //! Invariant: an offset never travels without its topic and partition.
 //! Absent: meaning. A record is bytes here; `codec` gives them sense.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -95,12 +96,13 @@ pub struct Timestamp(pub i64);
 /// A record header: a name and bytes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Header {
-    pub name: String,
+    /// Names that we write are constants: of forty records a fact, each with nine headers, none is copied.
+    pub name: Cow<'static, str>,
     pub value: Vec<u8>,
 }
 
 impl Header {
-    pub fn new(name: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
+    pub fn new(name: impl Into<Cow<'static, str>>, value: impl Into<Vec<u8>>) -> Self {
         Header {
             name: name.into(),
             value: value.into(),

@@ -836,10 +836,7 @@ fn decode(at: &TopicPartition, offset: Offset, bytes: &[u8]) -> Result<Record, L
     for _ in 0..count {
         let name = cut.field()?.ok_or_else(|| corrupt("a header"))?;
         let name = String::from_utf8(name).map_err(|_| corrupt("a header"))?;
-        headers.push(Header {
-            name,
-            value: cut.field()?.unwrap_or_default(),
-        });
+        headers.push(Header::new(name, cut.field()?.unwrap_or_default()));
     }
     Ok(Record {
         at: at.clone(),

@@ -979,7 +979,7 @@ impl Reader for KafkaReader {
 fn headers_in(headers: &rdkafka::message::BorrowedHeaders) -> Vec<Header> {
     headers
         .iter()
-        .map(|header| Header::new(header.key, header.value.unwrap_or_default()))
+        .map(|header| Header::new(header.key.to_owned(), header.value.unwrap_or_default()))
         .collect()
 }
 
