@@ -231,14 +231,14 @@ fn compare(found: Vec<&Record>, wanted: Vec<Outgoing>) -> Result<(), String> {
         let headers = record
             .headers
             .iter()
-            .map(|h| (h.name.clone(), h.value.clone()))
+            .map(|h| (h.name.to_string(), h.value.clone()))
             .collect();
         let (at, key, value) = (record.at.clone(), record.key.clone(), record.value.clone());
         let place = by_key.entry((at.clone(), key.clone())).or_default();
         place.0.push((at, key, value, record.timestamp.0, headers));
     }
     for out in wanted {
-        let headers = out.headers.iter().map(|h| (h.name.clone(), h.value.clone())).collect();
+        let headers = out.headers.iter().map(|h| (h.name.to_string(), h.value.clone())).collect();
         let place = by_key.entry((out.to.clone(), out.key.clone())).or_default();
         place.1.push((out.to, out.key, out.value, out.timestamp.0, headers));
     }
