@@ -208,6 +208,7 @@ fn deal(n: u64, subscription: Decimal, with_setup: bool) -> Result<Deal> {
         effective_date: None,
         customer: None,
         lines,
+        instalments: Vec::new(),
         recognition: RecognitionTerms::default(),
         renewal: None,
         tax: None,
