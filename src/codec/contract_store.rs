@@ -23,8 +23,15 @@ use crate::revenue::money::Currency;
 use crate::revenue::period::Period;
 use crate::revenue::reference::RateNeeded;
 
-static STORED: LazyLock<Stored> =
-    LazyLock::new(|| Stored::new("contract store", &[include_str!("../../avro/contract-store.avsc")]));
+static STORED: LazyLock<Stored> = LazyLock::new(|| {
+    Stored::new(
+        "contract store",
+        &[
+            include_str!("../../avro/contract-store.1.avsc"),
+            include_str!("../../avro/contract-store.avsc"),
+        ],
+    )
+});
 
 pub fn encode(contract: &Contract) -> Result<Vec<u8>, Refused> {
     STORED.encode(&StoredWire {

@@ -58,8 +58,15 @@ pub struct DealPicture {
     pub baseline: bool,
 }
 
-static STORED: LazyLock<Stored> =
-    LazyLock::new(|| Stored::new("CRM store", &[include_str!("../../avro/crm-store.avsc")]));
+static STORED: LazyLock<Stored> = LazyLock::new(|| {
+    Stored::new(
+        "CRM store",
+        &[
+            include_str!("../../avro/crm-store.1.avsc"),
+            include_str!("../../avro/crm-store.avsc"),
+        ],
+    )
+});
 
 impl DealPicture {
     pub fn encode(&self) -> Result<Vec<u8>, Refused> {

@@ -238,7 +238,11 @@ fn compare(found: Vec<&Record>, wanted: Vec<Outgoing>) -> Result<(), String> {
         place.0.push((at, key, value, record.timestamp.0, headers));
     }
     for out in wanted {
-        let headers = out.headers.iter().map(|h| (h.name.to_string(), h.value.clone())).collect();
+        let headers = out
+            .headers
+            .iter()
+            .map(|h| (h.name.to_string(), h.value.clone()))
+            .collect();
         let place = by_key.entry((out.to.clone(), out.key.clone())).or_default();
         place.1.push((out.to, out.key, out.value, out.timestamp.0, headers));
     }
