@@ -74,6 +74,7 @@ fn measure(name: &str, log: Arc<dyn Log>, dir: &Path, prefix: &str) {
         max_task_idle: Duration::from_millis(100),
         restore_threads: 2,
         instance: None,
+        standbys: false,
     };
     let metrics = Metrics::new(&prometheus::Registry::new()).expect("metrics");
     let (began, cpu) = (Instant::now(), cpu_seconds());

@@ -325,7 +325,7 @@ fn the_checked_in_schema_is_current() {
 }
 
 /// Settings that the shipped file leaves to their defaults.
-const UNWRITTEN: [&str; 11] = [
+const UNWRITTEN: [&str; 12] = [
     "mapping.*.deal.refund",
     "mapping.*.deal.renewed_from",
     "mapping.*.deal.treatment",
@@ -334,6 +334,7 @@ const UNWRITTEN: [&str; 11] = [
     "registry.token",
     "runtime.replication_factor",
     "runtime.restore_threads",
+    "runtime.standbys",
     "sinks.*.limits",
     "sinks.*.tenant_accounts",
     "tenants.*.fiscal_calendar",

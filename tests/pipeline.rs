@@ -202,6 +202,7 @@ impl Crm {
             max_task_idle: Duration::from_millis(20),
             restore_threads: 2,
             instance: None,
+            standbys: false,
         };
         let metrics = Metrics::new(&prometheus::Registry::new()).expect("metrics");
         let runtime = Runtime::start(stream, self.log.clone(), config, metrics).expect("start");

@@ -97,7 +97,7 @@ fn number(name: &str) -> Option<u64> {
 
 #[test]
 fn fixed_seeds() {
-    let tally = seeds(0, 300);
+    let tally = seeds(0, 200);
     // A simulation in which nothing happens proves nothing.
     assert!(tally.transactions > 3_000 && tally.deaths > 300 && tally.freezes > 100 && tally.snapshots > 1_000);
 }
@@ -105,7 +105,7 @@ fn fixed_seeds() {
 #[test]
 fn fresh_seeds() {
     let nanos = SystemTime::now().duration_since(UNIX_EPOCH).expect("clock").as_nanos();
-    seeds(1_000_000 + (nanos as u64 >> 16) % 1_000_000_000, 300);
+    seeds(1_000_000 + (nanos as u64 >> 16) % 1_000_000_000, 200);
 }
 
 #[test]
@@ -136,11 +136,11 @@ fn the_net_catches_each_bug() {
     let bugs = [
         (Bug::OffsetsBeforeChangelog, 20),
         (Bug::StoreBeforeCommit, 20),
-        (Bug::RestoreStopsAtStableOffset, 200),
+        (Bug::RestoreStopsAtStableOffset, 600),
         (Bug::ProducerReused, 200),
         (Bug::OverlayKept, 20),
-        (Bug::GenerationNotShown, 1_000),
-        (Bug::RevocationForgotten, 200),
+        (Bug::GenerationNotShown, 20),
+        (Bug::RevocationForgotten, 400),
         (Bug::RunsUnrestored, 200),
         (Bug::RecordForgotten, 200),
         (Bug::InputForgotten, 200),

@@ -96,6 +96,7 @@ fn config(dir: &Path, threads: usize) -> RuntimeConfig {
         max_task_idle: Duration::from_millis(20),
         restore_threads: 2,
         instance: None,
+        standbys: false,
     }
 }
 
@@ -407,4 +408,52 @@ fn a_commit_that_never_returns_is_noticed() {
     assert!(what.starts_with("stream thread 0 has been in a commit for"), "{what}");
     assert!(metrics.turn_age.get() >= 2);
     assert!(!runtime.has_ended());
+}
+
+#[test]
+fn a_standby_takes_over_without_a_restore() {
+    let dir = tempfile::tempdir().expect("folder");
+    let log: Arc<dyn Log> = Arc::new(open(dir.path()));
+    let start = |name: &str| {
+        let metrics = Metrics::new(&prometheus::Registry::new()).expect("metrics");
+        let config = RuntimeConfig {
+            state_dir: dir.path().join(name),
+            standbys: true,
+            ..config(dir.path(), 1)
+        };
+        let runtime = Runtime::start(topology(), log.clone(), config, metrics.clone()).expect("start");
+        (runtime, metrics)
+    };
+    let restored = |metrics: &Metrics| metrics.restored.with_label_values(&["count"]).get();
+    let until = |what: &str, done: &dyn Fn() -> bool| {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !done() {
+            assert!(Instant::now() < deadline, "{what}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    let lag = || app::lag(&topology().shape, log.as_ref()).expect("lag");
+    let first = words(500);
+    load(log.as_ref(), &first);
+    let (one, _) = start("one");
+    until("one drains", &|| lag() == 0);
+    // The other gets one partition or two, and follows the rest.
+    let (other, metrics) = start("other");
+    until("other has tasks and standbys", &|| {
+        other.is_ready() && other.standbys().0 > 0 && one.tasks().len() < 3
+    });
+    let changelog = read(log.as_ref(), "words-counts-changelog").len() as u64;
+    until("other has it all", &|| restored(&metrics) == changelog);
+
+    one.stop();
+    one.join().expect("clean end");
+    until("other takes over", &|| other.is_ready() && other.tasks().len() == 3);
+    assert_eq!(other.standbys().0, 0);
+    assert_eq!(restored(&metrics), changelog, "nothing was left to restore");
+    let second = words(300);
+    load(log.as_ref(), &second);
+    until("other drains", &|| lag() == 0);
+    other.stop();
+    other.join().expect("clean end");
+    assert_counted(log.as_ref(), &[first, second].concat());
 }

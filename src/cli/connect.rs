@@ -109,6 +109,7 @@ pub fn runtime_config(topology: &Topology) -> RuntimeConfig {
         overlay_max_bytes: runtime.overlay_max_bytes.bytes() as usize,
         max_task_idle: Duration::from_secs(1),
         restore_threads: usize::from(runtime.restore_threads),
+        standbys: runtime.standbys,
         instance: match &topology.log {
             config::Log::Kafka(kafka) => kafka.instance_id.as_ref().map(|id| id.as_str().to_owned()),
             config::Log::Embedded(_) => None,

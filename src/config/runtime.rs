@@ -41,6 +41,9 @@ pub struct Runtime {
     /// Threads of one process that rebuild state from changelogs, beside the stream threads.
     #[schemars(range(min = 1, max = 64))]
     pub restore_threads: u16,
+    /// Whether each process also keeps up to date the state of tasks that others run, so that it takes them over without
+    /// a restore. Costs the disk and the network of a full copy of the state in each process.
+    pub standbys: bool,
 }
 
 impl Default for Runtime {
@@ -55,6 +58,7 @@ impl Default for Runtime {
             transaction_timeout: Interval::seconds(30),
             session_timeout: Interval::seconds(45),
             restore_threads: 2,
+            standbys: false,
         }
     }
 }

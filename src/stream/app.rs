@@ -15,7 +15,8 @@ use super::log::{Log, LogErrorKind};
 use super::metrics::Metrics;
 use super::processor::Processor;
 use super::record::{Offset, Outgoing, Partition, Topic, TopicPartition};
-use super::restore::{Permits, RestoreProgress};
+use super::restore::{Permits, Restore, RestoreJob, RestoreProgress};
+use super::standby::Standbys;
 use super::store::StoreHome;
 use super::task::TaskId;
 use super::thread::StreamThread;
@@ -40,6 +41,8 @@ pub struct RuntimeConfig {
     pub restore_threads: usize,
     /// `group.instance.id` prefix for static membership.
     pub instance: Option<String>,
+    /// Whether the process keeps up to date the stores of tasks that others own.
+    pub standbys: bool,
 }
 
 /// What threads share.
@@ -51,6 +54,7 @@ pub struct App {
     pub home: StoreHome,
     /// `None` when restores take turns with records.
     pub restores: Option<Permits>,
+    pub standbys: Standbys,
     /// Partition counts of every topic that is written.
     pub partitions: BTreeMap<Topic, u32>,
     process_id: String,
@@ -88,6 +92,7 @@ impl App {
             partitions: check_topics(&topology.shape, log.as_ref())?,
             restores: (config.restore_threads > 0).then(|| Permits::new(config.restore_threads)),
             home,
+            standbys: Standbys::default(),
             topology,
             log,
             metrics,
@@ -102,6 +107,48 @@ impl App {
     pub fn processor(&self, sub: &str) -> Option<Box<dyn Processor>> {
         let index = self.topology.shape.subs.iter().position(|known| known.name == sub)?;
         Some(self.topology.processors.get(index)?())
+    }
+
+    /// A restore of a task's stores; `None` when it has none. With `follow` it never ends.
+    pub fn restore(&self, task: &TaskId, follow: bool) -> Result<Option<Restore>, Fault> {
+        let subs = &self.topology.shape.subs;
+        let Some(sub) = subs.iter().find(|sub| sub.name == task.sub && !sub.stores.is_empty()) else {
+            return Ok(None);
+        };
+        let job = RestoreJob {
+            task: task.clone(),
+            stores: sub.stores.clone(),
+            dir: self.task_dir(task),
+            home: self.home.clone(),
+            log: self.log.clone(),
+            metrics: self.metrics.clone(),
+            follow,
+        };
+        Ok(Some(match &self.restores {
+            // A standby waits for nobody, and nobody for it.
+            Some(_) if follow => Restore::on_thread(job, Permits::new(1))?,
+            Some(permits) => Restore::on_thread(job, permits.clone())?,
+            None => Restore::in_steps(job),
+        }))
+    }
+
+    /// Keeps the standbys of this process going, if it should have any.
+    pub fn follow(&self) -> Result<(), Fault> {
+        if !self.config.standbys {
+            return Ok(());
+        }
+        let stateful = self.topology.shape.subs.iter().filter(|sub| !sub.stores.is_empty());
+        let tasks = stateful.flat_map(|sub| {
+            let count = self.partitions.get(&sub.stores[0].changelog).copied().unwrap_or(0);
+            (0..count).map(|n| TaskId {
+                sub: sub.name.clone(),
+                partition: Partition(n),
+            })
+        });
+        self.standbys.follow(tasks, |task| {
+            self.restore(task, true)?
+                .ok_or_else(|| Fault::Fatal(format!("task {task} has no store to follow")))
+        })
     }
 
     /// What the tasks of all threads do.
@@ -151,6 +198,8 @@ impl App {
             .tasks
             .with_label_values(&["restoring"])
             .set(restoring as i64);
+        let (standbys, _) = self.standbys.left();
+        self.metrics.tasks.with_label_values(&["standby"]).set(standbys as i64);
     }
 
     /// Takes note of a call that may never return: librdkafka's transaction calls can outlive their timeouts while the
@@ -258,6 +307,11 @@ impl Runtime {
 
     pub fn tasks(&self) -> Vec<TaskReport> {
         self.app.tasks()
+    }
+
+    /// How many standbys this process has, and how many changelog offsets they have still to pass.
+    pub fn standbys(&self) -> (usize, u64) {
+        self.app.standbys.left()
     }
 
     /// Whether each task of this process is restored and running, and there is at least one.

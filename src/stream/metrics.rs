@@ -20,7 +20,7 @@ pub struct Metrics {
     pub faults: IntCounterVec,
     /// `accrue_stream_restore_records_total{stage}`.
     pub restored: IntCounterVec,
-    /// `accrue_stream_tasks{state}`: tasks of this process, restoring or running.
+    /// `accrue_stream_tasks{state}`: tasks of this process, restoring, running or standby.
     pub tasks: IntGaugeVec,
     /// `accrue_stream_turn_age_seconds`: since when the slowest stream thread has not come round.
     pub turn_age: IntGauge,

@@ -5,7 +5,8 @@
 //! * [`record`]: records and their coordinates; [`partitioner`]: which partition a key belongs to.
 //! * [`log`]: the port to the log, with [`log::kafka`] and [`log::embedded`] behind it.
 //! * [`topology`]: what reads and writes what; [`processor`]: what a stage implements.
-//! * [`overlay`], [`store`], [`restore`]: uncommitted state, committed state, and how it comes back.
+//! * [`overlay`], [`store`], [`restore`], [`standby`]: uncommitted state, committed state, how it comes back, and how it
+//!   is kept ready elsewhere.
 //! * [`task`], [`commit`], [`fault`], [`thread`], [`app`]: the work of a partition, the commit protocol, failures by
 //!   what follows from them, the loop, the process.
 //!
@@ -25,6 +26,7 @@ pub mod processor;
 pub mod record;
 pub mod restore;
 pub mod seeded;
+pub mod standby;
 pub mod store;
 pub mod task;
 pub mod thread;

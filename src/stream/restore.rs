@@ -73,7 +73,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct RestoreProgress {
     /// Changelog records applied.
     pub records: u64,
-    /// Changelog offsets still to pass in the store at hand.
+    /// Changelog offsets still to pass in the store at hand, as far as they were known at the start.
     pub offsets_left: u64,
     /// At the pace so far; `None` before there is one.
     pub seconds_left: Option<u64>,
@@ -87,6 +87,8 @@ pub struct RestoreJob {
     pub home: StoreHome,
     pub log: Arc<dyn Log>,
     pub metrics: Metrics,
+    /// Whether to go on with what comes after: a standby.
+    pub follow: bool,
 }
 
 /// A restore under way. Dropping it stops it, and waits until it has let the store go.
@@ -195,7 +197,8 @@ struct Replay {
     store: Option<TaskStore>,
     /// The store at hand, by its number.
     index: usize,
-    reading: Option<Reading>,
+    /// By the store's number.
+    readings: Vec<Option<Reading>>,
     progress: Arc<Mutex<RestoreProgress>>,
 }
 
@@ -214,10 +217,10 @@ impl Replay {
     fn new(job: RestoreJob, progress: Arc<Mutex<RestoreProgress>>) -> Replay {
         Replay {
             names: job.stores.iter().map(|store| store.name.clone()).collect(),
+            readings: job.stores.iter().map(|_| None).collect(),
             job,
             store: None,
             index: 0,
-            reading: None,
             progress,
         }
     }
@@ -228,13 +231,16 @@ impl Replay {
             self.store = Some(self.open()?);
             return Ok(false);
         };
-        let Some(spec) = self.job.stores.get(self.index) else {
+        let (Some(spec), Some(slot)) = (self.job.stores.get(self.index), self.readings.get_mut(self.index)) else {
             return Ok(true);
         };
         let at = TopicPartition::new(&spec.changelog, self.job.task.partition);
-        let Some(reading) = &mut self.reading else {
+        let Some(reading) = slot else {
             let (end, start) = (self.job.log.end(&at)?, self.job.log.start(&at)?);
-            let from = match store.checkpoint(self.index).map_err(|e| self.corrupted(&e))? {
+            let from = match store
+                .checkpoint(self.index)
+                .map_err(|e| corrupted(&self.job.task, &e))?
+            {
                 Some(checkpoint) if checkpoint >= start && checkpoint <= end => checkpoint,
                 Some(checkpoint) => {
                     tracing::warn!(
@@ -244,13 +250,14 @@ impl Replay {
                     // All stores of the task share a database: they all start again.
                     self.store = None;
                     self.index = 0;
-                    TaskStore::wipe(&self.job.dir, &self.job.home).map_err(|e| self.corrupted(&e))?;
+                    self.readings.fill_with(|| None);
+                    TaskStore::wipe(&self.job.dir, &self.job.home).map_err(|e| corrupted(&self.job.task, &e))?;
                     return Ok(false);
                 }
                 None => start,
             };
             let began = Instant::now();
-            self.reading = Some(Reading {
+            *slot = Some(Reading {
                 reader: self.job.log.reader(&at, from)?,
                 first: from,
                 from,
@@ -261,7 +268,7 @@ impl Replay {
             });
             return Ok(false);
         };
-        if reading.from < reading.end {
+        if reading.from < reading.end || self.job.follow {
             let records = reading.reader.read(wait)?;
             let position = reading.reader.position()?;
             if position > reading.from {
@@ -283,6 +290,10 @@ impl Replay {
                     seconds_left = now.seconds_left, "restoring"
                 );
             }
+            if self.job.follow {
+                self.index = (self.index + 1) % self.job.stores.len();
+                return Ok(false);
+            }
             let stopped_early = seeded::has(Bug::RestoreStopsAtStableOffset) && records.is_empty();
             if reading.from < reading.end && !stopped_early {
                 return Ok(false);
@@ -292,7 +303,7 @@ impl Replay {
             task = %self.job.task, store = spec.name, records = reading.records, from = %reading.first,
             to = %reading.from, ms = reading.began.elapsed().as_millis() as u64, "restored"
         );
-        self.reading = None;
+        *slot = None;
         self.index += 1;
         Ok(self.index == self.job.stores.len())
     }
@@ -313,10 +324,6 @@ impl Replay {
                     .map_err(|error| Fault::Fatal(format!("{}: {error}", dir.display())))
             }
         }
-    }
-
-    fn corrupted(&self, error: &StoreError) -> Fault {
-        corrupted(&self.job.task, error)
     }
 }
 

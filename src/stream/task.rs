@@ -23,6 +23,7 @@ use super::processor::{Context, Failure, Processor, Progress, Rejected};
 use super::record::{Offset, Outgoing, Partition, Record, Timestamp, Topic, TopicPartition};
 use super::restore::Restore;
 use super::seeded::{self, Bug};
+use super::standby::Claim;
 use super::store::TaskStore;
 
 /// A sub-topology and a partition.
@@ -59,6 +60,8 @@ pub struct Task {
     staged: bool,
     /// Since when an empty input holds back older-first merging.
     held_since: Option<Duration>,
+    /// The right to the store. Last, so that it goes after the store.
+    pub claim: Option<Claim>,
 }
 
 /// One input partition of a task.
@@ -113,6 +116,7 @@ impl Task {
             stream_time: Timestamp(i64::MIN),
             staged: false,
             held_since: None,
+            claim: None,
         }
     }
 
@@ -126,6 +130,7 @@ impl Task {
         for at in self.inputs.keys() {
             fresh.inputs.insert(at.clone(), Input::held());
         }
+        fresh.claim = self.claim.take();
         *self = fresh;
     }
 

@@ -151,6 +151,9 @@ impl StreamThread {
         self.process()?;
         self.resume()?;
         self.tick()?;
+        if self.index == 0 {
+            self.app.follow()?;
+        }
         let since = self.now.since_start.saturating_sub(self.last_commit);
         if self.open && since >= self.app.config.commit_interval {
             self.commit()?;

@@ -57,6 +57,7 @@ impl Replay {
             max_task_idle: Duration::ZERO,
             restore_threads: 0,
             instance: None,
+            standbys: false,
         };
         let subject = subject();
         let app = world::app(subject.topology.clone(), log, config, StoreHome::memory(), usize::MAX)?;

@@ -59,6 +59,7 @@ impl Tally {
 struct Process {
     number: usize,
     static_member: bool,
+    standbys: bool,
     threads: usize,
     home: StoreHome,
     running: Option<Running>,
@@ -108,14 +109,15 @@ impl World {
             unknown: often(60),
         }));
         let mut broker = Broker::new(Rng::new(seed ^ 0x5eed));
-        broker.slow_markers = if rng.chance(40) { 0 } else { rng.below(60) };
-        broker.marker_pace = if rng.chance(50) { 50 } else { 8 };
+        broker.slow_markers = [0, 30, 90][rng.below(3) as usize];
+        broker.marker_pace = [50, 8, 2][rng.below(3) as usize];
         for spec in &workload::subject().topics {
             broker.create(spec);
         }
         let processes = (0..2 + rng.below(2) as usize).map(|number| Process {
             number,
             static_member: rng.chance(50),
+            standbys: rng.chance(50),
             threads: 1 + rng.below(2) as usize,
             home: StoreHome::memory(),
             running: None,
@@ -132,11 +134,13 @@ impl World {
     }
 
     fn storm(&mut self) -> Result<(), String> {
-        let (crashes, freezes) = (self.rng.below(20), self.rng.below(15));
+        let (crashes, freezes, stops) = (self.rng.below(20), self.rng.below(15), self.rng.below(15));
+        // The CRM goes on to talk until shortly before the end.
+        let pace = (self.feed.len() * 1_200 / STORM) as u64;
         for _ in 0..STORM {
             let most_ms = if self.rng.chance(2) { 4_000 } else { 20 };
             self.pass(most_ms);
-            if self.rng.chance(25) {
+            if self.rng.rarely(pace) {
                 self.feed(1);
             }
             let number = self.rng.below(self.processes.len() as u64) as usize;
@@ -153,7 +157,7 @@ impl World {
                 let vital = &self.processes[number].running.as_ref().ok_or("no process")?.log.vital;
                 let flag = if self.rng.chance(50) { &vital.frozen } else { &vital.cut };
                 flag.fetch_xor(true, Ordering::SeqCst);
-            } else if self.rng.rarely(3) {
+            } else if self.rng.rarely(stops) {
                 self.stop(number)?;
             } else {
                 self.turn(number)?;
@@ -211,11 +215,12 @@ impl World {
             threads: process.threads,
             state_dir: PathBuf::from("state"),
             memory_budget_bytes: 0,
-            commit_interval: Duration::from_millis(100),
+            commit_interval: Duration::from_millis([50, 400][self.rng.below(2) as usize]),
             max_records_per_commit: 1 + self.rng.below(12) as usize,
             overlay_max_bytes: 1 << 20,
             max_task_idle: Duration::from_millis(50),
             restore_threads: 0,
+            standbys: process.standbys,
             instance: process.static_member.then(|| format!("p{number}")),
         };
         let app = app(shaky(&log), &log, config, process.home.clone(), number)?;

@@ -9,7 +9,6 @@
 use super::super::fault::Fault;
 use super::super::log::{Event, GroupSpec};
 use super::super::record::TopicPartition;
-use super::super::restore::{Restore, RestoreJob};
 use super::super::seeded::{self, Bug};
 use super::super::task::{Input, Task, TaskId, TaskState};
 use super::{StreamThread, half_done};
@@ -95,7 +94,11 @@ impl StreamThread {
         match (subs.iter().find(|sub| sub.name == id.sub), self.app.processor(&id.sub)) {
             (Some(sub), Some(processor)) => {
                 let names = sub.stores.iter().map(|store| store.name.clone()).collect();
-                Ok(Task::new(id.clone(), processor, names))
+                let mut task = Task::new(id.clone(), processor, names);
+                if !sub.stores.is_empty() {
+                    task.claim = Some(self.app.standbys.claim(id));
+                }
+                Ok(task)
             }
             _ => Err(Fault::Fatal(format!("there is no sub-topology {}", id.sub))),
         }
@@ -136,24 +139,10 @@ impl StreamThread {
             let restored = match &mut task.state {
                 TaskState::Running => continue,
                 TaskState::Created => {
-                    let subs = &self.app.topology.shape.subs;
-                    let stores = subs.iter().find(|sub| sub.name == task.id.sub).map(|sub| &sub.stores);
-                    let Some(stores) = stores.filter(|stores| !stores.is_empty()) else {
-                        task.run(None, &self.app.partitions).map_err(half_done)?;
-                        continue;
-                    };
-                    let job = RestoreJob {
-                        task: task.id.clone(),
-                        stores: stores.clone(),
-                        dir: self.app.task_dir(&task.id),
-                        home: self.app.home.clone(),
-                        log: self.app.log.clone(),
-                        metrics: self.app.metrics.clone(),
-                    };
-                    task.state = TaskState::Restoring(match &self.app.restores {
-                        Some(permits) => Restore::on_thread(job, permits.clone())?,
-                        None => Restore::in_steps(job),
-                    });
+                    match self.app.restore(&task.id, false)? {
+                        None => task.run(None, &self.app.partitions).map_err(half_done)?,
+                        Some(restore) => task.state = TaskState::Restoring(restore),
+                    }
                     continue;
                 }
                 TaskState::Restoring(restore) => restore.check(),
