@@ -127,7 +127,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
                 break;
             }
             if told.elapsed() > Duration::from_secs(5) {
-                eprintln!("delivering: {left} left");
+                eprintln!("delivering: {left} records to read or deals to write");
                 told = Instant::now();
             }
         }

@@ -62,7 +62,9 @@ fn report(arguments: &Arguments) -> Result<(), Failure> {
         let percentile = |percent| times.percentile(percent);
         match arguments.format {
             Format::Text => {
-                let shown = |time: Option<SignedDuration>| time.map_or("-".to_owned(), |time| format!("{time:#}"));
+                let whole = |time: SignedDuration| SignedDuration::from_secs(time.as_secs());
+                let shown =
+                    |time: Option<SignedDuration>| time.map_or("-".to_owned(), |time| format!("{:#}", whole(time)));
                 println!(
                     "{sink}: {} documents, promised {}; half within {}, 95 of 100 within {}, all within {}; {} breaches",
                     times.count(),
@@ -80,7 +82,7 @@ fn report(arguments: &Arguments) -> Result<(), Failure> {
                         receipt.deal.as_deref().unwrap_or("-"),
                         receipt.source_at,
                         receipt.settled_at,
-                        breach.took
+                        whole(breach.took)
                     );
                 }
             }

@@ -66,7 +66,8 @@ impl Destination for Folder {
 
     fn limits(&self) -> Limits {
         Limits {
-            in_flight: 4,
+            // They take turns at the manifest; this many make good use of one commit.
+            in_flight: 64,
             per_minute: None,
             per_day: None,
         }
