@@ -667,7 +667,9 @@ fn shared_records_are_one() {
     }
     let mut by_name = std::collections::BTreeMap::<String, Json>::new();
     let mut shared = 0;
-    for (_, text) in schema_files() {
+    // Versions that are only read stand as they were written: `contract-store.1.avsc`.
+    let newest = |file: &str| file.matches('.').count() == 1;
+    for (_, text) in schema_files().into_iter().filter(|(file, _)| newest(file)) {
         let schema = serde_json::from_str(&text).unwrap();
         let mut found = Vec::new();
         records(&schema, &mut found);

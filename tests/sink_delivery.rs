@@ -409,6 +409,7 @@ impl World {
             overlay_max_bytes: 1 << 20,
             max_task_idle: Duration::from_millis(20),
             restore_threads: 1,
+            standbys: false,
             instance: None,
         };
         let metrics = Metrics::new(&registry).expect("metrics");
