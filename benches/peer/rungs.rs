@@ -124,6 +124,7 @@ pub fn runtime_config(state_dir: &Path) -> RuntimeConfig {
         overlay_max_bytes: 64 << 20,
         max_task_idle: Duration::from_millis(100),
         restore_threads: 2,
+        standbys: false,
         instance: None,
     }
 }
