@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use accrue::codec::delivery::{self as stored, ChainRow, DoneRow, GroupRow, Stored};
 use accrue::codec::receipt::{Receipt, from_line, to_line};
+use accrue::codec::registry::{Embedded, Registry, Subject};
+use accrue::codec::schemas::Schemas;
 use accrue::config;
 use accrue::revenue::ids::{ContractId, CustomerId, DealId, EntryId, EventId, LineType, TenantId};
 use accrue::revenue::journal::{EntryLine, JournalEntry, Kind};
@@ -481,6 +483,30 @@ fn a_summary_sums_each_account_and_names_its_entries() {
     assert_eq!(document.entries.len(), 3);
     assert_eq!((document.deal, document.customer), (None, None));
     assert_ne!(assemble::summary_key(&ids[..2]), assemble::summary_key(&ids));
+}
+
+#[test]
+fn entries_of_before_the_customer_was_in_them_are_still_read() {
+    let dir = tempfile::tempdir().expect("folder");
+    let registry = std::sync::Arc::new(Embedded::open(dir.path()).expect("registry"));
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("avro/journal-entry.avsc");
+    let mut old: serde_json::Value = serde_json::from_slice(&std::fs::read(path).expect("a schema")).expect("JSON");
+    let fields = old["fields"].as_array_mut().expect("fields");
+    fields.retain(|field| field["name"] != "customer_id" && field["name"] != "customer_name");
+    let id = registry
+        .register(&Subject::value_of("old"), &old.to_string())
+        .expect("registered");
+    let schemas = Schemas::register(registry, |product| format!("{product:?}")).expect("schemas");
+    let entry = JournalEntry {
+        customer_id: None,
+        customer_name: None,
+        ..entry("je_1", "100.00")
+    };
+    // Both fields are null, and at the end: without their two zeros it is what an old program wrote.
+    let mut bytes = schemas.encode_journal_entry(&entry).expect("encodes");
+    assert_eq!(bytes.split_off(bytes.len() - 2), [0, 0]);
+    bytes[1..5].copy_from_slice(&id.0.to_be_bytes());
+    assert_eq!(schemas.decode_journal_entry(&bytes).expect("decodes"), entry);
 }
 
 #[test]
