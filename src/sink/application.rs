@@ -11,13 +11,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::board::Board;
 use super::collect::Collect;
 use super::courier::{Clock, Couriers};
 use super::destination::Destination;
 use super::gate::Gate;
 use super::metrics::Metrics;
 use super::store::STORE;
-use super::worker::{Board, Deliver, Shared, Topics};
+use super::worker::{Deliver, Shared, Topics};
 use crate::codec::schemas::Schemas;
 use crate::config::{self, Sink};
 use crate::stream::log::{Cleanup, Log, LogError, TopicSpec};

@@ -16,12 +16,13 @@
 //! * [`destination`]: what a system outside must offer, and what its answers mean; [`accounting`]: those there are.
 //! * [`delivery`]: the state machine. [`store`]: where a document's state is kept.
 //! * [`collect`]: entries and decisions by deal; [`worker`]: the processor that drives it; [`courier`]: requests and answers; [`gate`] and [`breaker`]: how much may be
-//!   asked; [`application`]: all of it as a stream application.
+//!   asked; [`board`]: what is left to do; [`application`]: all of it as a stream application.
 //! * [`receipt`]: the chain of what was written; [`reading`] and [`sla`]: what it says, from outside; [`metrics`].
 
 pub mod accounting;
 pub mod application;
 pub mod assemble;
+pub mod board;
 pub mod breaker;
 pub mod collect;
 pub mod courier;

@@ -14,12 +14,13 @@ mod intake;
 mod settle;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 
 use super::assemble;
+use super::board::{Board, Work};
 use super::breaker::Change;
 use super::collect::{Kind, marks};
 use super::courier::{Answer, Clock, Couriers, Errand, Job, Said};
@@ -50,60 +51,6 @@ pub struct Shared {
 pub struct Topics {
     pub receipts: Topic,
     pub tickets: Topic,
-}
-
-/// What each task has to do, for those who wait for a sink to be done.
-#[derive(Clone, Default)]
-pub struct Board(Arc<Mutex<Posted>>);
-
-#[derive(Default)]
-struct Posted {
-    tasks: BTreeMap<Partition, Work>,
-    /// Summaries are to be written now, whenever their time would be.
-    flush: bool,
-}
-
-/// What a task has to do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Work {
-    /// Deals with something that will happen without anybody's help.
-    pub active: usize,
-    /// Deals that wait for a person.
-    pub parked: usize,
-    /// Summaries that are being gathered.
-    pub gathering: usize,
-    /// Something is done and not yet committed.
-    pub uncommitted: bool,
-}
-
-impl Board {
-    fn post(&self, partition: Partition, work: Option<Work>) {
-        let mut posted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match work {
-            Some(work) => posted.tasks.insert(partition, work),
-            None => posted.tasks.remove(&partition),
-        };
-    }
-
-    /// All tasks together.
-    pub fn work(&self) -> Work {
-        let posted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        posted.tasks.values().fold(Work::default(), |all, one| Work {
-            active: all.active + one.active,
-            parked: all.parked + one.parked,
-            gathering: all.gathering + one.gathering,
-            uncommitted: all.uncommitted || one.uncommitted,
-        })
-    }
-
-    /// Has summaries written now.
-    pub fn flush(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).flush = true;
-    }
-
-    fn is_flushing(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).flush
-    }
 }
 
 /// The first document of a queue.
