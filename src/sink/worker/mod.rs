@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::assemble;
 use super::board::{Board, Work};
@@ -35,6 +35,10 @@ use crate::config::Sink;
 use crate::stream::fault::Fault;
 use crate::stream::processor::{Context, Failure, Processor, Progress};
 use crate::stream::record::{Partition, Record, Timestamp as RecordTime, Topic};
+
+/// How long what waits for an account is left alone after a start: what people said meanwhile, such as that it was booked
+/// by hand, is read first.
+const COMMANDS_FIRST: SignedDuration = SignedDuration::from_secs(2);
 
 /// What the tasks of a sink share.
 pub struct Shared {
@@ -74,6 +78,8 @@ pub struct Deliver {
     parked: BTreeSet<Queue>,
     /// Heads that were sent by a task before this one.
     orphans: Vec<Queue>,
+    /// When it first acted.
+    opened: Option<Timestamp>,
     /// Summaries that are being gathered, with the time they are written.
     gathering: BTreeMap<String, Timestamp>,
     chain: ChainRow,
@@ -98,6 +104,7 @@ impl Deliver {
             awaited: BTreeSet::new(),
             parked: BTreeSet::new(),
             orphans: Vec::new(),
+            opened: None,
             gathering: BTreeMap::new(),
             chain: ChainRow::default(),
             outbox: Vec::new(),
@@ -195,7 +202,13 @@ impl Deliver {
 
     /// What a task before this one had sent is in doubt.
     fn adopt_orphans(&mut self, now: Timestamp, cx: &mut Context<'_>) -> Result<(), Fault> {
+        let opened = *self.opened.get_or_insert(now);
+        let settled = now.duration_since(opened) >= COMMANDS_FIRST;
         for queue in std::mem::take(&mut self.orphans) {
+            if self.parked.contains(&queue) && !settled {
+                self.orphans.push(queue);
+                continue;
+            }
             let Some(place) = self.heads.get(&queue).map(|head| head.place.clone()) else {
                 continue;
             };

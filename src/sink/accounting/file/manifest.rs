@@ -1,13 +1,14 @@
 //! The manifest of each tenant, and the files it lists.
 //!
 //! Owns: the order of the steps that make a file part of the books. Invariant: what is read and what is appended is
-//! under an exclusive lock of the manifest, so that several processes may share a folder.
+//! under an exclusive lock of the manifest, so that several processes may share a folder. Writers that come while one
+//! puts its line on the disk are put there together by the next one: a disk takes few syncs a second.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{digest, format};
 use crate::codec::delivery_manifest::ManifestLine;
@@ -75,6 +76,29 @@ pub struct Manifests {
     format: FileFormat,
     accounts: Accounts,
     known: Mutex<HashMap<String, Known>>,
+    queue: Mutex<Queue>,
+}
+
+/// Documents that are on the disk and not yet in a manifest.
+#[derive(Default)]
+struct Queue {
+    next: u64,
+    waiting: Vec<(u64, Waiting)>,
+    /// What became of those that another writer listed, until they ask.
+    done: HashMap<u64, io::Result<Wrote>>,
+}
+
+struct Waiting {
+    home: String,
+    line: ManifestLine,
+}
+
+impl Queue {
+    fn push(&mut self, waiting: Waiting) -> u64 {
+        self.next += 1;
+        self.waiting.push((self.next, waiting));
+        self.next
+    }
 }
 
 /// What was read of a manifest so far.
@@ -103,6 +127,7 @@ impl Manifests {
             format,
             accounts,
             known: Mutex::default(),
+            queue: Mutex::default(),
         }
     }
 
@@ -110,37 +135,47 @@ impl Manifests {
     pub fn write(&self, place: &Place, key: &Key, form: Form, body: &[u8]) -> io::Result<Wrote> {
         let home = self.dir.join(&place.home);
         let documents = home.join(DOCUMENTS);
-        fs::create_dir_all(&documents)?;
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = known.entry(place.home.clone()).or_default();
-        let mut manifest = locked(&home)?;
-        known.read_on(&mut manifest)?;
         let sha256 = digest(body);
-        if let Some((file, before)) = known.documents.get(key.as_str()) {
-            return Ok(if *before == sha256 {
-                Wrote::Before(file.clone())
-            } else {
-                Wrote::Other(file.clone())
-            });
+        {
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            fs::create_dir_all(&documents)?;
+            let known = known.entry(place.home.clone()).or_default();
+            known.read_on(&mut locked(&home)?)?;
+            if let Some(wrote) = known.wrote(key.as_str(), &sha256) {
+                return Ok(wrote);
+            }
+            self.write_ledger(&home)?;
         }
-        self.write_ledger(&home)?;
-        replace(&documents, &place.name, body)?;
-        let file = place.file();
-        let text = ManifestLine {
-            key: key.as_str().to_owned(),
-            file: file.clone(),
-            sha256: sha256.clone(),
-            form: form.as_str().to_owned(),
+        put(&documents, &place.name, body)?;
+        let ticket = self.queue().push(Waiting {
+            home: place.home.clone(),
+            line: ManifestLine {
+                key: key.as_str().to_owned(),
+                file: place.file(),
+                sha256,
+                form: form.as_str().to_owned(),
+            },
+        });
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever had the lock meanwhile may have done it.
+        if let Some(done) = self.queue().done.remove(&ticket) {
+            return done;
         }
-        .text();
-        // What stands after the last whole line was cut short by a crash.
-        manifest.set_len(known.read)?;
-        manifest.seek(SeekFrom::End(0))?;
-        manifest.write_all(text.as_bytes())?;
-        manifest.sync_all()?;
-        known.read += text.len() as u64;
-        known.documents.insert(key.as_str().to_owned(), (file.clone(), sha256));
-        Ok(Wrote::Now(file))
+        let mut all: BTreeMap<String, Vec<(u64, ManifestLine)>> = BTreeMap::new();
+        for (ticket, waiting) in std::mem::take(&mut self.queue().waiting) {
+            all.entry(waiting.home).or_default().push((ticket, waiting.line));
+        }
+        for (home, lines) in all {
+            let known = known.entry(home.clone()).or_default();
+            let done = known.list(&self.dir.join(&home), lines);
+            self.queue().done.extend(done);
+        }
+        let done = self.queue().done.remove(&ticket);
+        done.unwrap_or_else(|| Err(io::Error::other("the line was not listed")))
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The file and SHA-256 of a document.
@@ -173,6 +208,54 @@ impl Manifests {
 }
 
 impl Known {
+    /// What a write of this content would come to, where the manifest has the key.
+    fn wrote(&self, key: &str, sha256: &str) -> Option<Wrote> {
+        let (file, before) = self.documents.get(key)?;
+        Some(match before == sha256 {
+            true => Wrote::Before(file.clone()),
+            false => Wrote::Other(file.clone()),
+        })
+    }
+
+    /// Makes the documents' names durable, then appends their lines in one write.
+    fn list(&mut self, home: &Path, lines: Vec<(u64, ManifestLine)>) -> Vec<(u64, io::Result<Wrote>)> {
+        let tickets: Vec<u64> = lines.iter().map(|(ticket, _)| *ticket).collect();
+        match self.append(home, lines) {
+            Ok(done) => done.into_iter().map(|(ticket, wrote)| (ticket, Ok(wrote))).collect(),
+            Err(error) => tickets
+                .into_iter()
+                .map(|ticket| (ticket, Err(io::Error::new(error.kind(), error.to_string()))))
+                .collect(),
+        }
+    }
+
+    fn append(&mut self, home: &Path, lines: Vec<(u64, ManifestLine)>) -> io::Result<Vec<(u64, Wrote)>> {
+        File::open(home.join(DOCUMENTS))?.sync_all()?;
+        let mut manifest = locked(home)?;
+        self.read_on(&mut manifest)?;
+        let mut done = Vec::with_capacity(lines.len());
+        let mut text = String::new();
+        let mut listed = Vec::new();
+        for (ticket, line) in lines {
+            if let Some(wrote) = self.wrote(&line.key, &line.sha256) {
+                done.push((ticket, wrote));
+                continue;
+            }
+            text.push_str(&line.text());
+            done.push((ticket, Wrote::Now(line.file.clone())));
+            listed.push(line);
+        }
+        // What stands after the last whole line was cut short by a crash.
+        manifest.set_len(self.read)?;
+        manifest.seek(SeekFrom::End(0))?;
+        manifest.write_all(text.as_bytes())?;
+        manifest.sync_all()?;
+        self.read += text.len() as u64;
+        self.documents
+            .extend(listed.into_iter().map(|line| (line.key, (line.file, line.sha256))));
+        Ok(done)
+    }
+
     fn read_on(&mut self, manifest: &mut File) -> io::Result<()> {
         if manifest.metadata()?.len() < self.read {
             // Someone put an older manifest in place: what it lists is what is there.
@@ -210,12 +293,17 @@ fn locked(home: &Path) -> io::Result<File> {
     Ok(manifest)
 }
 
-/// Puts a file in place whole: under another name, to the disk, renamed.
+/// Puts a file in place whole, its name durable: see [`put`].
 fn replace(dir: &Path, name: &str, content: &[u8]) -> io::Result<()> {
+    put(dir, name, content)?;
+    File::open(dir)?.sync_all()
+}
+
+/// Puts a file in place whole: under another name, to the disk, renamed. The name is durable once the folder is synced.
+fn put(dir: &Path, name: &str, content: &[u8]) -> io::Result<()> {
     let temporary = dir.join(format!(".{name}.{}.new", std::process::id()));
     let mut file = File::create(&temporary)?;
     file.write_all(content)?;
     file.sync_all()?;
-    fs::rename(&temporary, dir.join(name))?;
-    File::open(dir)?.sync_all()
+    fs::rename(&temporary, dir.join(name))
 }

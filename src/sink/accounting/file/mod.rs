@@ -58,7 +58,8 @@ impl Folder {
 
 impl Destination for Folder {
     fn certainty(&self) -> Certainty {
-        // A write and a look-up take the manifest's lock, so one that is under way is over by then.
+        // Lines are appended under the manifest's lock, and a key that is listed is not listed again: a writer that comes
+        // late finds the line of its successor.
         Certainty::LookUp {
             after: Duration::from_secs(1),
         }
