@@ -4,13 +4,14 @@ SHELL := /bin/bash
 CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/accrue
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 
-.PHONY: help quickstart test test-fast sim bench deps fmt
+.PHONY: help quickstart test test-fast test-long sim bench deps fmt
 
 help:
 	@echo "make quickstart  build, load the sample CRM history, print the books"
 	@echo "make test        all tests, on the embedded log and on real servers"
 	@echo "make test-fast   the tests that need no server"
 	@echo "make sim         the runtime under simulated faults: SEEDS=10000, FROM=0, or SEED=17 for one run with its log"
+	@echo "make test-long   100,000 generated histories of each property of the books; hours"
 	@echo "make bench       records a second, CPU seconds per million records"
 
 quickstart: deps
@@ -24,6 +25,11 @@ test-fast: deps
 
 sim: deps
 	SEEDS=$(SEEDS) FROM=$(FROM) SEED=$(SEED) cargo test --quiet --test sim many_seeds -- --ignored --nocapture
+
+# CASES and SEED can be given; the seed is that of the build, so that a failure can be repeated.
+test-long: deps
+	PROPTEST_CASES=$(or $(CASES),100000) PROPTEST_RNG_SEED=$(or $(SEED),606) \
+		cargo test --test revenue_properties
 
 bench: deps
 	tools/bench

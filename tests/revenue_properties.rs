@@ -1,7 +1,8 @@
 //! Properties of the books over generated histories: what holds for every deal, whatever happens to it.
 //!
-//! A history is one deal with lines of every method, on awkward days, in currencies of 0, 2 and 3 decimals, followed by
-//! any changes, measurements, credits and payments. Facts that do not fit are rejected; the properties hold all the same.
+//! A history is one deal with lines of every method, on awkward days, in currencies of 0, 2 and 3 decimals, with or without
+//! tax, selling prices and stated instalments, under every policy and in several time zones, followed by any changes,
+//! measurements, credits, payments and mappings. Facts that do not fit are rejected; the properties hold all the same.
 //!
 //! A run is the same every time: the seed is fixed, so that a build never fails by chance, and the cases that once failed
 //! (`revenue_properties.proptest-regressions`) come first. To look for new ones, take another seed and more cases:
@@ -9,6 +10,8 @@
 //! ```text
 //! PROPTEST_RNG_SEED=$RANDOM PROPTEST_CASES=3000 cargo test --release --test revenue_properties
 //! ```
+//!
+//! `make test-long` runs 100,000 histories of each property.
 
 use std::collections::BTreeMap;
 
@@ -104,7 +107,7 @@ impl std::fmt::Debug for History {
 fn line(id: usize, units: i64, method: usize, currency: &str) -> Value {
     let kind = ["subscription", "setup", "services", "goods"][method % 4];
     let mut line = json!({"id": format!("li-{id}"), "type": kind, "amount": amount(units, currency)});
-    let extra = match method {
+    let extra = match method % 8 {
         0 => json!({"method": "straight_line"}),
         1 => json!({}),
         2 => json!({"method": "milestone", "milestones": [{"id": "m-1", "percent": 30}, {"id": "m-2", "percent": 70}]}),
@@ -116,6 +119,9 @@ fn line(id: usize, units: i64, method: usize, currency: &str) -> Value {
     };
     for (key, value) in extra.as_object().into_iter().flatten() {
         line[key] = value.clone();
+    }
+    if method >= 8 {
+        line["ssp"] = amount(units + units / 4 + 1, currency);
     }
     line
 }
@@ -142,6 +148,23 @@ enum Step {
         days: i64,
         treatment: Option<usize>,
         months: i64,
+    },
+    /// The price alone changes.
+    Reprice {
+        units: i64,
+        days: i64,
+    },
+    Cost {
+        line: usize,
+        to_date: i64,
+        materials: Option<(i64, i64)>,
+        days: i64,
+    },
+    /// A cancellation that states no day: that of `occurred_at` in the tenant's time zone.
+    CancelNow,
+    Map {
+        role: usize,
+        days: i64,
     },
     Renew {
         prices: Vec<(i64, usize)>,
@@ -184,7 +207,7 @@ enum Step {
 }
 
 fn prices() -> impl Strategy<Value = Vec<(i64, usize)>> {
-    prop::collection::vec((0i64..5_000_000, 0usize..8), 1..4)
+    prop::collection::vec((0i64..5_000_000, 0usize..16), 1..4)
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -200,7 +223,12 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0usize..3, 0i64..3000, days.clone()).prop_map(|(line, quantity, days)| Step::Use { line, quantity, days }),
         1 => (prop::option::of(0usize..3), 1i64..900_000, days.clone(), any::<bool>()).prop_map(
             |(line, units, days, past)| Step::Credit { line, units, days, past }),
-        2 => (1i64..5_000_000, days).prop_map(|(units, days)| Step::Pay { units, days }),
+        2 => (1i64..5_000_000, days.clone()).prop_map(|(units, days)| Step::Pay { units, days }),
+        1 => (0i64..9_000_000, days.clone()).prop_map(|(units, days)| Step::Reprice { units, days }),
+        1 => (0usize..3, 0i64..=60, prop::option::of((0i64..=40, 30i64..=40)), days.clone()).prop_map(
+            |(line, to_date, materials, days)| Step::Cost { line, to_date, materials, days }),
+        1 => Just(Step::CancelNow),
+        1 => (0usize..4, days).prop_map(|(role, days)| Step::Map { role, days }),
     ]
 }
 
@@ -240,6 +268,37 @@ fn fact(number: usize, step: &Step, start: &str, currency: &str) -> Value {
                 rest["amendment"] = json!({"treatment": name});
             }
             event(number, "deal.amended", deal(prices, rest))
+        }
+        Step::Reprice { units, days } => {
+            let payload = json!({"deal_id": "D-1", "amount": amount(*units, currency), "currency": currency,
+                "effective_date": day(days)});
+            event(number, "deal.amended", payload)
+        }
+        Step::Cost {
+            line,
+            to_date,
+            materials,
+            days,
+        } => {
+            let mut rest = json!({"cost_to_date": to_date, "cost_expected": 100, "date": day(days)});
+            if let Some((handed_over, expected)) = materials {
+                let handed_over = (*handed_over).min(*to_date).min(*expected);
+                rest["cost_to_date"] = json!((*to_date).min(100 - expected + handed_over));
+                rest["materials_to_date"] = json!(handed_over);
+                rest["materials_expected"] = json!(expected);
+            }
+            event(number, "progress.measured", of_line(line, rest))
+        }
+        Step::CancelNow => event(number, "deal.cancelled", json!({"deal_id": "D-1"})),
+        Step::Map { role, days } => {
+            let role = [
+                "cash",
+                "contract_liability",
+                "revenue.subscription",
+                "accounts_receivable",
+            ][*role];
+            let payload = json!({"role": role, "accounting_id": format!("A-{number}"), "from": day(days)});
+            event(number, "account.mapped", payload)
         }
         Step::Renew { prices, days } => event(
             number,
@@ -323,22 +382,48 @@ fn tenant() -> impl Strategy<Value = Tenant> {
     ]);
     let billing = prop::sample::select(vec![BillingTiming::InAdvance, BillingTiming::InArrears]);
     let fiscal = prop::sample::select(vec![FiscalCalendar::Months, FiscalCalendar::FOUR_FOUR_FIVE]);
-    let posting = prop::sample::select(vec![RecognitionPosting::PeriodEnd, RecognitionPosting::Upfront]);
-    (convention, rounding, setup, billing, fiscal, posting, any::<bool>()).prop_map(
-        |(straight_line, rounding, setup_fees, billing, fiscal, recognition_posting, foreign)| Tenant {
-            policy: Policy {
-                straight_line,
-                rounding,
-                setup_fees,
-                billing,
-                recognition_posting,
-                ..Policy::default()
-            },
-            fiscal,
-            functional_currency: foreign.then(|| Currency::parse("EUR")).flatten(),
-            ..Tenant::default()
-        },
+    let posting = prop::sample::select(vec![
+        RecognitionPosting::PeriodEnd,
+        RecognitionPosting::PeriodEnd,
+        RecognitionPosting::Upfront,
+        RecognitionPosting::AtClose,
+    ]);
+    let modification = prop::sample::select(vec![
+        Treatment::Auto,
+        Treatment::Auto,
+        Treatment::SeparateContract,
+        Treatment::Prospective,
+        Treatment::CumulativeCatchUp,
+    ]);
+    let zone = prop::sample::select(vec!["UTC", "America/Los_Angeles", "Pacific/Auckland", "Asia/Kolkata"]);
+    let rest = (modification, 1u32..60, zone);
+    (
+        convention,
+        rounding,
+        setup,
+        billing,
+        fiscal,
+        posting,
+        any::<bool>(),
+        rest,
     )
+        .prop_map(
+            |(straight_line, rounding, setup_fees, billing, fiscal, recognition_posting, foreign, rest)| Tenant {
+                policy: Policy {
+                    straight_line,
+                    rounding,
+                    setup_fees,
+                    billing,
+                    recognition_posting,
+                    modification: rest.0,
+                    customer_life_months: rest.1,
+                    ..Policy::default()
+                },
+                time_zone: jiff::tz::TimeZone::get(rest.2).expect("a time zone of the system"),
+                fiscal,
+                functional_currency: foreign.then(|| Currency::parse("EUR")).flatten(),
+            },
+        )
 }
 
 fn history() -> impl Strategy<Value = History> {
@@ -352,11 +437,28 @@ fn history() -> impl Strategy<Value = History> {
         cycle,
         prop::collection::vec(step(), 0..7),
         tenant(),
+        (0usize..8, prop::collection::vec(-30i64..400, 0..4)),
     )
-        .prop_map(|(sold, start, months, currency, cycle, steps, settings)| {
-            let (amount, lines) = lines(&sold, currency);
-            let closed = json!({"deal_id": "D-1", "amount": amount, "currency": currency, "term_months": months,
+        .prop_map(|(sold, start, months, currency, cycle, steps, settings, (tax, days))| {
+            let (price, lines) = lines(&sold, currency);
+            let total: i64 = sold.iter().map(|(units, _)| units).sum();
+            let mut closed = json!({"deal_id": "D-1", "amount": price, "currency": currency, "term_months": months,
                 "billing_cycle": cycle, "contract_start": start, "line_items": lines});
+            match tax {
+                0 => closed["tax"] = json!({"rate": "0.19"}),
+                1 => closed["tax"] = json!({"rate": 7, "inclusive": true}),
+                2 => closed["tax"] = json!({"amount": amount(total / 11, currency)}),
+                _none => {}
+            }
+            if cycle != "milestone" && total > days.len() as i64 && tax % 2 == 1 {
+                let count = days.len().max(1) as i64;
+                let part = total / count;
+                let instalments = days.iter().enumerate().map(|(at, days)| {
+                    let units = if at == 0 { total - part * (count - 1) } else { part };
+                    json!({"date": day_after(start, *days), "amount": amount(units, currency)})
+                });
+                closed["instalments"] = Value::from(instalments.collect::<Vec<_>>());
+            }
             let mut facts = vec![event(0, "deal.closed", closed)];
             facts.extend(
                 steps
@@ -427,7 +529,12 @@ proptest! {
 
     #[test]
     fn ticks_and_closed_periods_lead_to_the_same_balances(history in history(), seed in any::<u64>()) {
-        let settings = settings(&history.settings);
+        // What is posted at the close of periods depends on which are closed.
+        let mut tenant = history.settings.clone();
+        if tenant.policy.recognition_posting == RecognitionPosting::AtClose {
+            tenant.policy.recognition_posting = RecognitionPosting::PeriodEnd;
+        }
+        let settings = settings(&tenant);
         let facts = read(&history.facts(), &settings);
         let direct = fold(facts.clone(), &settings, "2030-01-01");
         let mut state = seed;

@@ -1,8 +1,8 @@
 //! Rejections: the one reason a fact has no effect, and what to do about it.
 //!
-//! Invariant: a fact has at most one rejection, the first [`Code`] that applies in the order in which the enum lists
-//! them: what the fact itself shows first, then its identity, then what its deal says. Two
-//! codes say that a deal waits and will go on by itself: [`Code::DealNotClosed`] and [`Code::RateMissing`].
+//! Invariant: a fact has at most one rejection. A record that cannot be read has the first fault met in reading it (the
+//! codes up to [`Code::InvalidDate`]). A fact that can be read has the first [`Code`] that applies, in the order in which
+//! the enum lists them: what the fact itself shows first, then its identity, then what its deal says. Two codes say that a deal waits and will go on by itself: [`Code::DealNotClosed`] and [`Code::RateMissing`].
 //! Deliberately absent: errors of the machinery, which are not the fact's.
 
 use std::fmt;

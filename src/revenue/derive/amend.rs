@@ -153,6 +153,7 @@ impl Fold<'_> {
                 pooled.extend(self.add_line(fact, line, treatment, from)?);
                 continue;
             };
+            self.supersede_separate(line, index, from);
             let line = &self.as_existing(line, index);
             let obligation = &mut self.wanted.obligations[index];
             if modify::supersede(obligation, from, &line.terms) {
@@ -300,6 +301,25 @@ impl Fold<'_> {
             self.wanted.contracts.push(contract.clone());
         }
         Ok(contract)
+    }
+
+    /// A line that changes on a day takes the place of what was added to it as a contract of its own on that day or later.
+    fn supersede_separate(&mut self, line: &Sold, index: usize, from: Date) {
+        let others: Vec<usize> = self.of_line(&line.line_id).filter(|at| *at != index).collect();
+        let stated = |at: &usize| self.wanted.obligations[*at].last_segment().terms.price;
+        if others.iter().chain([&index]).map(stated).sum::<Decimal>() == line.terms.price {
+            return;
+        }
+        for at in others {
+            let obligation = &mut self.wanted.obligations[at];
+            let first = obligation.segments[0].from;
+            if first >= from {
+                obligation.stop = Some(first);
+                obligation.lumps.clear();
+                obligation.credits.clear();
+                self.term.obligations.retain(|known| *known != at);
+            }
+        }
     }
 
     /// The line as its obligation would state it: without what separate contracts already hold of it, and, where no

@@ -6,7 +6,7 @@
 use jiff::civil::Date;
 use rust_decimal::Decimal;
 
-use super::super::allocate::{sell, tax_on};
+use super::super::allocate::sell;
 use super::super::explain::Explanation;
 use super::super::fact::{Cancellation, Credit, Deal, Fact, Refund};
 use super::super::ids::EventId;
@@ -142,7 +142,7 @@ impl Fold<'_> {
         };
         self.explain(|| Explanation::cancellation(&fact.event_id, from, billed, earned, credited));
         if credited > Decimal::ZERO {
-            let tax = tax_on(credited, &self.term.deal);
+            let tax = self.tax_of_credit(credited, Date::MAX);
             let cause = fact.event_id.clone();
             self.wanted.credits.push(CreditMemo {
                 date: from,
@@ -263,10 +263,11 @@ impl Fold<'_> {
                 modify::credit(obligation, it.date, part, past, event, self.spread);
             }
         }
+        let tax = self.tax_of_credit(amount, add_days(it.date, 1));
         self.wanted.credits.push(CreditMemo {
             date: it.date,
             amount,
-            tax: tax_on(amount, &self.term.deal),
+            tax,
             cause: event.clone(),
         });
         Ok(())

@@ -14,6 +14,7 @@ use super::super::allocate::tax_on;
 use super::super::billing::{Invoice, replan};
 use super::super::fact::{BillingCycle, Fact, Method};
 use super::super::ids::EventId;
+use super::super::money::proportion;
 use super::super::obligation::Obligation;
 use super::super::period::add_days;
 use super::Fold;
@@ -129,8 +130,22 @@ impl Fold<'_> {
         });
     }
 
-    /// Invoiced less credited on the days before a day.
+    /// Invoiced less credited on the days before a day, without tax.
     pub(super) fn billed_before(&self, day: Date) -> Decimal {
+        self.billed(day).0
+    }
+
+    /// The tax of a credit: its share of the tax that is billed and not yet given back, so that no rounding ever gives
+    /// back more tax than was charged.
+    pub(super) fn tax_of_credit(&self, amount: Decimal, before: Date) -> Decimal {
+        let (by_then, in_all) = (self.billed(before), self.billed(Date::MAX));
+        let (net, tax) = if in_all.0 < by_then.0 { in_all } else { by_then };
+        let share = self.wanted.currency.round(proportion(tax, amount, net));
+        share.min(in_all.1).max(Decimal::ZERO)
+    }
+
+    /// Invoiced less credited on the days before a day: net and tax.
+    fn billed(&self, day: Date) -> (Decimal, Decimal) {
         let performance = self.invoices_of_performance();
         let invoices = self
             .wanted
@@ -138,9 +153,16 @@ impl Fold<'_> {
             .iter()
             .chain(&self.term.settled)
             .chain(&performance);
-        let invoiced: Decimal = invoices.filter(|it| it.firm && it.date < day).map(|it| it.amount).sum();
+        let invoiced = invoices
+            .filter(|it| it.firm && it.date < day)
+            .map(|it| (it.amount, it.tax));
         let credits = self.wanted.credits.iter().filter(|it| it.date < day);
-        invoiced - credits.map(|it| it.amount).sum::<Decimal>()
+        let credited = credits.map(|it| (-it.amount, -it.tax));
+        invoiced
+            .chain(credited)
+            .fold((Decimal::ZERO, Decimal::ZERO), |(net, tax), it| {
+                (net + it.0, tax + it.1)
+            })
     }
 }
 
