@@ -12,6 +12,7 @@
 //!
 //! `== balances at 2026-07-01` shows the books of the same facts on another day. A functional amount follows an amount after `=` where the two differ. Journal lines are signed, debit above zero.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -52,6 +53,46 @@ fn every_case_gives_its_rows() {
     }
     assert!(paths.len() >= 20, "the examples are missing");
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// The table of rules promises a proof for each; the proofs exist, and no example is left out of it.
+#[test]
+fn every_rule_names_proofs_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let table = fs::read_to_string(root.join("docs/accounting-rules.md")).unwrap();
+    let rows = table
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| rule"));
+    let mut named = BTreeSet::new();
+    for row in rows {
+        let proofs: Vec<&str> = row.split('`').skip(1).step_by(2).collect();
+        assert!(!proofs.is_empty(), "no proof: {row}");
+        for proof in proofs {
+            match proof.split_once("::") {
+                Some((file, test)) => {
+                    let tests = fs::read_to_string(root.join(format!("tests/revenue_{file}.rs"))).unwrap();
+                    assert!(tests.contains(&format!("fn {test}(")), "{proof}");
+                }
+                None => {
+                    assert!(root.join(format!("tests/cases/{proof}.txt")).exists(), "{proof}");
+                    named.insert(proof.to_owned());
+                }
+            }
+        }
+    }
+    let files = fs::read_dir(root.join("tests/cases")).unwrap();
+    let cases: BTreeSet<String> = files
+        .map(|entry| {
+            entry
+                .unwrap()
+                .path()
+                .file_stem()
+                .unwrap()
+                .to_string_lossy()
+                .into_owned()
+        })
+        .collect();
+    assert_eq!(named, cases, "examples and their rules");
 }
 
 /// `day` takes the place of the case's own `as_of`.

@@ -368,7 +368,7 @@ fn an_event_id_means_one_content() {
         (
             vec!["payload", "line_items", "0", "name"],
             json!("Gold"),
-            "payload.line_items",
+            "payload.line_items[0].name",
         ),
         (
             vec!["payload", "billing_cycle"],

@@ -140,7 +140,7 @@ fn judge(facts: &[Fact], tenant: &Tenant, explained: bool) -> Derived {
             }
         };
         let known = halfway.len();
-        for fact in ordered.iter().filter(|fact| fact.event_id != first.event_id) {
+        for fact in ordered.iter().filter(|fact| !std::ptr::eq(**fact, first)) {
             if let Some(rejection) = halfway.get(&fact.event_id) {
                 rejections.push((fact.event_id.clone(), rejection.clone()));
                 continue;

@@ -2,7 +2,7 @@
 //!
 //! Invariant: `None` exactly when the facts are equal. Deliberately absent: what to do about it.
 
-use super::fact::{Body, Fact};
+use super::fact::{Body, Fact, Line};
 
 /// The path of the first field in which two facts differ; `None` when they say the same.
 pub fn first_difference(known: &Fact, other: &Fact) -> Option<String> {
@@ -25,7 +25,7 @@ pub fn first_difference(known: &Fact, other: &Fact) -> Option<String> {
                 field("contract_end", a.contract_end == b.contract_end),
                 field("effective_date", a.effective_date == b.effective_date),
                 field("customer", a.customer == b.customer),
-                field("line_items", a.lines == b.lines),
+                (lines_field(&a.lines, &b.lines), a.lines == b.lines),
                 field("revenue_recognition", a.recognition == b.recognition),
                 field("renewal", a.renewal == b.renewal),
                 field("tax", a.tax == b.tax),
@@ -94,4 +94,36 @@ pub fn first_difference(known: &Fact, other: &Fact) -> Option<String> {
     fields.push(("source".into(), known.source == other.source));
     fields.push(("occurred_at".into(), known.occurred_at == other.occurred_at));
     fields.into_iter().find(|(_, same)| !same).map(|(path, _)| path)
+}
+
+/// The path of the first field in which two lists of lines differ; of the list where only their lengths do.
+fn lines_field(known: &[Line], other: &[Line]) -> String {
+    let mut pairs = known.iter().zip(other).enumerate();
+    let differs = pairs.find_map(|(index, (a, b))| line_field(a, b).map(|field| (index, field)));
+    match differs {
+        Some((index, field)) => format!("payload.line_items[{index}].{field}"),
+        None => "payload.line_items".to_owned(),
+    }
+}
+
+fn line_field(a: &Line, b: &Line) -> Option<&'static str> {
+    let fields = [
+        ("id", a.id == b.id),
+        ("type", a.line_type == b.line_type),
+        ("name", a.name == b.name),
+        ("amount", a.amount == b.amount),
+        ("quantity", a.quantity == b.quantity),
+        ("unit_price", a.unit_price == b.unit_price),
+        ("ssp", a.ssp == b.ssp),
+        ("ssp_range", a.ssp_range == b.ssp_range),
+        ("discount", a.discount == b.discount),
+        ("start", a.start == b.start),
+        ("end", a.end == b.end),
+        ("method", a.method == b.method),
+        ("milestones", a.milestones == b.milestones),
+        ("distinct", a.distinct == b.distinct),
+        ("recurring", a.recurring == b.recurring),
+        ("bundle", a.bundle == b.bundle),
+    ];
+    fields.into_iter().find(|(_, same)| !same).map(|(name, _)| name)
 }
