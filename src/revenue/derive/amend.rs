@@ -56,16 +56,23 @@ impl Fold<'_> {
             .contracts
             .iter()
             .any(|contract| price(contract) < Decimal::ZERO);
-        if below || self.billed_before(Date::MAX) < Decimal::ZERO {
+        if below || self.billed_before(Date::MAX) < Decimal::ZERO || self.credits_before_invoices() {
             return Err(Rejection::new(
                 Code::OverCredit,
                 "payload.amount",
                 deal.amount,
-                "more was credited than the deal would now cost; state the price before credits, or cancel the deal",
+                "more was credited than the deal would now cost, or than it would have billed by then; state the price before \
+                 credits, let the change begin after the credit, or cancel the deal",
             ));
         }
         self.accept(fact, deal.customer.as_ref(), from);
         Ok(())
+    }
+
+    /// Whether invoices moved behind a credit of what they bill.
+    fn credits_before_invoices(&self) -> bool {
+        let mut days = self.wanted.credits.iter().map(|it| add_days(it.date, 1));
+        days.any(|day| self.billed_before(day) < Decimal::ZERO)
     }
 
     /// What the payload leaves out stays as it was; without lines, those there are change in proportion.
