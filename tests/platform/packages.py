@@ -10,6 +10,7 @@ their own configuration says.
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -43,6 +44,8 @@ CONVERTER_CLASS = "io.apicurio.registry.utils.converter.AvroConverter"
 BROUGHT_BY_CONNECT = ("kafka-clients-", "connect-api-", "connect-json-", "slf4j-")
 
 PYTHON_PACKAGES = ["confluent-kafka==2.12.1", "fastavro==1.12.1"]
+# Programs of others that read a lakehouse, and a server that speaks S3.
+LAKE_PACKAGES = ["duckdb==1.5.5", "duckdb-extension-delta==1.5.5", "deltalake==1.6.6", "pyarrow==26.0.1", "moto[server]==5.2.2"]
 
 
 class Missing(Exception):
@@ -82,13 +85,13 @@ def registry_app(version):
     return found
 
 
-def python():
-    """A Python with the packages that the independent reader needs."""
-    name = "python-" + "-".join(package.replace("==", "-") for package in PYTHON_PACKAGES)
+def python(packages=tuple(PYTHON_PACKAGES)):
+    """A Python with the packages that an independent reader needs."""
+    name = "python-" + "-".join(re.sub("[^A-Za-z0-9.]+", "-", package) for package in packages)
 
     def fill(folder):
         _run([sys.executable, "-m", "venv", folder], "a virtual environment (Debian: apt-get install python3-venv)")
-        _run([folder / "bin" / "python", "-m", "pip", "install", "--quiet", *PYTHON_PACKAGES], "pip packages")
+        _run([folder / "bin" / "python", "-m", "pip", "install", "--quiet", *packages], "pip packages")
 
     # A virtual environment knows its own path, so it is made in place; the marker says it is whole.
     folder = CACHE / name

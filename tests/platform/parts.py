@@ -1,6 +1,6 @@
-"""The four servers of the platform: how each is prepared, started and asked whether it is ready.
+"""The servers of the platform: how each is prepared, started and asked whether it is ready.
 
-Owns the settings of PostgreSQL, Kafka, the schema registry and Kafka Connect for tests.
+Owns the settings of PostgreSQL, Kafka, the schema registry, Kafka Connect and an S3 server for tests.
 Invariant: a part listens on 127.0.0.1 only, keeps its data below its own folder, and
 keeps its ports, so that it can be killed and started again under the same address.
 Absent on purpose: processes and their ids (platform), packages (packages.py).
@@ -265,7 +265,35 @@ class Connect(Part):
         return {"CONNECT_URL": f"http://{HOST}:{self.ports['http']}"}
 
 
-ORDER = {part.name: part for part in (Postgres, Kafka, Registry, Connect)}
+class S3(Part):
+    """moto's server: buckets in memory, and PUT on condition. It checks no signature."""
+
+    name = "s3"
+    port_names = ("http",)
+    BUCKET = "accrue-test"
+
+    def prepare(self):
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def command(self):
+        return [packages.python(packages.LAKE_PACKAGES), "-m", "moto.server", "-H", HOST, "-p", self.ports["http"]]
+
+    def ready(self):
+        try:
+            with socket.create_connection((HOST, self.ports["http"]), timeout=5):
+                return True
+        except OSError:
+            return False
+
+    def after_start(self):
+        bucket = urllib.request.Request(f"{self.env()['S3_URL']}/{self.BUCKET}", method="PUT")
+        urllib.request.urlopen(bucket, timeout=20).close()
+
+    def env(self):
+        return {"S3_URL": f"http://{HOST}:{self.ports['http']}"}
+
+
+ORDER = {part.name: part for part in (Postgres, Kafka, Registry, Connect, S3)}
 
 
 def java(at_least):
