@@ -8,7 +8,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,targe
     cargo build --locked --release --bin accrue && cp target/release/accrue /usr/local/bin/accrue
 
 FROM debian:bookworm-slim
-RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates libssl3 zlib1g \
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates libssl3 openssh-client zlib1g \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin accrue \
     && install -d -o accrue -g accrue /var/lib/accrue /etc/accrue

@@ -1,8 +1,8 @@
-//! `accrue apply`: topics and schemas, a plan first.
+//! `accrue apply`: topics, schemas and warehouse tables, a plan first.
 
 use clap::Args;
 
-use super::{Failure, TopologyFile, connect};
+use super::{Failure, TopologyFile, connect, warehouse};
 use crate::observe::logs;
 use crate::pipeline;
 use crate::sink::application;
@@ -37,13 +37,20 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     for (subject, compatibility) in pipeline::subjects(&topology) {
         println!("schema  {:<44} register, {}", subject.as_str(), compatibility.as_str());
     }
+    for step in warehouse::apply(&topology, true)? {
+        println!("warehouse {step}");
+    }
     if arguments.dry_run {
         println!("dry run: nothing was changed");
         return Ok(());
     }
     log.create_topics(&missing)?;
     connect::schemas(&topology, &registry)?;
-    println!("done: {} topics created, schemas registered", missing.len());
+    warehouse::apply(&topology, false)?;
+    println!(
+        "done: {} topics created, schemas registered, warehouses ready",
+        missing.len()
+    );
     Ok(())
 }
 

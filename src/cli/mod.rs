@@ -9,6 +9,7 @@ mod out;
 
 mod apply;
 mod books;
+mod budget;
 mod check;
 mod connect;
 mod deadletters;
@@ -23,6 +24,7 @@ mod sink;
 mod sla;
 mod status;
 mod topics;
+mod warehouse;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -47,7 +49,7 @@ enum Command {
     Check(TopologyFile),
     /// Print what reads and writes what
     Describe(describe::Arguments),
-    /// Create topics and register schemas: a plan first, then do it
+    /// Create topics, schemas and warehouse tables: a plan first, then do it
     Apply(apply::Arguments),
     /// The stream processor
     Run(TopologyFile),
@@ -62,6 +64,10 @@ enum Command {
     /// How long events took to reach their ledgers
     #[command(subcommand)]
     Sla(sla::Command),
+    /// Carry the books into a warehouse's tables
+    Warehouse(warehouse::Arguments),
+    /// Publish what is planned for each month, for planning systems
+    Budget(budget::Arguments),
     /// How many records the stream processor has still to process
     Status(status::Arguments),
     /// Say something to the books: rates, period closes, the clock
@@ -126,6 +132,8 @@ pub fn main() -> ExitCode {
         Command::Deliveries(command) => deliveries::run(&command),
         Command::Receipts(command) => receipts::run(&command),
         Command::Sla(command) => sla::run(&command),
+        Command::Warehouse(arguments) => warehouse::run(&arguments),
+        Command::Budget(arguments) => budget::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Facts(command) => facts::run(&command),
         Command::Deal(command) => deal::run(&command),

@@ -357,13 +357,18 @@ impl AnyReader {
 
     /// Amounts as decimal text, days and instants as ISO 8601. What cannot be decoded is shown as it is.
     pub fn json(&self, bytes: &[u8]) -> serde_json::Value {
-        let avro = self
-            .readers
-            .open(bytes)
-            .and_then(|(writer, datum)| Ok(writer.shape.for_people(avro_json::json(writer.read_value(datum)?))));
-        match avro {
+        match self.avro(bytes) {
             Ok(value) => value,
             Err(_) => serde_json::from_slice(bytes).unwrap_or_else(|_| String::from_utf8_lossy(bytes).into()),
         }
+    }
+
+    /// As [`AnyReader::json`], of Avro alone.
+    ///
+    /// # Errors
+    /// The bytes are no Avro on the Confluent wire, or the registry does not answer.
+    pub fn avro(&self, bytes: &[u8]) -> Result<serde_json::Value, DecodeError> {
+        let (writer, datum) = self.readers.open(bytes)?;
+        Ok(writer.shape.for_people(avro_json::json(writer.read_value(datum)?)))
     }
 }

@@ -11,6 +11,7 @@ use schemars::transform::RecursiveTransform;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
+use super::budget::BudgetText;
 use super::leaf::Name;
 use super::log::{KafkaText, LogText};
 use super::mapping::MappingText;
@@ -21,6 +22,7 @@ use super::runtime::{Http, Runtime, State};
 use super::sink::SinkText;
 use super::source::SourceText;
 use super::tenants::{TenantName, TenantText};
+use super::warehouse::WarehouseText;
 
 /// Accrue topology: what is read, what it means, whose books it goes to, and where everything runs.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -49,6 +51,12 @@ pub(super) struct Document {
     /// By name, for `accrue sink NAME`: where documents of the books are delivered.
     #[schemars(extend("propertyNames" = name_shape()))]
     pub sinks: BTreeMap<Name, SinkText>,
+    /// By name, for `accrue warehouse NAME`.
+    #[schemars(extend("propertyNames" = name_shape()))]
+    pub warehouses: BTreeMap<Name, WarehouseText>,
+    /// By name, for `accrue budget NAME`.
+    #[schemars(extend("propertyNames" = name_shape()))]
+    pub budgets: BTreeMap<Name, BudgetText>,
     pub http: Http,
 }
 
@@ -67,6 +75,8 @@ impl Default for Document {
             tenants: BTreeMap::new(),
             outputs: OutputsText::default(),
             sinks: BTreeMap::new(),
+            warehouses: BTreeMap::new(),
+            budgets: BTreeMap::new(),
             http: Http::default(),
         }
     }

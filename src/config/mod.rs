@@ -6,6 +6,7 @@
 //! exist. Nothing is read from the environment but through `${...}` in the file. Absent on purpose: reloading, and
 //! any setting that no code reads.
 
+mod budget;
 mod columns;
 mod document;
 mod interpolate;
@@ -23,6 +24,7 @@ mod sink;
 mod source;
 mod tenants;
 mod walk;
+mod warehouse;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -31,6 +33,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use toml::de::DeTable;
 
+pub use budget::{Budget, BudgetBasis, BudgetBy, BudgetPlace};
 pub use columns::{Column, CustomerColumns, DealColumns, LineColumns, MilestoneColumns};
 pub use leaf::{Brokers, HttpUrl, Listen, Name, Secret, TopicName};
 pub use log::{Embedded, Kafka, Log, Properties};
@@ -42,6 +45,7 @@ pub use registry::{Compatibility, Registry, RegistryAuth, RegistryPlace};
 pub use runtime::{Http, Runtime, State};
 pub use sink::{Accounts, Breaker, Documents, FileFormat, FileSystem, Granularity, Sink, SinkLimits, System};
 pub use source::{Encoding, Input, Source, TableRole};
+pub use warehouse::{Warehouse, WarehousePlace};
 
 use crate::revenue::reference::Settings;
 use document::Document;
@@ -61,6 +65,8 @@ pub struct Topology {
     pub mappings: BTreeMap<Name, Arc<Mapping>>,
     pub outputs: Outputs,
     pub sinks: BTreeMap<Name, Sink>,
+    pub warehouses: BTreeMap<Name, Warehouse>,
+    pub budgets: BTreeMap<Name, Budget>,
     pub http: Http,
     settings: Settings,
 }
@@ -157,6 +163,8 @@ fn topology(text: &str, env: &dyn Fn(&str) -> Option<String>, problems: &mut Pro
         .into_iter()
         .filter_map(|(name, text)| Some((name.clone(), sink::sink(&name, text, problems)?)))
         .collect();
+    let warehouses = warehouse::warehouses(document.warehouses, problems);
+    let budgets = budget::budgets(document.budgets, problems);
     let settings = tenants::settings(document.tenants, document.policies, problems);
     Some(Topology {
         application_id: document.application_id,
@@ -168,6 +176,8 @@ fn topology(text: &str, env: &dyn Fn(&str) -> Option<String>, problems: &mut Pro
         mappings,
         outputs,
         sinks,
+        warehouses,
+        budgets,
         http: document.http,
         settings,
     })

@@ -18,12 +18,14 @@
 //! * [`collect`]: entries and decisions by deal; [`worker`]: the processor that drives it; [`courier`]: requests and answers; [`gate`] and [`breaker`]: how much may be
 //!   asked; [`board`]: what is left to do; [`application`]: all of it as a stream application.
 //! * [`receipt`]: the chain of what was written; [`reading`] and [`sla`]: what it says, from outside; [`metrics`].
+//! * Beside them, without documents or receipts: [`warehouse`], the books as tables, and [`budget`], what is planned for each month, as files.
 
 pub mod accounting;
 pub mod application;
 pub mod assemble;
 pub mod board;
 pub mod breaker;
+pub mod budget;
 pub mod collect;
 pub mod courier;
 pub mod delivery;
@@ -35,4 +37,5 @@ pub mod reading;
 pub mod receipt;
 pub mod sla;
 pub mod store;
+pub mod warehouse;
 pub mod worker;

@@ -1,0 +1,106 @@
+//! `accrue budget NAME`: publishes what is planned for each month.
+
+use anyhow::Context as _;
+use clap::Args;
+
+use super::{Failure, TopologyFile, connect, run, warehouse};
+use crate::codec::schemas::AnyReader;
+use crate::config::{self, BudgetBasis, BudgetBy, BudgetPlace};
+use crate::observe::logs;
+use crate::sink::budget::lines::{Basis, By, Feed};
+use crate::sink::budget::outlet::{Http, Outlet, Sftp};
+use crate::sink::budget::{BY_BILLING, BY_RECOGNITION, Budget};
+use crate::sink::warehouse::lakehouse::store::Folder;
+use crate::sink::warehouse::worker::Worker;
+
+/// Rows folded between two looks at the clock.
+const MAX_ROWS: usize = 50_000;
+
+#[derive(Args)]
+pub struct Arguments {
+    /// The feed: NAME of [budgets.NAME]
+    name: String,
+    #[command(flatten)]
+    file: TopologyFile,
+    /// End when everything that is in the topics now is published
+    #[arg(long)]
+    until_idle: bool,
+}
+
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    logs::init(if arguments.until_idle { "warn" } else { "info" });
+    let topology = arguments.file.load()?;
+    let Some((_, wanted)) = topology
+        .budgets
+        .iter()
+        .find(|(name, _)| name.as_str() == arguments.name)
+    else {
+        let known: Vec<&str> = topology.budgets.keys().map(config::Name::as_str).collect();
+        return Err(Failure::Usage(format!(
+            "there is no [budgets.{}]; there are: {}",
+            arguments.name,
+            if known.is_empty() {
+                "none".to_owned()
+            } else {
+                known.join(", ")
+            }
+        )));
+    };
+    let stop = run::stop_on_signals()?;
+    let (basis, tables) = match wanted.basis {
+        BudgetBasis::Recognition => (Basis::Recognition, BY_RECOGNITION),
+        BudgetBasis::Billing => (Basis::Billing, BY_BILLING),
+    };
+    let feed = Feed {
+        tenant: wanted.tenant.clone(),
+        basis,
+        by: match wanted.by {
+            BudgetBy::Deal => By::Deal,
+            BudgetBy::Category => By::Category,
+        },
+        source: wanted.source.clone(),
+        categories: wanted.categories.clone(),
+    };
+    let log = connect::log(&topology)?;
+    let (registry, _) = connect::registry(&topology)?;
+    let mut budget = Budget::new(feed, outlet(&wanted.place)?);
+    let worker = Worker {
+        log,
+        values: AnyReader::new(registry),
+        settings: topology.settings().clone(),
+        topics: warehouse::topics(&topology),
+        tables,
+        interval: wanted.interval.get(),
+        max_rows: MAX_ROWS,
+        until_idle: arguments.until_idle,
+    };
+    let report = worker
+        .run(&mut budget, &stop)
+        .with_context(|| format!("budget {}", arguments.name))?;
+    println!("{} rows folded; {} records fit no table", report.rows, report.unfit);
+    Ok(())
+}
+
+fn outlet(place: &BudgetPlace) -> Result<Box<dyn Outlet>, Failure> {
+    Ok(match place {
+        BudgetPlace::Folder(folder) => Box::new(Folder::new(folder)),
+        BudgetPlace::Sftp {
+            host,
+            port,
+            user,
+            folder,
+            identity_file,
+            known_hosts,
+        } => Box::new(Sftp {
+            host: host.clone(),
+            port: *port,
+            user: user.clone(),
+            folder: folder.clone(),
+            identity: identity_file.clone(),
+            known_hosts: known_hosts.clone(),
+        }),
+        BudgetPlace::Http { url, token } => {
+            Box::new(Http::new(url.as_str(), token.as_ref().map(config::Secret::reveal))?)
+        }
+    })
+}

@@ -1,0 +1,131 @@
+//! `accrue warehouse NAME`: carries the books into a warehouse's tables.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context as _;
+use clap::Args;
+
+use super::{Failure, TopologyFile, connect, run};
+use crate::codec::schemas::{AnyReader, Product};
+use crate::config::{self, Topology, WarehousePlace};
+use crate::observe::logs;
+use crate::sink::warehouse::lakehouse::Lakehouse;
+use crate::sink::warehouse::lakehouse::store::{Folder, S3};
+use crate::sink::warehouse::postgres::Postgres;
+use crate::sink::warehouse::worker::Worker;
+use crate::sink::warehouse::{Warehouse, tables};
+use crate::stream::record::Topic;
+
+#[derive(Args)]
+pub struct Arguments {
+    /// The warehouse: NAME of [warehouses.NAME]
+    name: String,
+    #[command(flatten)]
+    file: TopologyFile,
+    /// End when everything that is in the topics now is in the warehouse
+    #[arg(long)]
+    until_idle: bool,
+    /// Empty the tables first, and fill them from the start of the topics
+    #[arg(long)]
+    backfill: bool,
+}
+
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    logs::init(if arguments.until_idle { "warn" } else { "info" });
+    let topology = arguments.file.load()?;
+    let Some((_, wanted)) = topology
+        .warehouses
+        .iter()
+        .find(|(name, _)| name.as_str() == arguments.name)
+    else {
+        let known: Vec<&str> = topology.warehouses.keys().map(config::Name::as_str).collect();
+        return Err(Failure::Usage(format!(
+            "there is no [warehouses.{}]; there are: {}",
+            arguments.name,
+            if known.is_empty() {
+                "none".to_owned()
+            } else {
+                known.join(", ")
+            }
+        )));
+    };
+    let stop = run::stop_on_signals()?;
+    let log = connect::log(&topology)?;
+    let (registry, _) = connect::registry(&topology)?;
+    let mut warehouse = open(wanted)?;
+    let name = &arguments.name;
+    for step in warehouse.prepare(false).with_context(|| format!("warehouse {name}"))? {
+        tracing::info!(warehouse = name, "{step}");
+    }
+    if arguments.backfill {
+        warehouse
+            .clear()
+            .with_context(|| format!("emptying warehouse {name}"))?;
+    }
+    let worker = Worker {
+        log,
+        values: AnyReader::new(registry),
+        settings: topology.settings().clone(),
+        topics: topics(&topology),
+        tables: tables::ALL,
+        interval: wanted.interval.get(),
+        max_rows: wanted.max_rows as usize,
+        until_idle: arguments.until_idle,
+    };
+    let report = worker
+        .run(warehouse.as_mut(), &stop)
+        .with_context(|| format!("warehouse {name}"))?;
+    println!(
+        "{} rows in {} commits; {} records fit no table",
+        report.rows, report.commits, report.unfit
+    );
+    Ok(())
+}
+
+/// What `accrue apply` does, or would do, about the warehouses: one line a step.
+pub fn apply(topology: &Topology, dry_run: bool) -> Result<Vec<String>, Failure> {
+    let mut steps = Vec::new();
+    for (name, wanted) in &topology.warehouses {
+        let name = name.as_str();
+        let done = open(wanted)?
+            .prepare(dry_run)
+            .with_context(|| format!("warehouse {name}"))?;
+        steps.extend(done.into_iter().map(|step| format!("{name}: {step}")));
+    }
+    Ok(steps)
+}
+
+fn open(wanted: &config::Warehouse) -> Result<Box<dyn Warehouse>, Failure> {
+    Ok(match &wanted.place {
+        WarehousePlace::Postgres { url, schema } => Box::new(Postgres::new(url.reveal(), schema.as_str(), tables::ALL)),
+        WarehousePlace::Folder(folder) => Box::new(Lakehouse::new(Box::new(Folder::new(folder)), tables::ALL)),
+        WarehousePlace::S3 {
+            endpoint,
+            region,
+            bucket,
+            prefix,
+            access_key,
+            secret_key,
+        } => {
+            let (access, secret) = (access_key.reveal(), secret_key.reveal());
+            let store = S3::new(endpoint.as_str(), region, bucket, prefix, access, secret)?;
+            Box::new(Lakehouse::new(Box::new(store), tables::ALL))
+        }
+    })
+}
+
+/// The topics that feed tables.
+pub fn topics(topology: &Topology) -> BTreeMap<Product, Topic> {
+    let out = &topology.outputs;
+    [
+        (Product::DealCanonical, &out.deal_canonical),
+        (Product::ContractState, &out.contract_state),
+        (Product::RecognitionSchedule, &out.recognition_schedule),
+        (Product::BillingSchedule, &out.billing_schedule),
+        (Product::JournalEntries, &out.journal_entries),
+        (Product::Receipts, &out.receipts),
+    ]
+    .into_iter()
+    .map(|(product, topic)| (product, Topic::new(topic.as_str())))
+    .collect()
+}

@@ -1,0 +1,30 @@
+WITH active AS (
+    SELECT p.tenant_id, p.period_index, o.deal_id, o.currency, sum(o.annual_amount) AS arr
+    FROM dim_period p
+    JOIN dim_deal d ON d.tenant_id = p.tenant_id
+    JOIN fact_obligation o
+      ON o.tenant_id = d.tenant_id AND o.deal_id = d.deal_id AND o.version = d.version
+     AND o.method = 'straight_line' AND o.start_date <= p.last_day AND o.end_date >= p.last_day
+    LEFT JOIN dim_deal_line l
+      ON l.tenant_id = o.tenant_id AND l.deal_id = o.deal_id AND l.line_item_id = o.line_item_id
+    WHERE coalesce(l.recurring, coalesce(l.line_type, 'subscription') = 'subscription')
+    GROUP BY p.tenant_id, p.period_index, o.deal_id, o.currency
+), steps AS (
+    SELECT tenant_id, period_index, deal_id, currency, sum(before) AS before, sum(after) AS after
+    FROM (
+        SELECT tenant_id, period_index, deal_id, currency, 0 * arr AS before, arr AS after FROM active
+        UNION ALL
+        SELECT tenant_id, period_index + 1, deal_id, currency, arr, 0 * arr FROM active
+    ) both_ends
+    GROUP BY tenant_id, period_index, deal_id, currency
+)
+SELECT s.tenant_id, s.currency, p.period, p.last_day,
+       sum(s.before) AS opening,
+       sum(CASE WHEN s.before = 0 THEN s.after ELSE 0 END) AS new,
+       sum(CASE WHEN s.before > 0 AND s.after > s.before THEN s.after - s.before ELSE 0 END) AS expansion,
+       sum(CASE WHEN s.after > 0 AND s.after < s.before THEN s.before - s.after ELSE 0 END) AS contraction,
+       sum(CASE WHEN s.after = 0 THEN s.before ELSE 0 END) AS churn,
+       sum(s.after) AS closing
+FROM steps s
+JOIN dim_period p ON p.tenant_id = s.tenant_id AND p.period_index = s.period_index
+GROUP BY s.tenant_id, s.currency, p.period, p.last_day

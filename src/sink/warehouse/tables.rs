@@ -1,0 +1,716 @@
+//! The tables that accrue keeps in a warehouse, column by column.
+//!
+//! Owns their names, grains and words. Invariant: a key is unique, its first columns are tenant and, where there is one,
+//! deal; what is added to a table later is nullable. To add a column is to add a line here, and to run `accrue warehouse
+//! NAME --backfill` where old rows should have it; to add a table is to add it to [`ALL`]: it fills itself from the
+//! start of its topic. Absent: views (`marts`).
+
+use super::table::From::{Annual, Days, Header, Inner, Item, Number, Period, Record, SourceOffset, SourcePartition};
+use super::table::Kind::{Amount, Boolean, Day, Instant, Integer, Rate, Text};
+use super::table::{Column, PeriodPart, Table, column};
+use crate::codec::schemas::Product;
+
+/// Every table, in the order in which they are created and documented.
+pub const ALL: &[Table] = &[
+    DIM_DEAL,
+    DIM_DEAL_LINE,
+    DIM_CUSTOMER,
+    DIM_ACCOUNT,
+    DIM_PERIOD,
+    FACT_DEAL_EVENT,
+    FACT_CONTRACT_VERSION,
+    FACT_OBLIGATION,
+    FACT_RECOGNITION,
+    FACT_BILLING,
+    FACT_JOURNAL_LINE,
+    FACT_RECEIPT,
+];
+
+const TENANT: Column = column("tenant_id", Text, Record("tenant_id"), "The tenant.").key();
+const DEAL: Column = column("deal_id", Text, Record("deal_id"), "The deal.").key();
+const PARTITION: Column = column(
+    "source_partition",
+    Integer,
+    SourcePartition,
+    "Partition of the record behind the row.",
+);
+const OFFSET: Column = column(
+    "source_offset",
+    Integer,
+    SourceOffset,
+    "Offset of the record behind the row.",
+);
+
+pub const DIM_DEAL: Table = Table {
+    name: "dim_deal",
+    doc: "Deals as they stand: status, balances, and which revision of each plan is the current one.",
+    grain: "deal",
+    feed: Product::ContractState,
+    explode: &[],
+    only: None,
+    order: None,
+    columns: &[
+        TENANT,
+        DEAL,
+        column("status", Text, Record("status"), "draft, active, completed, cancelled."),
+        column(
+            "version",
+            Integer,
+            Record("version"),
+            "Counts changes of terms, from 1; 0 for a draft.",
+        ),
+        column("currency", Text, Record("currency"), "ISO 4217 code; null for a draft.").nullable(),
+        column(
+            "customer_id",
+            Text,
+            Record("terms.customer.customer_id"),
+            "The customer of the latest terms.",
+        )
+        .nullable(),
+        column(
+            "deal_amount",
+            Amount,
+            Record("terms.amount"),
+            "The price of the latest terms, in currency.",
+        )
+        .nullable(),
+        column(
+            "billing_cycle",
+            Text,
+            Record("terms.billing_cycle"),
+            "monthly, quarterly, annual, upfront, milestone.",
+        )
+        .nullable(),
+        column(
+            "contract_start",
+            Day,
+            Record("terms.contract_start"),
+            "First day of service of the latest terms.",
+        )
+        .nullable(),
+        column(
+            "contract_end",
+            Day,
+            Record("terms.contract_end"),
+            "Last day of service of the latest terms, where stated.",
+        )
+        .nullable(),
+        column(
+            "contract_liability",
+            Amount,
+            Record("balances.contract_liability"),
+            "Deferred revenue on the books' clock, in currency.",
+        )
+        .nullable(),
+        column(
+            "contract_asset",
+            Amount,
+            Record("balances.contract_asset"),
+            "Unbilled revenue on the books' clock, in currency.",
+        )
+        .nullable(),
+        column(
+            "receivable",
+            Amount,
+            Record("balances.receivable"),
+            "Invoiced and not paid on the books' clock, in currency.",
+        )
+        .nullable(),
+        column(
+            "recognised",
+            Amount,
+            Record("balances.recognised"),
+            "Revenue recognised up to the books' clock, in currency.",
+        )
+        .nullable(),
+        column(
+            "remaining",
+            Amount,
+            Record("balances.remaining"),
+            "Transaction price less recognised, in currency.",
+        )
+        .nullable(),
+        column(
+            "schedule_revision",
+            Integer,
+            Record("schedule_revision"),
+            "The rows of fact_recognition with this revision are the plan.",
+        ),
+        column(
+            "billing_revision",
+            Integer,
+            Record("billing_revision"),
+            "The rows of fact_billing with this revision are the plan.",
+        ),
+        column(
+            "waits_for_rate",
+            Day,
+            Record("waits_for.date"),
+            "The day whose exchange rate the deal waits for; null when it waits for none.",
+        )
+        .nullable(),
+        PARTITION,
+        OFFSET,
+    ],
+};
+
+pub const DIM_DEAL_LINE: Table = Table {
+    name: "dim_deal_line",
+    doc: "Lines of deals, as the CRM last stated them.",
+    grain: "line of a deal",
+    feed: Product::DealCanonical,
+    explode: &["deal.line_items"],
+    only: None,
+    order: Some("occurred_at"),
+    columns: &[
+        TENANT,
+        DEAL,
+        column("line_item_id", Text, Item("id"), "The line.").key(),
+        column(
+            "line_type",
+            Text,
+            Item("type"),
+            "subscription, setup, services, usage, ...: the tail of the role revenue.<line type>.",
+        ),
+        column("name", Text, Item("name"), "What the customer reads on the order.").nullable(),
+        column(
+            "amount",
+            Amount,
+            Item("amount"),
+            "The line's share of the deal's amount, in the deal's currency.",
+        ),
+        column("quantity", Rate, Item("quantity"), "Units sold.").nullable(),
+        column("unit_price", Rate, Item("unit_price"), "Price of one unit.").nullable(),
+        column("ssp", Rate, Item("ssp"), "Standalone selling price.").nullable(),
+        column(
+            "start_date",
+            Day,
+            Item("start"),
+            "First day of service, where it differs from the deal's.",
+        )
+        .nullable(),
+        column(
+            "end_date",
+            Day,
+            Item("end"),
+            "Last day of service, where it differs from the deal's.",
+        )
+        .nullable(),
+        column(
+            "recurring",
+            Boolean,
+            Item("recurring"),
+            "Whether the line recurs, where the CRM says so.",
+        )
+        .nullable(),
+        column(
+            "occurred_at",
+            Instant,
+            Record("occurred_at"),
+            "When this was stated; the latest statement holds.",
+        ),
+        PARTITION,
+        OFFSET,
+    ],
+};
+
+pub const DIM_CUSTOMER: Table = Table {
+    name: "dim_customer",
+    doc: "Customers, as the latest deal event that names them describes them.",
+    grain: "customer of a tenant",
+    feed: Product::DealCanonical,
+    explode: &[],
+    only: Some("deal.customer.customer_id"),
+    order: Some("occurred_at"),
+    columns: &[
+        TENANT,
+        column(
+            "customer_id",
+            Text,
+            Record("deal.customer.customer_id"),
+            "The customer's id in the CRM.",
+        )
+        .key(),
+        column("name", Text, Record("deal.customer.name"), "The customer's name.").nullable(),
+        column(
+            "accounting_id",
+            Text,
+            Record("deal.customer.accounting_id"),
+            "The customer's name in the accounting system.",
+        )
+        .nullable(),
+        column(
+            "occurred_at",
+            Instant,
+            Record("occurred_at"),
+            "When this was stated; the latest statement holds.",
+        ),
+        PARTITION,
+        OFFSET,
+    ],
+};
+
+pub const DIM_ACCOUNT: Table = Table {
+    name: "dim_account",
+    doc: "Ledger accounts that entries were posted to, with the role each plays.",
+    grain: "account and role of a tenant",
+    feed: Product::JournalEntries,
+    explode: &["lines"],
+    only: None,
+    order: None,
+    columns: &[
+        TENANT,
+        column("account", Text, Item("account"), "The mapped ledger account, or the role where none is mapped.").key(),
+        column("role", Text, Item("role"), "accounts_receivable, cash, contract_liability, contract_asset, revenue.<line type>, tax_payable, fx_gain_loss, refund_liability.").key(),
+        PARTITION,
+        OFFSET,
+    ],
+};
+
+pub const DIM_PERIOD: Table = Table {
+    name: "dim_period",
+    doc: "Periods that revenue is planned in, by the tenant's fiscal calendar.",
+    grain: "period of a tenant",
+    feed: Product::RecognitionSchedule,
+    explode: &[],
+    only: None,
+    order: None,
+    columns: &[
+        TENANT,
+        column(
+            "period",
+            Text,
+            Record("period"),
+            "2026-02, or a fiscal label such as FY2026-P02.",
+        )
+        .key(),
+        column("first_day", Day, Period(PeriodPart::FirstDay), "First day."),
+        column("last_day", Day, Period(PeriodPart::LastDay), "Last day."),
+        column("fiscal_year", Integer, Period(PeriodPart::Year), "The fiscal year."),
+        column("fiscal_quarter", Integer, Period(PeriodPart::Quarter), "1 to 4."),
+        column("period_number", Integer, Period(PeriodPart::Number), "1 to 12."),
+        column(
+            "period_index",
+            Integer,
+            Period(PeriodPart::Index),
+            "Twelve times the year, plus the number: consecutive periods differ by one.",
+        ),
+        PARTITION,
+        OFFSET,
+    ],
+};
+
+pub const FACT_DEAL_EVENT: Table = Table {
+    name: "fact_deal_event",
+    doc: "What happened to deals.",
+    grain: "event of a deal",
+    feed: Product::DealCanonical,
+    explode: &[],
+    only: None,
+    order: None,
+    columns: &[
+        TENANT,
+        DEAL,
+        column("event_id", Text, Record("event_id"), "The event.").key(),
+        column(
+            "type",
+            Text,
+            Record("type"),
+            "deal.closed, deal.amended, deal.renewed, deal.cancelled, milestone.accepted, payment.received, ...",
+        ),
+        column("source", Text, Record("source"), "Who said it."),
+        column("occurred_at", Instant, Record("occurred_at"), "When it happened."),
+        column(
+            "deal_amount",
+            Amount,
+            Record("deal.amount"),
+            "The whole price, where the event states a deal.",
+        )
+        .nullable(),
+        column(
+            "currency",
+            Text,
+            Record("deal.currency"),
+            "ISO 4217 code of deal_amount.",
+        )
+        .nullable(),
+        column(
+            "term_months",
+            Integer,
+            Record("deal.term_months"),
+            "Length of the term.",
+        )
+        .nullable(),
+        column(
+            "billing_cycle",
+            Text,
+            Record("deal.billing_cycle"),
+            "monthly, quarterly, annual, upfront, milestone.",
+        )
+        .nullable(),
+        column(
+            "contract_start",
+            Day,
+            Record("deal.contract_start"),
+            "First day of service.",
+        )
+        .nullable(),
+        column("contract_end", Day, Record("deal.contract_end"), "Last day of service.").nullable(),
+        column(
+            "effective_date",
+            Day,
+            Record("deal.effective_date"),
+            "First day on which the new state holds.",
+        )
+        .nullable(),
+        column("customer_id", Text, Record("deal.customer.customer_id"), "Who bought.").nullable(),
+        column(
+            "cancelled_on",
+            Day,
+            Record("cancellation.effective_date"),
+            "First day without service, of a cancellation.",
+        )
+        .nullable(),
+        column(
+            "refund",
+            Text,
+            Record("cancellation.refund"),
+            "The kind of refund of a cancellation.",
+        )
+        .nullable(),
+        column("credit_amount", Amount, Record("credit.amount"), "Amount of a credit.").nullable(),
+        column(
+            "payment_amount",
+            Amount,
+            Record("payment.amount"),
+            "Amount of a payment.",
+        )
+        .nullable(),
+        column(
+            "payment_currency",
+            Text,
+            Record("payment.currency"),
+            "ISO 4217 code of payment_amount.",
+        )
+        .nullable(),
+        column("payment_date", Day, Record("payment.date"), "Day of a payment.").nullable(),
+        PARTITION,
+        OFFSET,
+    ],
+};
+
+pub const FACT_CONTRACT_VERSION: Table = Table {
+    name: "fact_contract_version",
+    doc: "Contracts by version of their terms. contract.state is a compacted topic: versions that it no longer held when \
+          the table was filled are not there.",
+    grain: "contract and version",
+    feed: Product::ContractState,
+    explode: &["contracts"],
+    only: None,
+    order: None,
+    columns: &[
+        TENANT,
+        DEAL,
+        column("contract_id", Text, Item("contract_id"), "The contract.").key(),
+        column(
+            "version",
+            Integer,
+            Record("version"),
+            "The version of the deal's terms.",
+        )
+        .key(),
+        column(
+            "status",
+            Text,
+            Record("status"),
+            "The deal's status while this was the version: active, completed, cancelled.",
+        ),
+        column("currency", Text, Record("currency"), "ISO 4217 code."),
+        column(
+            "transaction_price",
+            Amount,
+            Item("transaction_price"),
+            "Sum of what is allocated (ASC 606-10-32-28), in currency.",
+        ),
+        PARTITION,
+        OFFSET,
+    ],
+};
+
+pub const FACT_OBLIGATION: Table = Table {
+    name: "fact_obligation",
+    doc: "Performance obligations by version of the terms; join dim_deal on version for those that stand. What \
+          fact_contract_version says about versions holds here.",
+    grain: "performance obligation and version",
+    feed: Product::ContractState,
+    explode: &["contracts", "obligations"],
+    only: None,
+    order: None,
+    columns: &[
+        TENANT,
+        DEAL,
+        column(
+            "obligation_id",
+            Text,
+            Inner("obligation_id"),
+            "The obligation (ASC 606-10-25-19).",
+        )
+        .key(),
+        column(
+            "version",
+            Integer,
+            Record("version"),
+            "The version of the deal's terms.",
+        )
+        .key(),
+        column("contract_id", Text, Item("contract_id"), "The contract."),
+        column("line_item_id", Text, Inner("line_item_id"), "The deal's line."),
+        column(
+            "method",
+            Text,
+            Inner("method"),
+            "straight_line, point_in_time, units, milestone, progress, usage.",
+        ),
+        column("start_date", Day, Inner("start"), "First day."),
+        column("end_date", Day, Inner("end"), "Last day."),
+        column(
+            "days",
+            Integer,
+            Days("start", "end"),
+            "Days from first to last, both counted.",
+        ),
+        column("currency", Text, Record("currency"), "ISO 4217 code."),
+        column(
+            "allocated",
+            Amount,
+            Inner("allocated"),
+            "Allocated transaction price, in currency.",
+        ),
+        column(
+            "annual_amount",
+            Amount,
+            Annual("allocated", "start", "end"),
+            "allocated for 365 days, spread evenly; means something for straight_line.",
+        )
+        .nullable(),
+        PARTITION,
+        OFFSET,
+    ],
+};
+
+pub const FACT_RECOGNITION: Table = Table {
+    name: "fact_recognition",
+    doc: "Recognition schedules, every revision of every plan. The plan that stands is the view recognition_current: sum \
+          that one, not this table.",
+    grain: "deal, revision, obligation and period",
+    feed: Product::RecognitionSchedule,
+    explode: &[],
+    only: None,
+    order: None,
+    columns: &[
+        TENANT,
+        DEAL,
+        column("revision", Integer, Record("revision"), "Counts every change of the deal's plan.").key(),
+        column("obligation_id", Text, Record("obligation_id"), "The obligation.").key(),
+        column("period", Text, Record("period"), "The period of the revenue.").key(),
+        column("contract_id", Text, Record("contract_id"), "The contract."),
+        column("line_item_id", Text, Record("line_item_id"), "The deal's line."),
+        column("amount", Amount, Record("amount"), "Revenue of the period, in currency."),
+        column("currency", Text, Record("currency"), "ISO 4217 code."),
+        column("functional_amount", Amount, Record("functional_amount"), "The same in functional currency; where not posted, an estimate from the day on which the plan last changed; null while no rate is known.").nullable(),
+        column("functional_currency", Text, Record("functional_currency"), "ISO 4217 code."),
+        column("rate", Rate, Record("rate"), "functional_amount over amount, for information.").nullable(),
+        column("version", Integer, Record("version"), "The version of the terms."),
+        column("posted", Boolean, Record("posted"), "Whether all of it is in issued journal entries."),
+        PARTITION,
+        OFFSET,
+    ],
+};
+
+pub const FACT_BILLING: Table = Table {
+    name: "fact_billing",
+    doc: "Billing schedules, every revision of every plan. The plan that stands is the view billing_current.",
+    grain: "planned invoice and revision",
+    feed: Product::BillingSchedule,
+    explode: &[],
+    only: None,
+    order: None,
+    columns: &[
+        TENANT,
+        DEAL,
+        column(
+            "revision",
+            Integer,
+            Record("revision"),
+            "Counts every change of the deal's billing plan.",
+        )
+        .key(),
+        column(
+            "row_id",
+            Text,
+            Header("ce_id"),
+            "The row's place in its revision: the record's CloudEvents id.",
+        )
+        .key(),
+        column("invoice_date", Day, Record("date"), "When to invoice."),
+        column(
+            "amount",
+            Amount,
+            Record("amount"),
+            "Without tax, in currency; below zero a credit.",
+        ),
+        column("tax", Amount, Record("tax"), "Tax, in currency."),
+        column("currency", Text, Record("currency"), "ISO 4217 code."),
+        column(
+            "firm",
+            Boolean,
+            Record("firm"),
+            "False while the date is only expected, such as a milestone's.",
+        ),
+        PARTITION,
+        OFFSET,
+    ],
+};
+
+pub const FACT_JOURNAL_LINE: Table = Table {
+    name: "fact_journal_line",
+    doc: "Lines of issued journal entries. Entries are immutable; debits equal credits in both currencies.",
+    grain: "line of a journal entry",
+    feed: Product::JournalEntries,
+    explode: &["lines"],
+    only: None,
+    order: None,
+    columns: &[
+        TENANT,
+        DEAL,
+        column(
+            "entry_id",
+            Text,
+            Record("entry_id"),
+            "The entry: the idempotency key in ledgers.",
+        )
+        .key(),
+        column("line_number", Integer, Number, "The line within the entry, from 1.").key(),
+        column("contract_id", Text, Record("contract_id"), "The contract."),
+        column(
+            "obligation_id",
+            Text,
+            Record("obligation_id"),
+            "The obligation, where the entry is about one.",
+        )
+        .nullable(),
+        column(
+            "kind",
+            Text,
+            Record("kind"),
+            "invoice, recognition, credit_memo, adjustment, payment, fx_remeasurement, reversal.",
+        ),
+        column("posting_date", Day, Record("date"), "The posting day."),
+        column("period", Text, Record("period"), "The period of the posting day."),
+        column("concerns", Text, Record("concerns"), "The period whose business it is."),
+        column(
+            "account",
+            Text,
+            Item("account"),
+            "The mapped ledger account, or the role where none is mapped.",
+        ),
+        column("role", Text, Item("role"), "As in dim_account."),
+        column("debit", Amount, Item("debit"), "In currency; zero or more."),
+        column("credit", Amount, Item("credit"), "In currency; zero or more."),
+        column("currency", Text, Record("currency"), "ISO 4217 code."),
+        column(
+            "functional_debit",
+            Amount,
+            Item("functional_debit"),
+            "In functional currency; zero or more.",
+        ),
+        column(
+            "functional_credit",
+            Amount,
+            Item("functional_credit"),
+            "In functional currency; zero or more.",
+        ),
+        column(
+            "functional_currency",
+            Text,
+            Record("functional_currency"),
+            "ISO 4217 code.",
+        ),
+        column("cause_event_id", Text, Record("cause"), "The event behind it."),
+        column("reverses", Text, Record("reverses"), "The entry it reverses.").nullable(),
+        PARTITION,
+        OFFSET,
+    ],
+};
+
+pub const FACT_RECEIPT: Table = Table {
+    name: "fact_receipt",
+    doc: "What was delivered to ledgers, entry by entry.",
+    grain: "journal entry of a receipt",
+    feed: Product::Receipts,
+    explode: &["entries"],
+    only: None,
+    order: None,
+    columns: &[
+        TENANT,
+        column("sink", Text, Record("sink"), "The sink of topology.toml.").key(),
+        column("chain", Integer, Record("chain"), "The chain of receipts.").key(),
+        column(
+            "number",
+            Integer,
+            Record("number"),
+            "The receipt's place in its chain, from 1.",
+        )
+        .key(),
+        column("entry_id", Text, Item(""), "The journal entry.").key(),
+        column(
+            "deal_id",
+            Text,
+            Record("deal_id"),
+            "The deal; null for a summary of several.",
+        )
+        .nullable(),
+        column(
+            "document_key",
+            Text,
+            Record("key"),
+            "The document's key: the idempotency key of the write.",
+        ),
+        column("form", Text, Record("form"), "journal, invoice, credit_note."),
+        column(
+            "outcome",
+            Text,
+            Record("outcome"),
+            "acknowledged, found, confirmed: the ledger has it; cancelled: a person decided that it is not written.",
+        ),
+        column(
+            "reference",
+            Text,
+            Record("reference"),
+            "The text under which the system can find it.",
+        )
+        .nullable(),
+        column(
+            "external_id",
+            Text,
+            Record("external_id"),
+            "The system's own name for it.",
+        )
+        .nullable(),
+        column("attempts", Integer, Record("attempts"), "How often it was sent."),
+        column(
+            "source_at",
+            Instant,
+            Record("source_at"),
+            "The time of the source event.",
+        ),
+        column(
+            "settled_at",
+            Instant,
+            Record("settled_at"),
+            "When its outcome was known.",
+        ),
+        PARTITION,
+        OFFSET,
+    ],
+};

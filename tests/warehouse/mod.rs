@@ -1,0 +1,381 @@
+//! What the warehouse tests share: the quick start's books, and what a warehouse must say of them.
+//!
+//! The judge is the fold of `contract.facts` through the accounting core, as `accrue books replay` prints it. A
+//! warehouse is compared with it row by row, by SQL that PostgreSQL and DuckDB both run.
+
+#![allow(dead_code)] // each test program uses a part
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use accrue::codec::registry::{Embedded, Registry};
+use accrue::codec::replay;
+use accrue::codec::schemas::{AnyReader, Product, Schemas};
+use accrue::config::{self, Topology};
+use accrue::revenue::books::Books;
+use accrue::revenue::measures;
+use accrue::sink::warehouse::worker::Worker;
+use accrue::sink::warehouse::{Warehouse, tables};
+use accrue::stream::log::Log;
+use accrue::stream::log::embedded::EmbeddedLog;
+use accrue::stream::record::{Offset, Partition, Record, Topic, TopicPartition};
+use rust_decimal::Decimal;
+use serde_json::Value as Json;
+
+/// A folder with the log and the registry of a finished quick start, of which each test has its own copy.
+pub struct Data {
+    pub dir: tempfile::TempDir,
+}
+
+static QUICKSTART: OnceLock<tempfile::TempDir> = OnceLock::new();
+
+impl Data {
+    pub fn new() -> Data {
+        let made = QUICKSTART.get_or_init(|| {
+            let dir = tempfile::tempdir().expect("folder");
+            let out = Command::new(env!("CARGO_BIN_EXE_accrue"))
+                .arg("quickstart")
+                .arg("--dir")
+                .arg(dir.path())
+                .output()
+                .expect("quickstart");
+            assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+            dir
+        });
+        let dir = tempfile::tempdir().expect("folder");
+        for part in ["log", "registry"] {
+            let copied = Command::new("cp")
+                .arg("-r")
+                .arg(made.path().join(part))
+                .arg(dir.path())
+                .status()
+                .expect("cp");
+            assert!(copied.success());
+        }
+        Data { dir }
+    }
+
+    /// The repository's topology on this data, with `more` after it.
+    pub fn topology_text(&self, more: &str) -> String {
+        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("topology.toml");
+        let text = std::fs::read_to_string(shipped).expect("topology.toml");
+        format!("{text}\n{more}").replace("${ACCRUE_DATA_DIR:-data}", &self.dir.path().display().to_string())
+    }
+
+    pub fn topology(&self, more: &str) -> Topology {
+        config::parse("topology.toml", &self.topology_text(more), &|_| None)
+            .unwrap_or_else(|problems| panic!("{}", problems.iter().map(|p| format!("{p}\n")).collect::<String>()))
+    }
+
+    /// The same as a file.
+    pub fn topology_file(&self, more: &str) -> PathBuf {
+        let path = self.dir.path().join("topology.toml");
+        std::fs::write(&path, self.topology_text(more)).expect("topology.toml");
+        path
+    }
+
+    pub fn log(&self) -> Arc<dyn Log> {
+        Arc::new(EmbeddedLog::open(&self.dir.path().join("log"), false).expect("log"))
+    }
+
+    pub fn registry(&self) -> Arc<dyn Registry> {
+        Arc::new(Embedded::open(&self.dir.path().join("registry")).expect("registry"))
+    }
+
+    /// A worker that ends when idle.
+    pub fn worker(&self, log: Arc<dyn Log>, max_rows: usize) -> Worker {
+        let topology = self.topology("");
+        Worker {
+            log,
+            values: AnyReader::new(self.registry()),
+            settings: topology.settings().clone(),
+            topics: topics(),
+            tables: tables::ALL,
+            interval: Duration::from_secs(5),
+            max_rows,
+            until_idle: true,
+        }
+    }
+
+    /// What a warehouse must say: the lines of each question.
+    pub fn books(&self, log: &dyn Log) -> BTreeMap<&'static str, Vec<String>> {
+        let topology = self.topology("");
+        let schemas =
+            Schemas::look_up(self.registry(), |product| topic_of(product).to_owned()).expect("registered schemas");
+        let mut partitions: BTreeMap<Partition, Books> = BTreeMap::new();
+        for record in records(log, "contract.facts") {
+            let fact = schemas
+                .decode_fact(record.value.as_deref().unwrap_or_default())
+                .expect("fact");
+            let books = partitions
+                .entry(record.at.partition)
+                .or_insert_with(|| Books::new(topology.settings().clone()));
+            books.fold(fact);
+        }
+        let mut said: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();
+        let mut journals = Vec::new();
+        for books in partitions.into_values() {
+            let report = books.finish(None);
+            let document = replay::document(&report);
+            for (question, list, fields) in [
+                ("billing", "billing", &BILLING[..]),
+                ("balances", "balances", &BALANCES[..]),
+            ] {
+                let rows = document[list].as_array().expect(list);
+                said.entry(question)
+                    .or_default()
+                    .extend(rows.iter().map(|row| line(row, fields)));
+            }
+            for (row, of) in document["schedule"]
+                .as_array()
+                .expect("schedule")
+                .iter()
+                .zip(&report.schedule)
+            {
+                // Of a row that is not posted the topic keeps the estimate of the day on which the plan changed.
+                let functional = if of.posted {
+                    line(row, &["functional_amount"])
+                } else {
+                    String::new()
+                };
+                said.entry("schedule")
+                    .or_default()
+                    .push(line(row, &SCHEDULE) + "|" + &functional);
+            }
+            for contract in document["contracts"].as_array().expect("contracts") {
+                for obligation in contract["obligations"].as_array().expect("obligations") {
+                    said.entry("obligations")
+                        .or_default()
+                        .push(line(contract, &CONTRACT) + "|" + &line(obligation, &OBLIGATION));
+                }
+            }
+            for entry in document["journals"].as_array().expect("journals") {
+                for row in entry["lines"].as_array().expect("lines") {
+                    said.entry("journal")
+                        .or_default()
+                        .push(line(entry, &ENTRY) + "|" + &line(row, &LINE));
+                }
+            }
+            journals.extend(report.journals);
+        }
+        for row in measures::waterfall(&journals) {
+            let amounts = [row.amounts, row.functional].map(|it| {
+                let five = [it.opening, it.billed, it.recognised, it.fx, it.closing];
+                five.map(|amount| amount.normalize().to_string()).join("|")
+            });
+            let line = format!(
+                "{}|{}|{}|{}|{}",
+                row.tenant,
+                row.currency.code(),
+                row.functional_currency.code(),
+                row.period,
+                amounts.join("|")
+            );
+            said.entry("waterfall").or_default().push(line);
+        }
+        said.values_mut().for_each(|lines| lines.sort());
+        assert!(
+            said.len() == 6 && said.values().all(|lines| lines.len() > 10),
+            "the sample is not what it was"
+        );
+        said
+    }
+}
+
+const SCHEDULE: [&str; 10] = [
+    "tenant_id",
+    "deal_id",
+    "contract_id",
+    "obligation_id",
+    "line_item_id",
+    "period",
+    "amount",
+    "currency",
+    "functional_currency",
+    "version",
+];
+const BILLING: [&str; 6] = ["tenant_id", "deal_id", "date", "amount", "tax", "currency"];
+const BALANCES: [&str; 8] = [
+    "tenant_id",
+    "deal_id",
+    "currency",
+    "contract_liability",
+    "contract_asset",
+    "receivable",
+    "recognised",
+    "remaining",
+];
+const CONTRACT: [&str; 6] = ["tenant_id", "deal_id", "contract_id", "version", "status", "currency"];
+const OBLIGATION: [&str; 6] = ["obligation_id", "line_item_id", "method", "start", "end", "allocated"];
+const ENTRY: [&str; 7] = ["entry_id", "tenant_id", "deal_id", "kind", "date", "period", "currency"];
+const LINE: [&str; 6] = [
+    "account",
+    "role",
+    "debit",
+    "credit",
+    "functional_debit",
+    "functional_credit",
+];
+
+/// The same questions to a warehouse. Its answers are compared as sorted lines, numbers without trailing zeros.
+pub const QUESTIONS: [(&str, &str); 6] = [
+    (
+        "schedule",
+        "SELECT tenant_id, deal_id, contract_id, obligation_id, line_item_id, period, amount, currency, \
+         functional_currency, version, CASE WHEN posted THEN functional_amount END FROM recognition_current",
+    ),
+    (
+        "billing",
+        "SELECT tenant_id, deal_id, invoice_date, amount, tax, currency FROM billing_current",
+    ),
+    (
+        "balances",
+        "SELECT tenant_id, deal_id, currency, contract_liability, contract_asset, receivable, recognised, remaining \
+         FROM dim_deal WHERE status <> 'draft'",
+    ),
+    (
+        "obligations",
+        "SELECT o.tenant_id, o.deal_id, o.contract_id, o.version, d.status, o.currency, o.obligation_id, o.line_item_id, \
+         o.method, o.start_date, o.end_date, o.allocated FROM fact_obligation o JOIN dim_deal d \
+         ON d.tenant_id = o.tenant_id AND d.deal_id = o.deal_id AND d.version = o.version",
+    ),
+    (
+        "journal",
+        "SELECT entry_id, tenant_id, deal_id, kind, posting_date, period, currency, account, role, debit, credit, \
+         functional_debit, functional_credit FROM fact_journal_line",
+    ),
+    (
+        "waterfall",
+        "SELECT tenant_id, currency, functional_currency, period, opening, billed, recognised, fx, closing, \
+         functional_opening, functional_billed, functional_recognised, functional_fx, functional_closing \
+         FROM mart_deferred_waterfall",
+    ),
+];
+
+/// Questions whose answer must be empty, whatever the books.
+pub const NEVER: [(&str, &str); 5] = [
+    (
+        "a posted row differs from the journal",
+        "SELECT deal_id, obligation_id, period FROM recognition_current WHERE posted AND (amount <> posted_amount \
+         OR functional_amount <> posted_functional_amount)",
+    ),
+    (
+        "an entry does not balance",
+        "SELECT entry_id FROM fact_journal_line GROUP BY entry_id HAVING sum(debit) <> sum(credit) \
+         OR sum(functional_debit) <> sum(functional_credit)",
+    ),
+    (
+        "a recurring revenue bridge does not close",
+        "SELECT period FROM mart_arr_movement WHERE opening + new + expansion - contraction - churn <> closing",
+    ),
+    (
+        "a forecast is not its plan",
+        "SELECT f.a FROM (SELECT sum(planned) AS a, sum(posted) AS b FROM mart_forecast) f, \
+         (SELECT sum(amount) AS a, sum(posted_amount) AS b FROM recognition_current) r WHERE f.a <> r.a OR f.b <> r.b",
+    ),
+    (
+        "what remains is not what is unposted",
+        "SELECT m.remaining FROM mart_rpo m JOIN (SELECT tenant_id, currency, sum(amount) AS amount \
+         FROM recognition_current WHERE NOT posted GROUP BY tenant_id, currency) r ON r.tenant_id = m.tenant_id \
+         AND r.currency = m.currency WHERE r.amount <> m.remaining OR m.within_12_periods + m.later <> m.remaining",
+    ),
+];
+
+pub const FINDINGS: &str = "SELECT finding, count(*) FROM mart_reconciliation GROUP BY finding";
+
+/// Compares a warehouse with the books; `ask` answers SQL with lines of cells with `|` between, null as nothing.
+pub fn compare(books: &BTreeMap<&'static str, Vec<String>>, ask: &mut dyn FnMut(&str) -> Vec<Vec<String>>) {
+    for (name, sql) in QUESTIONS {
+        let mut found: Vec<String> = ask(sql).iter().map(|cells| joined(cells)).collect();
+        found.sort();
+        let wanted = &books[name];
+        if let Some(n) = (0..found.len().max(wanted.len())).find(|n| found.get(*n) != wanted.get(*n)) {
+            panic!(
+                "{name}: {} rows, and the books have {}; first difference:\n  warehouse {:?}\n  books     {:?}",
+                found.len(),
+                wanted.len(),
+                found.get(n),
+                wanted.get(n)
+            );
+        }
+    }
+    for (what, sql) in NEVER {
+        assert_eq!(ask(sql), Vec::<Vec<String>>::new(), "{what}");
+    }
+    let found = ask(FINDINGS);
+    assert!(found.iter().any(|row| row[0] == "agrees"), "{found:?}");
+}
+
+/// Runs until idle.
+pub fn fill(data: &Data, log: &Arc<dyn Log>, warehouse: &mut dyn Warehouse, max_rows: usize) -> u64 {
+    warehouse.prepare(false).expect("prepare");
+    let worker = data.worker(log.clone(), max_rows);
+    let report = worker
+        .run(warehouse, &std::sync::atomic::AtomicBool::new(false))
+        .expect("worker");
+    assert_eq!(report.unfit, 0);
+    report.commits
+}
+
+fn line(row: &Json, fields: &[&str]) -> String {
+    let cells: Vec<String> = fields
+        .iter()
+        .map(|field| match &row[*field] {
+            Json::Null => String::new(),
+            Json::String(text) => text.clone(),
+            other => other.to_string(),
+        })
+        .collect();
+    joined(&cells)
+}
+
+fn joined(cells: &[String]) -> String {
+    let plain = cells.iter().map(|cell| match Decimal::from_str_exact(cell) {
+        Ok(number) => number.normalize().to_string(),
+        Err(_) => cell.clone(),
+    });
+    plain.collect::<Vec<_>>().join("|")
+}
+
+pub fn topics() -> BTreeMap<Product, Topic> {
+    tables::ALL
+        .iter()
+        .map(|table| (table.feed, Topic::new(topic_of(table.feed))))
+        .collect()
+}
+
+fn topic_of(product: Product) -> &'static str {
+    match product {
+        Product::DealCanonical => "deal.canonical",
+        Product::ContractFacts => "contract.facts",
+        Product::ContractState => "contract.state",
+        Product::RecognitionSchedule => "recognition.schedule",
+        Product::BillingSchedule => "billing.schedule",
+        Product::JournalEntries => "journal.entries",
+        Product::DeadLetters => "accrue.dead-letters",
+        Product::CrmChanges => "crm.changes",
+        Product::Receipts => "receipts",
+        Product::Tickets => "tickets",
+        Product::SinkCommands => "sink.commands",
+    }
+}
+
+pub fn records(log: &dyn Log, topic: &str) -> Vec<Record> {
+    let topic = Topic::new(topic);
+    let mut all = Vec::new();
+    for n in 0..log.partitions(&topic).expect("partitions").expect("topic") {
+        let at = TopicPartition::new(&topic, Partition(n));
+        let mut reader = log.reader(&at, Offset(0)).expect("reader");
+        loop {
+            let records = reader.read(Duration::ZERO).expect("read");
+            if records.is_empty() {
+                break;
+            }
+            all.extend(records);
+        }
+    }
+    all
+}

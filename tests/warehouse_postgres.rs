@@ -1,0 +1,239 @@
+//! PostgreSQL as a warehouse, on a real server: the tables equal the books, whatever happens to the worker.
+//!
+//! `make test` starts the server and runs this; `ACCRUE_TEST_POSTGRES` is its connection string. Each test has a schema.
+
+mod warehouse;
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use accrue::sink::warehouse::postgres::Postgres;
+use accrue::sink::warehouse::{Move, TableBatch, Warehouse, WarehouseError, tables};
+use accrue::stream::record::{Offset, Partition, Topic, TopicPartition};
+use postgres::{Client, NoTls, SimpleQueryMessage};
+use warehouse::{Data, compare, fill};
+
+const NEEDS: &str = "ACCRUE_TEST_POSTGRES must name a server; `make test` starts one";
+
+fn dsn() -> String {
+    std::env::var("ACCRUE_TEST_POSTGRES").expect(NEEDS)
+}
+
+/// A fresh schema and a client that looks into it.
+fn schema(name: &str) -> Client {
+    let mut client = Client::connect(&dsn(), NoTls).expect(NEEDS);
+    client
+        .batch_execute(&format!(
+            "DROP SCHEMA IF EXISTS {name} CASCADE; CREATE SCHEMA {name}; SET search_path TO {name}"
+        ))
+        .expect("schema");
+    client
+}
+
+fn ask(client: &mut Client, sql: &str) -> Vec<Vec<String>> {
+    let answer = client
+        .simple_query(sql)
+        .unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    let rows = answer.iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(
+            (0..row.len())
+                .map(|n| row.get(n).unwrap_or_default().to_owned())
+                .collect(),
+        ),
+        _ => None,
+    });
+    rows.collect()
+}
+
+fn warehouse(schema: &str) -> Postgres {
+    Postgres::new(&dsn(), schema, tables::ALL)
+}
+
+#[test]
+#[ignore = "needs PostgreSQL: make test"]
+fn tables_equal_the_books_and_a_second_run_writes_nothing() {
+    let mut client = schema("wh_plain");
+    let data = Data::new();
+    let log = data.log();
+    let commits = fill(&data, &log, &mut warehouse("wh_plain"), 50_000);
+    assert!(commits > 0);
+    let books = data.books(log.as_ref());
+    compare(&books, &mut |sql| ask(&mut client, sql));
+    assert_eq!(fill(&data, &log, &mut warehouse("wh_plain"), 50_000), 0);
+
+    // From the start again: the same tables.
+    let mut again = warehouse("wh_plain");
+    again.clear().expect("clear");
+    assert_eq!(
+        ask(&mut client, "SELECT 1 FROM fact_journal_line"),
+        Vec::<Vec<String>>::new()
+    );
+    assert!(fill(&data, &log, &mut again, 1_000) > 10);
+    compare(&books, &mut |sql| ask(&mut client, sql));
+}
+
+#[test]
+#[ignore = "needs PostgreSQL: make test"]
+fn receipts_say_which_entries_a_ledger_has() {
+    let mut client = schema("wh_receipts");
+    let data = Data::new();
+    let delivered = Command::new(env!("CARGO_BIN_EXE_accrue"))
+        .args(["sink", "files", "--until-idle", "--listen", "127.0.0.1:0", "--topology"])
+        .arg(data.topology_file(""))
+        .stdout(Stdio::null())
+        .status()
+        .expect("accrue sink");
+    assert!(delivered.success());
+    let log = data.log();
+    fill(&data, &log, &mut warehouse("wh_receipts"), 50_000);
+    let mut count = |sql: &str| -> usize { ask(&mut client, sql)[0][0].parse().expect("number") };
+    let known = count("SELECT count(DISTINCT entry_id) FROM fact_receipt WHERE outcome = 'acknowledged'");
+    assert!(known > 1_000, "{known} entries were delivered");
+    let entries = warehouse::records(log.as_ref(), "receipts").len();
+    assert_eq!(known, entries, "one receipt for each entry");
+    assert_eq!(count("SELECT sum(delivered_entries) FROM mart_reconciliation"), known);
+    let strangers = "SELECT count(*) FROM fact_receipt r WHERE NOT EXISTS \
+                     (SELECT 1 FROM fact_journal_line j WHERE j.entry_id = r.entry_id AND j.deal_id = r.deal_id)";
+    assert_eq!(count(strangers), 0);
+}
+
+#[test]
+#[ignore = "needs PostgreSQL: make test"]
+fn killed_again_and_again_it_ends_with_the_same_tables() {
+    let mut client = schema("wh_killed");
+    let data = Data::new();
+    let file = data.topology_file(&format!(
+        "[warehouses.main]\nkind = \"postgres\"\nurl = {:?}\nschema = \"wh_killed\"\nmax_rows = 400\n",
+        dsn()
+    ));
+    let run = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_accrue"));
+        command
+            .args(["warehouse", "main", "--until-idle", "--topology"])
+            .arg(&file);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    };
+    let mut cut_short = 0;
+    let mut held = 0;
+    for life in [300, 450, 600, 350, 500, 400] {
+        let mut child = run().spawn().expect("accrue");
+        std::thread::sleep(Duration::from_millis(life));
+        if child.try_wait().expect("wait").is_none() {
+            child.kill().expect("kill");
+            cut_short += 1;
+        }
+        child.wait().expect("wait");
+        let now: i64 = match client.query_one("SELECT coalesce(sum(next_offset), 0)::bigint FROM accrue_position", &[])
+        {
+            Ok(row) => row.get(0),
+            Err(_) => 0, // killed before it made the tables
+        };
+        assert!(now >= held, "positions went back from {held} to {now}");
+        held = now;
+    }
+    assert!(cut_short >= 2, "no run was cut short: the test proves nothing");
+    assert!(run().status().expect("accrue").success());
+    let log = data.log();
+    compare(&data.books(log.as_ref()), &mut |sql| ask(&mut client, sql));
+}
+
+#[test]
+#[ignore = "needs PostgreSQL: make test"]
+fn of_two_workers_one_writes_and_nothing_is_doubled() {
+    let mut client = schema("wh_two");
+    let data = Data::new();
+    let log = data.log();
+    warehouse("wh_two").prepare(false).expect("prepare");
+    let workers: Vec<_> = (0..2)
+        .map(|_| {
+            let worker = data.worker(log.clone(), 500);
+            std::thread::spawn(move || {
+                worker
+                    .run(&mut warehouse("wh_two"), &std::sync::atomic::AtomicBool::new(false))
+                    .expect("worker")
+            })
+        })
+        .collect();
+    for worker in workers {
+        worker.join().expect("thread");
+    }
+    compare(&data.books(log.as_ref()), &mut |sql| ask(&mut client, sql));
+}
+
+#[test]
+#[ignore = "needs PostgreSQL: make test"]
+fn a_zombie_is_refused_and_leaves_no_row() {
+    let mut client = schema("wh_zombie");
+    let data = Data::new();
+    let log = data.log();
+    let mut zombie = warehouse("wh_zombie");
+    fill(&data, &log, &mut zombie, 50_000);
+    let held = zombie.positions().expect("positions");
+    let at = TopicPartition::new(&Topic::new("journal.entries"), Partition(0));
+    let from = held[&("dim_account", at.clone())];
+    let step = |to: u64| {
+        let row = ["t", "a", "r"].map(|text| accrue::sink::warehouse::row::Value::Text(format!("{text}{to}")));
+        let mut row = row.to_vec();
+        row.extend([0, 0].map(accrue::sink::warehouse::row::Value::Integer));
+        vec![TableBatch {
+            table: tables::ALL
+                .iter()
+                .find(|table| table.name == "dim_account")
+                .expect("table"),
+            rows: vec![row],
+            moves: vec![Move {
+                at: at.clone(),
+                from: Some(from),
+                to: Offset(to),
+            }],
+        }]
+    };
+    warehouse("wh_zombie")
+        .commit(&step(from.0 + 1))
+        .expect("the new owner commits");
+    let refused = zombie.commit(&step(from.0 + 2));
+    assert!(matches!(refused, Err(WarehouseError::Fenced(_))), "{refused:?}");
+    let found = ask(
+        &mut client,
+        "SELECT tenant_id FROM dim_account WHERE tenant_id LIKE 't%'",
+    );
+    assert_eq!(found, [[format!("t{}", from.0 + 1)]]);
+}
+
+#[test]
+#[ignore = "needs PostgreSQL: make test"]
+fn columns_are_added_and_others_types_are_refused() {
+    let mut client = schema("wh_schema");
+    let data = Data::new();
+    let log = data.log();
+    fill(&data, &log, &mut warehouse("wh_schema"), 50_000);
+    // As if accrue had learned a column since.
+    client
+        .batch_execute("DROP VIEW mart_reconciliation; ALTER TABLE dim_customer DROP COLUMN accounting_id")
+        .expect("drop");
+    let mut later = warehouse("wh_schema");
+    let would = later.prepare(true).expect("dry run");
+    assert!(
+        would
+            .iter()
+            .any(|step| step == "table dim_customer: column accounting_id added"),
+        "{would:?}"
+    );
+    let columns = "SELECT count(*) FROM information_schema.columns WHERE table_schema = 'wh_schema' \
+                   AND table_name = 'dim_customer' AND column_name = 'accounting_id'";
+    assert_eq!(ask(&mut client, columns), [["0"]]);
+    later.prepare(false).expect("prepare");
+    assert_eq!(ask(&mut client, columns), [["1"]]);
+
+    client
+        .batch_execute("DROP TABLE dim_account; CREATE TABLE dim_account (tenant_id text, account text, role integer)")
+        .expect("another table");
+    let refused = later.prepare(false).expect_err("another type");
+    assert!(
+        refused
+            .to_string()
+            .contains("wh_schema.dim_account.role is integer, and accrue writes text"),
+        "{refused}"
+    );
+}
