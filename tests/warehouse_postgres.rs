@@ -4,12 +4,19 @@
 
 mod warehouse;
 
+use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use accrue::codec::schemas::Product;
 use accrue::sink::warehouse::postgres::Postgres;
+use accrue::sink::warehouse::worker::Worker;
 use accrue::sink::warehouse::{Move, TableBatch, Warehouse, WarehouseError, tables};
-use accrue::stream::record::{Offset, Partition, Topic, TopicPartition};
+use accrue::stream::log::kafka::{KafkaLog, KafkaTimeouts};
+use accrue::stream::log::{Cleanup, Log, Positions, TopicSpec};
+use accrue::stream::record::{Offset, Outgoing, Partition, Timestamp, Topic, TopicPartition};
 use postgres::{Client, NoTls, SimpleQueryMessage};
 use warehouse::{Data, compare, fill};
 
@@ -70,6 +77,76 @@ fn tables_equal_the_books_and_a_second_run_writes_nothing() {
     );
     assert!(fill(&data, &log, &mut again, 1_000) > 10);
     compare(&books, &mut |sql| ask(&mut client, sql));
+}
+
+/// The books' topics on a broker, as transactions with aborted ones between: offsets have gaps there.
+fn copy_to_kafka(from: &dyn Log, to: &KafkaLog, prefix: &str) -> BTreeMap<Product, Topic> {
+    let mut copied = BTreeMap::new();
+    for (product, topic) in warehouse::topics() {
+        let there = Topic::new(format!("{prefix}{topic}"));
+        to.create_topics(&[TopicSpec {
+            topic: there.clone(),
+            partitions: from.partitions(&topic).expect("partitions").expect("topic"),
+            replication_factor: 1,
+            cleanup: Cleanup::Delete { retention: None },
+        }])
+        .expect("topic");
+        let mut producer = to.producer(&format!("{prefix}copy")).expect("producer");
+        for batch in warehouse::records(from, topic.as_str()).chunks(700) {
+            for commits in [false, true] {
+                producer.begin().expect("begin");
+                for record in batch {
+                    let outgoing = Outgoing {
+                        to: TopicPartition::new(&there, record.at.partition),
+                        // The sample's history reaches past today, which a broker refuses.
+                        timestamp: Timestamp(0),
+                        key: record.key.clone(),
+                        value: record.value.clone(),
+                        headers: record.headers.clone(),
+                    };
+                    producer.send(outgoing).expect("send");
+                }
+                match commits {
+                    true => drop(producer.commit(&Positions::new(), None).expect("commit")),
+                    false => producer.abort().expect("abort"),
+                }
+            }
+        }
+        copied.insert(product, there);
+    }
+    copied
+}
+
+#[test]
+#[ignore = "needs PostgreSQL and Kafka: make test"]
+fn from_a_real_broker_only_what_was_committed_arrives() {
+    let mut client = schema("wh_kafka");
+    let data = Data::new();
+    let log = data.log();
+    let bootstrap = std::env::var("ACCRUE_TEST_KAFKA").expect("ACCRUE_TEST_KAFKA; `make test` starts a broker");
+    let kafka = KafkaLog::connect(
+        BTreeMap::from([("bootstrap.servers".to_owned(), bootstrap)]),
+        KafkaTimeouts {
+            transaction: Duration::from_secs(30),
+            session: Duration::from_secs(45),
+        },
+        Duration::from_secs(30),
+        &|message| eprintln!("{message}"),
+    )
+    .expect("broker");
+    let topics = copy_to_kafka(log.as_ref(), &kafka, &format!("wh-{}.", std::process::id()));
+    let worker = Worker {
+        topics,
+        ..data.worker(Arc::new(kafka), 3_000)
+    };
+    let stop = AtomicBool::new(false);
+    let mut postgres = warehouse("wh_kafka");
+    postgres.prepare(false).expect("prepare");
+    let report = worker.run(&mut postgres, &stop).expect("worker");
+    assert!(report.commits > 2 && report.unfit == 0, "{report:?}");
+    compare(&data.books(log.as_ref()), &mut |sql| ask(&mut client, sql));
+    let again = worker.run(&mut warehouse("wh_kafka"), &stop).expect("worker");
+    assert_eq!(again.commits, 0, "a run that resumes at the end has nothing to write");
 }
 
 #[test]
