@@ -9,6 +9,7 @@
 //! * [`codec`]: the only place that serializes: Debezium, CloudEvents, Avro, stored state, registry. Uses `revenue`, `config`.
 //! * [`pipeline`]: the stages. Joins `revenue`, `codec`, `config` and `stream`.
 //! * [`sink`]: delivery to ledgers, warehouses and files, each document once. Uses `revenue`, `codec`, `config`, `stream`.
+//! * [`sandbox`]: doubles of accounting systems, to try and to test. Uses nothing.
 //! * [`observe`]: logs, metrics, health. Uses nothing.
 //! * [`cli`]: one file per subcommand. Sees all.
 //!
@@ -31,5 +32,6 @@ pub mod config;
 pub mod observe;
 pub mod pipeline;
 pub mod revenue;
+pub mod sandbox;
 pub mod sink;
 pub mod stream;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Each room with the rooms it may use. `cli` and `main` see all.
-const MAY_USE: [(&str, &[&str]); 8] = [
+const MAY_USE: [(&str, &[&str]); 9] = [
     ("revenue", &[]),
     ("stream", &[]),
     ("observe", &[]),
@@ -12,9 +12,12 @@ const MAY_USE: [(&str, &[&str]); 8] = [
     ("codec", &["revenue", "config"]),
     ("pipeline", &["revenue", "config", "codec", "stream"]),
     ("sink", &["revenue", "config", "codec", "stream"]),
+    ("sandbox", &[]),
     (
         "cli",
-        &["revenue", "config", "codec", "stream", "pipeline", "sink", "observe"],
+        &[
+            "revenue", "config", "codec", "stream", "pipeline", "sink", "sandbox", "observe",
+        ],
     ),
 ];
 

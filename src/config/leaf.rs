@@ -216,7 +216,7 @@ pub struct Secret(String);
 pub(super) const MASK: &str = "***";
 
 impl Secret {
-    pub(super) fn new(text: String) -> Self {
+    pub fn new(text: String) -> Self {
         Self(text)
     }
 

@@ -3,10 +3,18 @@
 //! Owns: which kind of system is made of which configuration. Invariant: making a destination does no I/O beyond its
 //! own folder; a system that is away is found by the first probe or write. Absent: delivery (`sink::worker`).
 //!
-//! A folder holds: `config` (what it needs), `request` (pure: document to body), `client` (I/O), `judge` (reply to
-//! outcome). Files need no requests.
+//! A folder holds: `config` (what it needs, and what the system documents of itself), `request` (pure: document to body),
+//! `client` (I/O), `judge` (pure: reply to outcome). Files need no requests. Beside the folders: [`http`] (one exchange),
+//! [`oauth`] (tokens), [`voucher`] (a document as ledgers want it), [`judge`] (what all systems mean alike).
 
 pub mod file;
+pub mod http;
+pub mod judge;
+pub mod oauth;
+pub mod quickbooks;
+pub mod tryton;
+pub mod voucher;
+pub mod xero;
 
 use std::sync::Arc;
 

@@ -1,0 +1,89 @@
+//! What a reply means, as far as all systems agree (RFC 9110 and what their pages say alike).
+//!
+//! Owns: the meaning of the transport: throttling, authorisation, outages. A system's own `judge` asks here for what it
+//! does not document otherwise.
+//! Invariant: 5xx and a timeout are uncertain; nothing here refuses a document, since nothing here has read it.
+//! Absent: a system's own error codes.
+
+use super::http::{Lost, Reply};
+use super::voucher::refuse;
+use crate::sink::destination::{Acknowledgement, Found, Outcome};
+
+/// The outcome of a reply that is no answer of the ledger to the document. `None`: it is one (2xx, 400, 409, 422).
+pub fn transport(reply: &Reply, system: &str) -> Option<Outcome> {
+    let unavailable = |advice: &str| {
+        let words = reply.words();
+        Some(Outcome::Unavailable(format!(
+            "{system} answered HTTP {}: {advice}; it said: {words}",
+            reply.status
+        )))
+    };
+    match reply.status {
+        200..=299 | 400 | 409 | 412 | 422 => None,
+        429 => Some(Outcome::Throttled {
+            retry_after: reply.retry_after,
+        }),
+        401 => unavailable("the access token was refused twice; check the app's credentials"),
+        403 => unavailable("the credentials may not do this; give the app or its user the right to post"),
+        404 | 405 | 410 | 421 => {
+            unavailable("there is nothing at this address; check url and the company or tenant id")
+        }
+        300..=399 => unavailable("the address has moved; configure the new one"),
+        413 => Some(Outcome::Refused(refuse(
+            "too_large",
+            reply.words(),
+            "the document has too many lines for the system; post by entry (granularity = \"entry\")",
+        ))),
+        // Includes 408: the server stopped waiting, at a point it does not tell.
+        status => Some(Outcome::Uncertain(format!(
+            "{system} answered HTTP {status}: {}",
+            reply.words()
+        ))),
+    }
+}
+
+/// The outcome without a reply.
+pub fn lost(lost: Lost) -> Outcome {
+    match lost {
+        Lost::Unsent(why) => Outcome::Unavailable(why),
+        Lost::Unknown(why) => Outcome::Uncertain(why),
+    }
+}
+
+/// A refusal in the system's words.
+pub fn refused(code: &str, words: &str, advice: &str) -> Outcome {
+    Outcome::Refused(refuse(code, super::http::words(words), advice))
+}
+
+/// The document is there.
+pub fn acknowledged(external_id: &str, reply: &Reply) -> Outcome {
+    Outcome::Acknowledged(acknowledgement(external_id, reply))
+}
+
+pub fn acknowledgement(external_id: &str, reply: &Reply) -> Acknowledgement {
+    Acknowledgement {
+        external_id: external_id.to_owned(),
+        response_digest: reply.digest(),
+    }
+}
+
+/// A look-up's reply, when it is none: look again.
+pub fn unknown(reply: &Reply, system: &str) -> Found {
+    Found::Unknown(format!(
+        "{system} answered the look-up with HTTP {}: {}",
+        reply.status,
+        reply.words()
+    ))
+}
+
+/// What a probe makes of a reply.
+///
+/// # Errors
+/// The system does not serve, in words.
+pub fn probe(reply: Result<Reply, Lost>, system: &str) -> Result<(), String> {
+    let reply = reply.map_err(|lost| lost.to_string())?;
+    match reply.status {
+        200..=299 => Ok(()),
+        status => Err(format!("{system} answered HTTP {status}: {}", reply.words())),
+    }
+}
