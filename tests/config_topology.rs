@@ -325,7 +325,7 @@ fn the_checked_in_schema_is_current() {
 }
 
 /// Settings that the shipped file leaves to their defaults.
-const UNWRITTEN: [&str; 13] = [
+const UNWRITTEN: [&str; 19] = [
     "budgets",
     "mapping.*.deal.refund",
     "mapping.*.deal.renewed_from",
@@ -336,7 +336,13 @@ const UNWRITTEN: [&str; 13] = [
     "runtime.restore_threads",
     "runtime.standbys",
     "sinks.*.limits",
+    "sinks.*.netsuite",
+    "sinks.*.odoo",
+    "sinks.*.oracle",
+    "sinks.*.quickbooks",
     "sinks.*.tenant_accounts",
+    "sinks.*.tryton",
+    "sinks.*.xero",
     "tenants.*.fiscal_calendar",
     "warehouses",
 ];

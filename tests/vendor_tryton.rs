@@ -384,7 +384,7 @@ async fn refusals_say_what_to_do_and_leave_nothing_behind() {
     let (code, _) = refused(tryton.send(&far.key, &tryton.plan(&far).unwrap(), None).await);
     assert_eq!(code, "no_period");
 
-    let invoice = customer(document(
+    let invoice = customer(vendor::document(
         &unique("debt"),
         Form::Invoice,
         "2026-02-28",
@@ -494,11 +494,11 @@ fn year(run: &str) -> Report {
             fact_json::read(fact.to_string().as_bytes(), &settings).unwrap_or_else(|why| panic!("{fact}: {why:?}"));
         books.fold(fact);
     };
-    for month in 1..=12 {
-        let rate = format!("1.{:02}", 5 + month);
+    for (month, day) in (1..=12).flat_map(|month| [1, 6, 11, 16, 21, 26].map(|day| (month, day))) {
+        let rate = format!("1.{:02}{day:02}", 5 + month);
         say(
             "fx.rate",
-            json!({ "base": "EUR", "quote": "USD", "date": format!("2026-{month:02}-01"), "rate": rate }),
+            json!({ "base": "EUR", "quote": "USD", "date": format!("2026-{month:02}-{day:02}"), "rate": rate }),
         );
     }
     let deal = |n: u32, amount: u32, currency: &str, cycle: &str, start: &str| {

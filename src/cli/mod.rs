@@ -20,6 +20,7 @@ mod facts;
 mod quickstart;
 mod receipts;
 mod run;
+mod sandbox;
 mod sink;
 mod sla;
 mod status;
@@ -82,6 +83,8 @@ enum Command {
     /// Records that could not be used: list, show, retry, drop
     #[command(subcommand)]
     Deadletters(deadletters::Command),
+    /// Play accounting systems, to see what would be posted
+    Sandbox(sandbox::Arguments),
     /// Look into topics
     #[command(subcommand)]
     Topics(topics::Command),
@@ -139,6 +142,7 @@ pub fn main() -> ExitCode {
         Command::Deal(command) => deal::run(&command),
         Command::Books(command) => books::run(&command),
         Command::Deadletters(command) => deadletters::run(&command),
+        Command::Sandbox(arguments) => sandbox::run(&arguments),
         Command::Topics(command) => topics::run(&command),
     };
     match done {

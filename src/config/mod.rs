@@ -43,7 +43,10 @@ pub use outputs::Outputs;
 pub use problem::Problem;
 pub use registry::{Compatibility, Registry, RegistryAuth, RegistryPlace};
 pub use runtime::{Http, Runtime, State};
-pub use sink::{Accounts, Breaker, Documents, FileFormat, FileSystem, Granularity, Sink, SinkLimits, System};
+pub use sink::{
+    Accounts, Breaker, Documents, FileFormat, FileSystem, Granularity, NetSuiteSystem, OAuth, OdooSystem, OracleSystem, QuickBooksSystem, Sink,
+    SinkLimits, System, TrytonSystem, XeroSystem,
+};
 pub use source::{Encoding, Input, Source, TableRole};
 pub use warehouse::{Warehouse, WarehousePlace};
 

@@ -6,6 +6,7 @@
 //! * [`room`]: what a system must offer to be played: one pure step from request to response.
 //! * [`fault`]: how it misbehaves.
 //! * [`server`]: HTTP, time, rate limits and the control addresses around all of them.
+//! * [`settings`]: what to write into the topology to deliver to them.
 //! * [`tokens`], [`ledger`]: what several systems share: OAuth 2.0, and the check and listing of documents.
 //!
 //! Invariant: with the same requests in the same order, a double gives the same answers. Absent: anything that a real
@@ -13,10 +14,14 @@
 
 pub mod fault;
 pub mod ledger;
+pub mod netsuite;
+pub mod odoo;
+pub mod oracle;
 pub mod page;
 pub mod quickbooks;
 pub mod room;
 pub mod server;
+pub mod settings;
 pub mod tokens;
 pub mod xero;
 

@@ -7,12 +7,14 @@
 
 mod accounts;
 mod file;
+mod systems;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use accounts::Accounts;
 pub use file::{FileFormat, FileSystem};
+pub use systems::{NetSuiteSystem, OAuth, OdooSystem, OracleSystem, QuickBooksSystem, TrytonSystem, XeroSystem};
 
 use super::leaf::Name;
 use super::measure::Interval;
@@ -38,6 +40,12 @@ pub struct Sink {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum System {
     File(FileSystem),
+    Tryton(TrytonSystem),
+    Xero(XeroSystem),
+    QuickBooks(QuickBooksSystem),
+    NetSuite(NetSuiteSystem),
+    Oracle(OracleSystem),
+    Odoo(OdooSystem),
 }
 
 impl System {
@@ -45,6 +53,12 @@ impl System {
     pub fn kind(&self) -> &'static str {
         match self {
             System::File(_) => "file",
+            System::Tryton(_) => "tryton",
+            System::Xero(_) => "xero",
+            System::QuickBooks(_) => "quickbooks",
+            System::NetSuite(_) => "netsuite",
+            System::Oracle(_) => "oracle",
+            System::Odoo(_) => "odoo",
         }
     }
 }
@@ -55,6 +69,20 @@ impl System {
 enum SystemKind {
     /// A folder of files with a manifest: hledger or Beancount journals, or CSV for an import.
     File,
+    /// A company of Tryton.
+    Tryton,
+    /// An organisation of Xero.
+    Xero,
+    /// A company of QuickBooks Online.
+    #[serde(rename = "quickbooks")]
+    QuickBooks,
+    /// A subsidiary of NetSuite.
+    #[serde(rename = "netsuite")]
+    NetSuite,
+    /// A ledger of Oracle Fusion.
+    Oracle,
+    /// A company of Odoo.
+    Odoo,
 }
 
 /// What entries become.
@@ -155,6 +183,18 @@ pub(super) struct SinkText {
     tenant_accounts: TenantAccountsText,
     /// Settings of `kind = "file"`.
     file: Option<FileText>,
+    /// Settings of `kind = "tryton"`.
+    tryton: Option<TrytonSystem>,
+    /// Settings of `kind = "xero"`.
+    xero: Option<XeroSystem>,
+    /// Settings of `kind = "quickbooks"`.
+    quickbooks: Option<QuickBooksSystem>,
+    /// Settings of `kind = "netsuite"`.
+    netsuite: Option<NetSuiteSystem>,
+    /// Settings of `kind = "oracle"`.
+    oracle: Option<OracleSystem>,
+    /// Settings of `kind = "odoo"`.
+    odoo: Option<OdooSystem>,
 }
 
 fn journals() -> Documents {
@@ -186,15 +226,26 @@ pub(super) fn sink(name: &Name, text: SinkText, problems: &mut Problems<'_>) -> 
     if problems.is_refused(&at.key("kind")) {
         return None;
     }
-    let system = match text.kind {
-        SystemKind::File => text.file.map(|file| System::File(file.into())),
+    let (table, system) = match text.kind {
+        SystemKind::File => ("file", text.file.map(|file| System::File(file.into()))),
+        SystemKind::Tryton => ("tryton", text.tryton.map(System::Tryton)),
+        SystemKind::Xero => ("xero", text.xero.map(System::Xero)),
+        SystemKind::QuickBooks => ("quickbooks", text.quickbooks.map(System::QuickBooks)),
+        SystemKind::NetSuite => ("netsuite", text.netsuite.map(System::NetSuite)),
+        SystemKind::Oracle => ("oracle", text.oracle.map(System::Oracle)),
+        SystemKind::Odoo => ("odoo", text.odoo.map(System::Odoo)),
     };
     if system.is_none() {
-        let (table, example) = match text.kind {
-            SystemKind::File => ("file", "{ format = \"hledger\", dir = \"ledger\" }"),
+        let what = match text.kind {
+            SystemKind::File => "write file = { format = \"hledger\", dir = \"ledger\" }".to_owned(),
+            SystemKind::Tryton
+            | SystemKind::Xero
+            | SystemKind::QuickBooks
+            | SystemKind::NetSuite
+            | SystemKind::Oracle
+            | SystemKind::Odoo => format!("write the table [sinks.{name}.{table}], as in docs/destinations.md"),
         };
-        let message = format!("missing, and the kind is \"{table}\"; write {table} = {example}");
-        problems.report(&at.key(table), message);
+        problems.report(&at.key(table), format!("missing, and the kind is \"{table}\"; {what}"));
     }
     Some(Sink {
         name: name.clone(),

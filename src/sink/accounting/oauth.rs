@@ -20,7 +20,7 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 
 use super::http::{Ask, Http, Lost, Method, Reply, Url, form, sha256_hex, words};
-use crate::config::Secret;
+use crate::config::{HttpUrl, OAuth, Secret};
 
 /// A token is renewed this long before it ends.
 const MARGIN: Duration = Duration::from_secs(60);
@@ -43,6 +43,32 @@ pub struct Client {
     pub id: String,
     pub secret: Secret,
     pub grant: Grant,
+}
+
+impl Client {
+    /// As configured; `token_url` is the system's own.
+    ///
+    /// # Errors
+    /// The token address is none.
+    pub fn of(oauth: &OAuth, token_url: Option<&str>, sink: &str) -> Result<Client, String> {
+        let url = oauth.token_url.as_ref().map(HttpUrl::as_str).or(token_url).unwrap_or_default();
+        let token_url = Url::parse(url).map_err(|error| format!("the token address {url:?} is none: {error}"))?;
+        let grant = match &oauth.refresh_token {
+            None => Grant::ClientCredentials {
+                scope: oauth.scope.clone(),
+            },
+            Some(first) => Grant::Refresh {
+                first: first.clone(),
+                file: oauth.token_file.clone().unwrap_or_else(|| format!("data/tokens/{sink}.json").into()),
+            },
+        };
+        Ok(Client {
+            token_url,
+            id: oauth.client_id.clone(),
+            secret: oauth.client_secret.clone(),
+            grant,
+        })
+    }
 }
 
 /// The tokens of one system.

@@ -8,8 +8,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::config::QuickBooksSystem;
 use crate::sink::accounting::http::Url;
 use crate::sink::accounting::oauth::Client;
+use crate::sink::accounting::{address, looked_up_after};
 use crate::sink::destination::{Certainty, Limits};
 
 /// Where Intuit serves the API and gives tokens.
@@ -43,4 +45,22 @@ pub struct Settings {
     /// The item for lines on an account, by account id: an invoice's line has an item, and the item has the account.
     pub items: BTreeMap<String, String>,
     pub certainty: Certainty,
+}
+
+impl Settings {
+    /// # Errors
+    /// An address is none.
+    pub fn of(system: &QuickBooksSystem, sink: &str) -> Result<Settings, String> {
+        Ok(Settings {
+            url: match &system.url {
+                Some(url) => address(url)?,
+                None => Url::parse(API).map_err(|error| error.to_string())?,
+            },
+            realm: system.company.clone(),
+            items: system.items.iter().map(|(account, item)| (account.to_string(), item.to_string())).collect(),
+            client: Client::of(&system.oauth, Some(TOKEN), sink)?,
+            timeout: system.timeout.get(),
+            certainty: looked_up_after(CERTAINTY, system.look_up_after),
+        })
+    }
 }

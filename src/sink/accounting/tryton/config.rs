@@ -5,8 +5,9 @@
 
 use std::time::Duration;
 
-use crate::config::Secret;
+use crate::config::{Secret, TrytonSystem};
 use crate::sink::accounting::http::Url;
+use crate::sink::accounting::{address, looked_up_after};
 use crate::sink::destination::{Certainty, Limits};
 
 /// A call is ended after 60 seconds, and repeated by the server itself a few times where the database asked for it: what
@@ -37,4 +38,22 @@ pub struct Settings {
     pub invoice_journal: String,
     pub timeout: Duration,
     pub certainty: Certainty,
+}
+
+impl Settings {
+    /// # Errors
+    /// The address is none.
+    pub fn of(system: &TrytonSystem) -> Result<Settings, String> {
+        Ok(Settings {
+            url: address(&system.url)?,
+            database: system.database.clone(),
+            user: system.user.clone(),
+            password: system.password.clone(),
+            company: system.company.clone(),
+            journal: system.journal.clone(),
+            invoice_journal: system.invoice_journal.clone(),
+            timeout: system.timeout.get(),
+            certainty: looked_up_after(CERTAINTY, system.look_up_after),
+        })
+    }
 }

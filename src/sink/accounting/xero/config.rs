@@ -5,8 +5,10 @@
 
 use std::time::Duration;
 
+use crate::config::XeroSystem;
 use crate::sink::accounting::http::Url;
 use crate::sink::accounting::oauth::Client;
+use crate::sink::accounting::{address, looked_up_after};
 use crate::sink::destination::{Certainty, Limits};
 
 /// Where Xero serves the API and gives tokens.
@@ -38,4 +40,22 @@ pub struct Settings {
     /// Days from an invoice's date to the day it is due; Xero approves no invoice without one.
     pub due_days: u16,
     pub certainty: Certainty,
+}
+
+impl Settings {
+    /// # Errors
+    /// An address is none.
+    pub fn of(system: &XeroSystem, sink: &str) -> Result<Settings, String> {
+        Ok(Settings {
+            url: match &system.url {
+                Some(url) => address(url)?,
+                None => Url::parse(API).map_err(|error| error.to_string())?,
+            },
+            organisation: system.organisation.clone(),
+            due_days: system.due_days,
+            client: Client::of(&system.oauth, Some(TOKEN), sink)?,
+            timeout: system.timeout.get(),
+            certainty: looked_up_after(CERTAINTY, system.look_up_after),
+        })
+    }
 }

@@ -1,0 +1,166 @@
+//! Document to body, for Oracle Fusion. Pure.
+//!
+//! The body is the JSON of `importBulkData` with a ZIP of one `GlInterface.csv` inside. Its columns are those of Oracle's
+//! Journal Import template: status, ledger, day, source, category, currency, creation day, actual flag, 30 segments,
+//! entered and accounted amounts, ten references, ten descriptive columns, statistical amount, three of conversion, group.
+
+use std::io::{Cursor, Write as _};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use rust_decimal::Decimal;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, DateTime, ZipWriter};
+
+use super::config::Settings;
+use crate::sink::accounting::voucher::{Voucher, reference, refuse, shorten, voucher};
+use crate::sink::destination::{Plan, Refusal};
+use crate::sink::document::{Document, Form};
+
+const JOB: &str = "/oracle/apps/ess/financials/generalLedger/programs/common,JournalImportLauncher";
+const FOLDER: &str = "fin$/generalLedger$/import$";
+const SEGMENTS: usize = 30;
+/// A reference column of the interface.
+const REFERENCE_MAX: usize = 100;
+
+/// What is sent. An account is a combination of segments with dashes between: `01-000-4000`.
+///
+/// # Errors
+/// Unbalanced, or an account of more than 30 segments.
+pub fn plan(document: &Document, settings: &Settings) -> Result<Plan, Refusal> {
+    let reference = reference(document)?;
+    let journal = Document {
+        form: Form::Journal,
+        ..document.clone()
+    };
+    let Voucher::Journal(postings) = voucher(&journal)? else {
+        return Err(refuse("not_a_journal", reference, "report this entry"));
+    };
+    let day = document.date.strftime("%Y/%m/%d").to_string();
+    let mut csv = String::new();
+    for posting in &postings {
+        let segments: Vec<&str> = posting.line.account.split('-').collect();
+        if segments.len() > SEGMENTS {
+            let words = format!("account {} has {} segments", posting.line.account, segments.len());
+            return Err(refuse(
+                "account_too_long",
+                words,
+                "an account has at most 30 segments: correct [sinks.NAME.accounts]",
+            ));
+        }
+        // Both sides have the sign of the functional amount; a line of exchange differences has no amount in its currency.
+        let side = |amount: Decimal, debit: bool, currency: crate::revenue::money::Currency| {
+            let amount = if debit { amount } else { -amount };
+            if amount > Decimal::ZERO {
+                currency.format(amount)
+            } else {
+                String::new()
+            }
+        };
+        let (entered, accounted) = (document.currency, document.functional_currency);
+        let mut row: Vec<String> = Vec::with_capacity(67);
+        row.extend(["NEW".to_owned(), settings.ledger_id.to_string(), day.clone()]);
+        row.extend([
+            settings.source.clone(),
+            settings.category.clone(),
+            entered.code().to_owned(),
+            day.clone(),
+            "A".to_owned(),
+        ]);
+        row.extend((0..SEGMENTS).map(|at| segments.get(at).map_or(String::new(), |one| (*one).to_owned())));
+        row.extend([
+            side(posting.original, true, entered),
+            side(posting.original, false, entered),
+        ]);
+        row.extend([
+            side(posting.amount, true, accounted),
+            side(posting.amount, false, accounted),
+        ]);
+        let narration = shorten(&document.narration, REFERENCE_MAX);
+        row.extend([
+            reference.clone(),
+            narration.clone(),
+            String::new(),
+            reference.clone(),
+            narration,
+        ]);
+        row.extend([
+            reference.clone(),
+            String::new(),
+            String::new(),
+            String::new(),
+            posting.line.role.name(),
+        ]);
+        row.extend((0..10).map(|_| String::new()));
+        row.push(String::new());
+        let user_rate = if entered == accounted { "" } else { "User" };
+        row.extend([
+            user_rate.to_owned(),
+            if user_rate.is_empty() {
+                String::new()
+            } else {
+                day.clone()
+            },
+            String::new(),
+        ]);
+        row.push(group(&reference).to_string());
+        csv.push_str(&row.iter().map(|field| quoted(field)).collect::<Vec<_>>().join(","));
+        csv.push('\n');
+    }
+    let archive = archive(&csv).map_err(|error| refuse("not_archived", error.to_string(), "report this entry"))?;
+    let parameters = [
+        settings.data_access_set_id.to_string(),
+        settings.source.clone(),
+        settings.ledger_id.to_string(),
+        group(&reference).to_string(),
+        "N".to_owned(),
+        "N".to_owned(),
+        "N".to_owned(),
+    ];
+    let body = json!({
+        "OperationName": "importBulkData",
+        "DocumentContent": BASE64.encode(archive),
+        "ContentType": "zip",
+        "FileName": format!("{reference}.zip"),
+        "DocumentAccount": FOLDER,
+        "JobName": JOB,
+        "ParameterList": parameters.join(","),
+        "CallbackURL": "#NULL",
+        "NotificationCode": "10",
+    });
+    Ok(Plan {
+        form: Form::Journal,
+        reference,
+        body: body.to_string().into_bytes(),
+    })
+}
+
+/// The interface group: rows of one document and no other. 15 digits, which Oracle's number takes.
+fn group(reference: &str) -> u64 {
+    let digest = Sha256::digest(reference);
+    let first = digest
+        .iter()
+        .take(8)
+        .fold(0u64, |sum, byte| (sum << 8) | u64::from(*byte));
+    first % 1_000_000_000_000_000
+}
+
+fn quoted(field: &str) -> String {
+    match field.contains([',', '"', '\n', '\r']) {
+        true => format!("\"{}\"", field.replace('"', "\"\"").replace(['\n', '\r'], " ")),
+        false => field.to_owned(),
+    }
+}
+
+/// The same bytes for the same rows: stored, with the format's first day as its time.
+fn archive(csv: &str) -> zip::result::ZipResult<Vec<u8>> {
+    let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
+    let options = SimpleFileOptions::default()
+        .compression_method(CompressionMethod::Stored)
+        .last_modified_time(DateTime::default());
+    writer.start_file("GlInterface.csv", options)?;
+    writer.write_all(csv.as_bytes())?;
+    Ok(writer.finish()?.into_inner())
+}
