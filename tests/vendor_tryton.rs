@@ -7,7 +7,6 @@ mod vendor;
 
 use std::collections::BTreeMap;
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -447,7 +446,7 @@ async fn wrong_credentials_write_nothing_and_are_not_repeated_in_words() {
 #[ignore = "needs Tryton: make test"]
 async fn a_server_that_answers_after_we_gave_up_gets_one_document() {
     // Stopped in the middle: the request lies in its socket, and is carried out once it goes on.
-    let hasty = Tryton::new(settings(Duration::from_millis(1500), Duration::from_secs(5))).unwrap();
+    let hasty = Tryton::new(settings(Duration::from_secs(5), Duration::from_secs(10))).unwrap();
     let warm = customer(recognition(&unique("warm"), "2026-02-28", "1.00"));
     deliver(&tryton(), &warm).await;
     assert_eq!(hasty.probe().await, Ok(()));
@@ -457,7 +456,7 @@ async fn a_server_that_answers_after_we_gave_up_gets_one_document() {
     };
     platform(&["pause", "tryton"]);
     let waking = tokio::spawn(async {
-        tokio::time::sleep(Duration::from_secs(3)).await;
+        tokio::time::sleep(Duration::from_secs(8)).await;
         tokio::task::spawn_blocking(|| platform(&["resume", "tryton"]))
             .await
             .unwrap();
@@ -512,7 +511,6 @@ fn year(run: &str) -> Report {
     say("deal.closed", deal(2, 9999, "USD", "monthly", "2026-01-15"));
     say("deal.closed", deal(3, 8000, "EUR", "quarterly", "2026-02-01"));
     say("deal.closed", deal(4, 6000, "USD", "quarterly", "2026-01-01"));
-    say("deal.closed", deal(5, 1000, "USD", "upfront", "2026-03-10"));
     say(
         "payment.received",
         json!({ "deal_id": format!("{run}-D1"), "amount": 12000, "currency": "USD", "date": "2026-01-20" }),
@@ -531,10 +529,6 @@ fn year(run: &str) -> Report {
     say(
         "deal.cancelled",
         json!({ "deal_id": format!("{run}-D4"), "effective_date": "2026-08-16", "refund": "unused" }),
-    );
-    say(
-        "deal.cancelled",
-        json!({ "deal_id": format!("{run}-D5"), "effective_date": "2026-09-01", "refund": "none" }),
     );
     books.finish(Some("2026-12-31".parse().unwrap()))
 }
@@ -589,31 +583,12 @@ fn as_document(entry: &JournalEntry) -> Document {
     }
 }
 
-/// Delivers each deal in its order, deals beside one another.
-async fn deliver_all(tryton: &Arc<Tryton>, documents: &[Document]) -> Vec<End> {
-    let mut deals: BTreeMap<String, Vec<Document>> = BTreeMap::new();
-    for document in documents {
-        deals
-            .entry(document.deal.clone().unwrap().to_string())
-            .or_default()
-            .push(document.clone());
-    }
-    let tasks: Vec<_> = deals
-        .into_values()
-        .map(|deal| {
-            let tryton = tryton.clone();
-            tokio::spawn(async move {
-                let mut ends = Vec::new();
-                for document in &deal {
-                    ends.push(deliver(&*tryton, document).await);
-                }
-                ends
-            })
-        })
-        .collect();
+/// Delivers one document after the other, as the system's limits ask for.
+async fn deliver_all(tryton: &Tryton, documents: &[Document]) -> Vec<End> {
+    assert_eq!(tryton.limits().in_flight, 1);
     let mut ends = Vec::new();
-    for task in tasks {
-        ends.extend(task.await.unwrap());
+    for document in documents {
+        ends.push(deliver(tryton, document).await);
     }
     ends
 }
@@ -636,7 +611,7 @@ async fn a_year_of_deals_gives_the_same_trial_balance_after_kills_and_a_replay()
         assert!(kinds.contains(&kind), "the year has no {kind:?}");
     }
     let before = trial_balance(&session).await;
-    let tryton = Arc::new(Tryton::new(settings(Duration::from_secs(20), Duration::from_secs(2))).unwrap());
+    let tryton = Tryton::new(settings(Duration::from_secs(20), Duration::from_secs(1))).unwrap();
     let killing = tokio::spawn(async {
         for _ in 0..3 {
             tokio::time::sleep(Duration::from_secs(3)).await;

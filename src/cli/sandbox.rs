@@ -46,7 +46,10 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         faults_per_thousand: arguments.faults,
         limits: true,
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let sandbox = Sandbox::start(vendors, arguments.listen, options).await?;
         println!("# What arrives is shown at http://{}/", sandbox.address);

@@ -44,8 +44,8 @@ pub use problem::Problem;
 pub use registry::{Compatibility, Registry, RegistryAuth, RegistryPlace};
 pub use runtime::{Http, Runtime, State};
 pub use sink::{
-    Accounts, Breaker, Documents, FileFormat, FileSystem, Granularity, NetSuiteSystem, OAuth, OdooSystem, OracleSystem, QuickBooksSystem, Sink,
-    SinkLimits, System, TrytonSystem, XeroSystem,
+    Accounts, Breaker, Documents, FileFormat, FileSystem, Granularity, NetSuiteSystem, OAuth, OdooSystem, OracleSystem,
+    QuickBooksSystem, Sink, SinkLimits, System, TrytonSystem, XeroSystem,
 };
 pub use source::{Encoding, Input, Source, TableRole};
 pub use warehouse::{Warehouse, WarehousePlace};

@@ -34,5 +34,8 @@ pub fn vendors() -> Vec<Box<dyn Vendor>> {
     vec![
         Box::new(xero::Xero::default()),
         Box::new(quickbooks::QuickBooks::default()),
+        Box::new(netsuite::NetSuite::default()),
+        Box::new(oracle::Oracle::default()),
+        Box::new(odoo::Odoo::default()),
     ]
 }

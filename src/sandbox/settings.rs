@@ -39,7 +39,11 @@ pub fn topology(name: &str, url: &str) -> String {
             oauth("oauth2/v1/tokens/bearer"),
             items()
         ),
-        "netsuite" => format!("url = \"{url}\"\n{}{}", oauth("services/rest/auth/oauth2/v1/token"), items()),
+        "netsuite" => format!(
+            "url = \"{url}\"\n{}{}",
+            oauth("services/rest/auth/oauth2/v1/token"),
+            items()
+        ),
         "odoo" => format!("url = \"{url}\"\napi_key = \"{}\"\n", odoo::API_KEY),
         "oracle" => format!(
             "url = \"{url}\"\nuser = \"{}\"\npassword = \"{}\"\nledger_id = 1\ndata_access_set_id = 1\nsource = \"Accrue\"\n\
@@ -50,14 +54,21 @@ pub fn topology(name: &str, url: &str) -> String {
         _ => String::new(),
     };
     let mut text = format!("[sinks.{name}]\nkind = \"{name}\"\ndocuments = \"invoices\"\n\n[sinks.{name}.accounts]\n");
-    for (role, account) in ACCOUNTS {
-        let _ = writeln!(text, "{role} = \"{account}\"");
-    }
+    text.push_str(&accounts());
     let _ = write!(text, "\n[sinks.{name}.{name}]\n{own}");
     text
 }
 
+/// The lines of an accounts table.
+pub fn accounts() -> String {
+    let line = |(role, account): &(&str, &str)| format!("{role} = \"{account}\"\n");
+    ACCOUNTS.iter().map(line).collect()
+}
+
 fn items() -> String {
-    let pairs: Vec<String> = ACCOUNTS.iter().map(|(_, account)| format!("{account} = \"item-{account}\"")).collect();
+    let pairs: Vec<String> = ACCOUNTS
+        .iter()
+        .map(|(_, account)| format!("{account} = \"item-{account}\""))
+        .collect();
     format!("items = {{ {} }}\n", pairs.join(", "))
 }

@@ -21,8 +21,8 @@ pub mod xero;
 
 use std::sync::Arc;
 
-use super::destination::{Certainty, Destination};
 use self::http::Url;
+use super::destination::{Certainty, Destination};
 use crate::config::{HttpUrl, Interval, Sink, System};
 
 /// A destination cannot be made as configured; the message says what to change.
@@ -47,7 +47,10 @@ pub fn build(sink: &Sink) -> Result<Arc<dyn Destination>, BuildError> {
     Ok(match &sink.system {
         System::File(system) => {
             let folder = file::Folder::open(system, &sink.accounts);
-            Arc::new(folder.map_err(|error| failed(format!("the folder {} cannot be used: {error}", system.dir.display())))?)
+            Arc::new(
+                folder
+                    .map_err(|error| failed(format!("the folder {} cannot be used: {error}", system.dir.display())))?,
+            )
         }
         System::Tryton(system) => {
             let settings = tryton::Settings::of(system).map_err(failed)?;

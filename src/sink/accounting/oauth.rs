@@ -51,7 +51,12 @@ impl Client {
     /// # Errors
     /// The token address is none.
     pub fn of(oauth: &OAuth, token_url: Option<&str>, sink: &str) -> Result<Client, String> {
-        let url = oauth.token_url.as_ref().map(HttpUrl::as_str).or(token_url).unwrap_or_default();
+        let url = oauth
+            .token_url
+            .as_ref()
+            .map(HttpUrl::as_str)
+            .or(token_url)
+            .unwrap_or_default();
         let token_url = Url::parse(url).map_err(|error| format!("the token address {url:?} is none: {error}"))?;
         let grant = match &oauth.refresh_token {
             None => Grant::ClientCredentials {
@@ -59,7 +64,10 @@ impl Client {
             },
             Some(first) => Grant::Refresh {
                 first: first.clone(),
-                file: oauth.token_file.clone().unwrap_or_else(|| format!("data/tokens/{sink}.json").into()),
+                file: oauth
+                    .token_file
+                    .clone()
+                    .unwrap_or_else(|| format!("data/tokens/{sink}.json").into()),
             },
         };
         Ok(Client {

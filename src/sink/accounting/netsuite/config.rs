@@ -45,7 +45,11 @@ impl Settings {
         Ok(Settings {
             url: address(&system.url)?,
             subsidiary: system.subsidiary.clone(),
-            items: system.items.iter().map(|(account, item)| (account.to_string(), item.to_string())).collect(),
+            items: system
+                .items
+                .iter()
+                .map(|(account, item)| (account.to_string(), item.to_string()))
+                .collect(),
             client: Client::of(&system.oauth, Some(&token_url(&system.url)), sink)?,
             timeout: system.timeout.get(),
             certainty: looked_up_after(CERTAINTY, system.look_up_after),
@@ -54,5 +58,8 @@ impl Settings {
 }
 
 fn token_url(url: &HttpUrl) -> String {
-    format!("{}/services/rest/auth/oauth2/v1/token", url.as_str().trim_end_matches('/'))
+    format!(
+        "{}/services/rest/auth/oauth2/v1/token",
+        url.as_str().trim_end_matches('/')
+    )
 }

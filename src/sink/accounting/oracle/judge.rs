@@ -124,15 +124,12 @@ pub fn found(reply: &Reply, plan: &Plan) -> Found {
 /// The rows that were sent, out of the archive in the body.
 fn planned(plan: &Plan) -> Option<Content> {
     use base64::Engine as _;
-    use std::io::Read as _;
 
     let body: Value = serde_json::from_slice(&plan.body).ok()?;
     let archive = base64::engine::general_purpose::STANDARD
         .decode(body["DocumentContent"].as_str()?)
         .ok()?;
-    let mut archive = zip::ZipArchive::new(std::io::Cursor::new(archive)).ok()?;
-    let mut csv = String::new();
-    archive.by_index(0).ok()?.read_to_string(&mut csv).ok()?;
+    let csv = std::str::from_utf8(super::archive::stored(&archive, super::request::FILE)?).ok()?;
     let mut content = Content::default();
     for row in csv.lines() {
         // The columns that are read come before any free text, and hold none of CSV's own characters.

@@ -6,6 +6,7 @@
 //! Absent: receivables invoices (an invoice or credit note is imported as the journal that it is), posting (Oracle's
 //! AutoPost does that), approval.
 
+mod archive;
 pub mod client;
 pub mod config;
 pub mod judge;

@@ -4,16 +4,13 @@
 //! Journal Import template: status, ledger, day, source, category, currency, creation day, actual flag, 30 segments,
 //! entered and accounted amounts, ten references, ten descriptive columns, statistical amount, three of conversion, group.
 
-use std::io::{Cursor, Write as _};
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use rust_decimal::Decimal;
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use zip::write::SimpleFileOptions;
-use zip::{CompressionMethod, DateTime, ZipWriter};
 
+use super::archive::archive;
 use super::config::Settings;
 use crate::sink::accounting::voucher::{Voucher, reference, refuse, shorten, voucher};
 use crate::sink::destination::{Plan, Refusal};
@@ -21,6 +18,8 @@ use crate::sink::document::{Document, Form};
 
 const JOB: &str = "/oracle/apps/ess/financials/generalLedger/programs/common,JournalImportLauncher";
 const FOLDER: &str = "fin$/generalLedger$/import$";
+/// The file in the archive.
+pub(super) const FILE: &str = "GlInterface.csv";
 const SEGMENTS: usize = 30;
 /// A reference column of the interface.
 const REFERENCE_MAX: usize = 100;
@@ -109,7 +108,13 @@ pub fn plan(document: &Document, settings: &Settings) -> Result<Plan, Refusal> {
         csv.push_str(&row.iter().map(|field| quoted(field)).collect::<Vec<_>>().join(","));
         csv.push('\n');
     }
-    let archive = archive(&csv).map_err(|error| refuse("not_archived", error.to_string(), "report this entry"))?;
+    let archive = archive(FILE, csv.as_bytes()).ok_or_else(|| {
+        refuse(
+            "too_large",
+            reference.clone(),
+            "post by entry (granularity = \"entry\")",
+        )
+    })?;
     let parameters = [
         settings.data_access_set_id.to_string(),
         settings.source.clone(),
@@ -152,15 +157,4 @@ fn quoted(field: &str) -> String {
         true => format!("\"{}\"", field.replace('"', "\"\"").replace(['\n', '\r'], " ")),
         false => field.to_owned(),
     }
-}
-
-/// The same bytes for the same rows: stored, with the format's first day as its time.
-fn archive(csv: &str) -> zip::result::ZipResult<Vec<u8>> {
-    let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
-    let options = SimpleFileOptions::default()
-        .compression_method(CompressionMethod::Stored)
-        .last_modified_time(DateTime::default());
-    writer.start_file("GlInterface.csv", options)?;
-    writer.write_all(csv.as_bytes())?;
-    Ok(writer.finish()?.into_inner())
 }

@@ -57,7 +57,11 @@ impl Settings {
                 None => Url::parse(API).map_err(|error| error.to_string())?,
             },
             realm: system.company.clone(),
-            items: system.items.iter().map(|(account, item)| (account.to_string(), item.to_string())).collect(),
+            items: system
+                .items
+                .iter()
+                .map(|(account, item)| (account.to_string(), item.to_string()))
+                .collect(),
             client: Client::of(&system.oauth, Some(TOKEN), sink)?,
             timeout: system.timeout.get(),
             certainty: looked_up_after(CERTAINTY, system.look_up_after),

@@ -91,7 +91,7 @@ impl Tryton {
             ),
             Values::Invoice => (
                 "reference",
-                json!(["state", "invoice_date", "currency.code"]),
+                json!(["state", "accounting_date", "currency.code"]),
                 json!(["invoice", "account.code", "amount"]),
             ),
         };

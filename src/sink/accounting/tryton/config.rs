@@ -16,9 +16,10 @@ pub const CERTAINTY: Certainty = Certainty::LookUp {
     after: Duration::from_secs(5 * 60),
 };
 
-/// Tryton sets no quota. Numbering takes a lock on its sequence, so more writers only wait for one another.
+/// Tryton sets no quota. But posting locks the numbering without waiting (`FOR UPDATE NOWAIT`), and after a few tries it
+/// answers a second writer with 503: so there is one.
 pub const LIMITS: Limits = Limits {
-    in_flight: 4,
+    in_flight: 1,
     per_minute: None,
     per_day: None,
 };

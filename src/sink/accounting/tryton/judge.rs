@@ -82,12 +82,17 @@ const MESSAGES: &[(&str, &str, &str)] = &[
         "Tryton counts other debits than credits: compare the currency's digits with the company's",
     ),
     (
+        "must set an invoice date after",
+        "invoice_out_of_order",
+        "somebody dated an invoice of this series in the future, and Tryton numbers in the order of dates: wait for that day, or give the series of people another sequence",
+    ),
+    (
         "deposit",
         "deposit_not_enough",
         "the credit takes more from the customer's contract liability than Tryton knows of: deliver the earlier documents first",
     ),
     (
-        "value for field \"Account\"",
+        "field \"Account\" in record",
         "account_not_for_invoices",
         "Tryton's invoices credit only accounts whose type has Revenue, or Deposit (module account_deposit): mark the type, or post journals (documents = \"journals\")",
     ),
@@ -178,7 +183,7 @@ fn planned_invoice(planned: &Value) -> Option<Content> {
     };
     let currency = planned["currency"].as_str().map(str::to_owned);
     content(
-        read_day(&planned["invoice_date"])?,
+        read_day(&planned["accounting_date"])?,
         currency,
         planned["lines"].as_array()?.iter().map(line),
     )
@@ -190,7 +195,11 @@ fn found_invoice(document: &Value, lines: &[Value]) -> Option<Content> {
         Some(vec![(account, read_amount(&line["amount"])?)])
     };
     let currency = document["currency."]["code"].as_str().map(str::to_owned);
-    content(read_day(&document["invoice_date"])?, currency, lines.iter().map(line))
+    content(
+        read_day(&document["accounting_date"])?,
+        currency,
+        lines.iter().map(line),
+    )
 }
 
 /// The amount of a move's line, and beside it the amount in the second currency.

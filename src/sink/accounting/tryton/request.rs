@@ -81,7 +81,9 @@ fn invoice(document: &Document, sale: &Sale, quantity: Decimal, reference: &str)
         "party": party(sale.customer),
         "currency": document.currency.code(),
         "account": sale.receivable,
-        "invoice_date": rpc::day(document.date),
+        // The day of the books. The day of issue is left to Tryton, which numbers invoices in the order of those days and
+        // would refuse one of an earlier day than its last.
+        "accounting_date": rpc::day(document.date),
         "reference": reference,
         "description": document.narration,
         "lines": lines,

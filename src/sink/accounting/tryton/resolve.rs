@@ -45,7 +45,7 @@ pub(super) async fn resolve(session: &Session, known: &Known, form: Values, body
     };
     let date = match form {
         Values::Move => &body["date"],
-        Values::Invoice => &body["invoice_date"],
+        Values::Invoice => &body["accounting_date"],
     };
     let period = period(session, &company, date).await?;
     let journal = match form {
@@ -116,7 +116,7 @@ pub(super) async fn resolve(session: &Session, known: &Known, form: Values, body
                 "currency": currency["id"],
                 "account": account(session, known, &company, &body["account"]).await?["id"],
                 "journal": journal["id"],
-                "invoice_date": date,
+                "accounting_date": date,
                 "reference": body["reference"],
                 "description": body["description"],
                 "lines": lines,

@@ -1,0 +1,203 @@
+//! The whole path into a real Tryton, by the program itself: the quick start's books, killed at any moment, replayed.
+//!
+//! The same documents go to CSV files, whose sums per account are what Tryton's trial balance must say.
+
+mod vendor;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use accrue::sandbox::settings;
+use accrue::sink::accounting::http::Http;
+use accrue::sink::accounting::tryton::{Settings, rpc};
+use accrue::sink::destination::Certainty;
+use rust_decimal::Decimal;
+use serde_json::{Value, json};
+use vendor::*;
+
+fn env(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set; `make test` starts a Tryton"))
+}
+
+fn accrue(dir: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_accrue"));
+    let topology = dir.join("topology.toml");
+    command
+        .args(arguments)
+        .arg("--topology")
+        .arg(topology)
+        .env("ACCRUE_DATA_DIR", dir.join("data"));
+    command
+}
+
+fn done(mut command: Command) -> Output {
+    let out = command.output().expect("it runs");
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(
+        out.status.success(),
+        "{command:?}\n{}\n{said}",
+        String::from_utf8_lossy(&out.stdout)
+    );
+    out
+}
+
+/// The shipped topology with accounts as codes, CSV files, and Tryton.
+fn topology(documents: &str) -> String {
+    let shipped = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/topology.toml")).unwrap();
+    let start = shipped.find("[sinks.files]").unwrap();
+    let end = shipped[start..].find("\n[http]").map_or(shipped.len(), |at| start + at);
+    let accounts = settings::accounts();
+    let tryton = format!(
+        "[sinks.erp.tryton]\nurl = \"{}\"\ndatabase = \"{}\"\nuser = \"{}\"\npassword = \"${{TRYTON_PASSWORD}}\"\n\
+         timeout = \"30s\"\nlook_up_after = \"1s\"\n",
+        env("TRYTON_URL"),
+        env("TRYTON_DATABASE"),
+        env("TRYTON_USER")
+    );
+    let sinks = format!(
+        "[sinks.csv]\nkind = \"file\"\nfile = {{ format = \"csv\", dir = \"${{ACCRUE_DATA_DIR:-data}}/csv\" }}\n[sinks.csv.accounts]\n\
+         {accounts}\n[sinks.erp]\nkind = \"tryton\"\ndocuments = \"{documents}\"\n[sinks.erp.accounts]\n{accounts}\n{tryton}"
+    );
+    format!("{}{sinks}{}", &shipped[..start], &shipped[end..])
+}
+
+/// Account to sum, of every row of every file.
+fn of_files(dir: &Path) -> BTreeMap<String, Decimal> {
+    let mut sums: BTreeMap<String, Decimal> = BTreeMap::new();
+    for tenant in std::fs::read_dir(dir.join("data/csv"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_dir())
+    {
+        for file in std::fs::read_dir(tenant.join("documents")).unwrap() {
+            let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+            let mut lines = text.lines();
+            let header: Vec<&str> = lines.next().unwrap().split(',').collect();
+            let column = |name: &str| {
+                header
+                    .iter()
+                    .rev()
+                    .position(|known| *known == name)
+                    .unwrap_or_else(|| panic!("{name} in {header:?}"))
+            };
+            let (account, debit, credit) = (
+                column("account"),
+                column("functional_debit"),
+                column("functional_credit"),
+            );
+            for row in lines {
+                // Counted from the end: no field from the account on holds a comma, and a customer's name may.
+                let fields: Vec<&str> = row.rsplit(',').collect();
+                *sums.entry(fields[account].to_owned()).or_default() += dec(fields[debit]) - dec(fields[credit]);
+            }
+        }
+    }
+    sums.retain(|_, sum| !sum.is_zero());
+    sums.into_iter()
+        .map(|(account, sum)| (account, sum.normalize()))
+        .collect()
+}
+
+async fn of_tryton() -> BTreeMap<String, Decimal> {
+    let settings = Settings {
+        url: url(&env("TRYTON_URL")),
+        database: env("TRYTON_DATABASE"),
+        user: env("TRYTON_USER"),
+        password: secret(&env("TRYTON_PASSWORD")),
+        company: None,
+        journal: String::new(),
+        invoice_journal: String::new(),
+        timeout: Duration::from_secs(60),
+        certainty: Certainty::None,
+    };
+    let session = rpc::Session::new(Http::new(settings.timeout).unwrap(), settings);
+    let params = json!([
+        [["move.state", "=", "posted"]],
+        0,
+        null,
+        null,
+        ["account.code", "debit", "credit"],
+        {}
+    ]);
+    let (lines, _) = session
+        .call("model.account.move.line.search_read", params)
+        .await
+        .unwrap();
+    let mut sums: BTreeMap<String, Decimal> = BTreeMap::new();
+    for line in lines.as_array().unwrap() {
+        let side = |name: &str| rpc::read_amount(&line[name]).unwrap();
+        *sums
+            .entry(line["account."]["code"].as_str().unwrap().to_owned())
+            .or_default() += side("debit") - side("credit");
+    }
+    sums
+}
+
+fn change(before: &BTreeMap<String, Decimal>, after: &BTreeMap<String, Decimal>) -> BTreeMap<String, Decimal> {
+    let changed = after.iter().map(|(account, sum)| {
+        (
+            account.clone(),
+            (sum - before.get(account).copied().unwrap_or_default()).normalize(),
+        )
+    });
+    changed.filter(|(_, sum)| !sum.is_zero()).collect()
+}
+
+#[tokio::test]
+#[ignore = "needs Tryton: make test"]
+async fn the_quick_start_is_in_tryton_once_to_the_cent() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let mut quickstart = Command::new(env!("CARGO_BIN_EXE_accrue"));
+    quickstart.arg("quickstart").arg("--dir").arg(dir.join("data"));
+    done(quickstart);
+    std::fs::write(dir.join("topology.toml"), topology("journals")).unwrap();
+    done(accrue(dir, &["sink", "csv", "--until-idle"]));
+    let expected = of_files(dir);
+    assert!(expected.len() >= 5, "{expected:?}");
+
+    let before = of_tryton().await;
+    // Killed while it writes, later each time.
+    let began = Instant::now();
+    let mut cut_short = 0;
+    for life in 1..6 {
+        let mut child = accrue(dir, &["sink", "erp", "--until-idle"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let until = Instant::now() + Duration::from_millis(1500 + 700 * life);
+        while child.try_wait().unwrap().is_none() && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        if child.try_wait().unwrap().is_some() || began.elapsed() > Duration::from_secs(40) {
+            child.kill().ok();
+            child.wait().unwrap();
+            break;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        cut_short += 1;
+    }
+    assert!(cut_short >= 2, "it was killed {cut_short} times");
+    done(accrue(dir, &["sink", "erp", "--until-idle"]));
+    let parked = done(accrue(dir, &["deliveries", "list", "--parked"]));
+    let after = of_tryton().await;
+    assert_eq!(
+        change(&before, &after),
+        expected,
+        "{}",
+        String::from_utf8_lossy(&parked.stdout)
+    );
+
+    // The same topics read again with an empty store: nothing new.
+    std::fs::remove_dir_all(dir.join("data/state/sink-erp")).unwrap();
+    done(accrue(dir, &["sink", "erp", "--until-idle"]));
+    assert_eq!(of_tryton().await, after);
+    let verified = done(accrue(dir, &["receipts", "verify"]));
+    assert!(String::from_utf8_lossy(&verified.stdout).contains("whole"));
+    let shown: Value = json!(String::from_utf8_lossy(&done(accrue(dir, &["describe"])).stdout));
+    assert!(!shown.to_string().contains(&env("TRYTON_PASSWORD")));
+}
