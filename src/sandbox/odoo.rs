@@ -202,8 +202,12 @@ impl Odoo {
         let mut sum = Decimal::ZERO;
         for command in values[field].as_array().into_iter().flatten() {
             let mut line = command[2].clone();
-            if self.code(&line["account_id"]).is_empty() {
+            let code = self.code(&line["account_id"]);
+            if code.is_empty() {
                 return error(422, "odoo.exceptions.ValidationError", "the account does not exist");
+            }
+            if !self.company.knows(&code) {
+                return refuse(&format!("You cannot use the archived account {code}."));
             }
             let amount = match kind {
                 "entry" => number(&line["debit"])
