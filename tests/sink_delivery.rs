@@ -24,7 +24,7 @@ use accrue::sink::delivery::State;
 use accrue::sink::destination::{
     Acknowledgement, Answer, Certainty, Destination, Found, Limits, Outcome, Plan, Refusal,
 };
-use accrue::sink::document::{Document, Key};
+use accrue::sink::document::{Document, Form, Key};
 use accrue::sink::metrics;
 use accrue::sink::reading;
 use accrue::sink::receipt::Chains;
@@ -88,6 +88,9 @@ impl Books {
 /// How long a late write takes, and so the longest commit time of this ledger.
 const LATE: Duration = Duration::from_millis(60);
 
+/// What this ledger makes of every document: it must be asked for that again, and not for what the document was.
+const WRITES: Form = Form::Invoice;
+
 impl Destination for Ledger {
     fn certainty(&self) -> Certainty {
         self.certainty
@@ -100,7 +103,7 @@ impl Destination for Ledger {
     fn plan(&self, document: &Document) -> Result<Plan, Refusal> {
         let deal = document.deal.as_ref().map_or("", DealId::as_str);
         Ok(Plan {
-            form: document.form,
+            form: WRITES,
             reference: document.key.to_string(),
             body: format!("{deal} {} {}", document.key, document.lines.len()).into_bytes(),
         })
@@ -113,6 +116,11 @@ impl Destination for Ledger {
                 *books.sends.entry(key.to_string()).or_default() += 1;
                 if !books.under_way.insert(key.to_string()) {
                     books.broken.push(format!("two writes of {key} under way"));
+                }
+                if plan.form != WRITES {
+                    books
+                        .broken
+                        .push(format!("{key} is sent as another form than was planned"));
                 }
                 let deal = String::from_utf8_lossy(&plan.body)
                     .split(' ')
@@ -163,9 +171,14 @@ impl Destination for Ledger {
         })
     }
 
-    fn look_up<'a>(&'a self, key: &'a Key, _plan: &'a Plan) -> Answer<'a, Found> {
+    fn look_up<'a>(&'a self, key: &'a Key, plan: &'a Plan) -> Answer<'a, Found> {
         Box::pin(async move {
-            let books = self.books.lock().expect("books");
+            let mut books = self.books.lock().expect("books");
+            if plan.form != WRITES {
+                books
+                    .broken
+                    .push(format!("{key} is looked for as another form than was planned"));
+            }
             match books.written.iter().filter(|(known, _)| known == key.as_str()).count() {
                 0 => Found::Nothing,
                 1 => Found::Same(acknowledgement(key)),

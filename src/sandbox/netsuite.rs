@@ -155,10 +155,10 @@ impl NetSuite {
         if taken && body["externalId"].is_string() {
             return refuse("This record already exists.", "USER_ERROR");
         }
-        if record != "customer" {
-            if let Some((detail, code)) = self.wrong(record, body) {
-                return refuse(&detail, code);
-            }
+        if record != "customer"
+            && let Some((detail, code)) = self.wrong(record, body)
+        {
+            return refuse(&detail, code);
         }
         let mut one = body.clone();
         let id = self.company.next_number().to_string();

@@ -289,7 +289,11 @@ impl Deliver {
             let mut event = Event::Due;
             if row.plan.is_none() || row.track.is_remade() {
                 match self.plan(&row, cx)? {
-                    Ok(Some(plan)) => row.plan = Some(plan),
+                    Ok(Some(plan)) => {
+                        // A destination may write an invoice as a journal, and must be asked about a journal afterwards.
+                        row.form = plan.form;
+                        row.plan = Some(plan);
+                    }
                     Ok(None) => {
                         event = Event::Cancel(Person {
                             by: "accrue".to_owned(),
