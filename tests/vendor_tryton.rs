@@ -12,14 +12,14 @@ use std::time::{Duration, SystemTime};
 
 use accrue::codec::fact_json;
 use accrue::revenue::books::{Books, Report};
-use accrue::revenue::journal::{JournalEntry, Kind};
+use accrue::revenue::journal::{EntryLine, JournalEntry, Kind};
 use accrue::revenue::ledger::Role;
 use accrue::revenue::money::Currency;
 use accrue::revenue::reference::{Settings as BookSettings, Tenant};
 use accrue::sink::accounting::http::{Http, Reply};
 use accrue::sink::accounting::tryton::{Settings, Tryton, judge, request, rpc};
 use accrue::sink::destination::{Certainty, Destination, Found, Outcome, Plan};
-use accrue::sink::document::{Document, Form, Key, Line, Party};
+use accrue::sink::document::{Document, Form, Key, Party};
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
 use vendor::*;
@@ -569,7 +569,7 @@ fn as_document(entry: &JournalEntry) -> Document {
         lines: entry
             .lines
             .iter()
-            .map(|line| Line {
+            .map(|line| EntryLine {
                 role: line.role.clone(),
                 account: account(&line.role),
                 debit: line.debit,

@@ -1,23 +1,19 @@
 //! The journal for other ledgers: hledger, Beancount, CSV.
 //!
-//! hledger gets each line in the contract's currency at its total cost in functional currency (`@@`), so that
-//! `hledger balance -B` shows the functional books. Beancount gets functional amounts, with the contract's amount as
-//! metadata of the posting: a price is no part of a Beancount position, so a remeasured receivable would else never
-//! come back to zero.
+//! How one posting is written is in [`ledger`](super::ledger); here is the whole journal, with its accounts.
 //!
 //! Invariant: two accounts of ours never share a name there, whatever characters they have; the same entries give the
 //! same bytes. Deliberately absent: several tenants in one ledger, which is the caller's to choose, and imports.
 //!
-//! Sources: hledger 1.x manual, "Account names", "Costs", "Comments"; Beancount 2 language syntax, "Accounts",
-//! "Metadata"; RFC 4180.
+//! Sources: hledger 1.x manual, "Account names", "Comments"; Beancount 2 language syntax, "Accounts".
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use jiff::civil::Date;
-use rust_decimal::Decimal;
 use sha2::{Digest, Sha256};
 
+use super::ledger::{beancount_posting, csv_amounts, csv_row, hledger_commodity, hledger_postings, quoted};
 use crate::revenue::journal::{EntryLine, JournalEntry};
 use crate::revenue::ledger::Role;
 use crate::revenue::money::Currency;
@@ -30,12 +26,7 @@ pub fn hledger(entries: &[JournalEntry], chart: &Chart) -> String {
         .flat_map(|it| [it.currency, it.functional_currency])
         .collect();
     for currency in currencies {
-        let mut sample = currency.format(Decimal::from(1000));
-        if currency.exponent() == 0 {
-            // The decimal mark has to be shown, or it is not known.
-            sample.push('.');
-        }
-        let _ = writeln!(text, "commodity {sample} {currency}");
+        let _ = writeln!(text, "{}", hledger_commodity(currency));
     }
     for (name, original) in chart.accounts() {
         let _ = writeln!(text, "account {name}  ; account:{}", tag(original));
@@ -52,30 +43,11 @@ pub fn hledger(entries: &[JournalEntry], chart: &Chart) -> String {
             let _ = writeln!(text, "    ; {name}:{}", tag(&value));
         }
         for line in &entry.lines {
-            for amount in hledger_amounts(entry, line) {
-                let _ = writeln!(text, "    {}  {amount}", chart.name(line));
-            }
+            let name = chart.name(line);
+            text += &hledger_postings(name, line, entry.currency, entry.functional_currency);
         }
     }
     text
-}
-
-/// One amount; two where a total cost, which has no sign of its own, cannot say it.
-fn hledger_amounts(entry: &JournalEntry, line: &EntryLine) -> Vec<String> {
-    let (amount, value) = (line.debit - line.credit, line.functional_debit - line.functional_credit);
-    let (currency, functional) = (entry.currency, entry.functional_currency);
-    let own = format!("{} {currency}", currency.format(amount));
-    let worth = |value| format!("{} {functional}", functional.format(value));
-    if currency == functional {
-        vec![own]
-    } else if amount.is_zero() {
-        // Only the value moved: a remeasurement, an exchange result.
-        vec![worth(value)]
-    } else if amount.is_sign_negative() != value.is_sign_negative() && !value.is_zero() {
-        vec![format!("{own} @@ {}", worth(Decimal::ZERO)), worth(value)]
-    } else {
-        vec![format!("{own} @@ {}", worth(value.abs()))]
-    }
 }
 
 /// The journal as Beancount reads it; passes `bean-check`.
@@ -114,13 +86,8 @@ pub fn beancount(entries: &[JournalEntry], chart: &Chart) -> String {
             let _ = writeln!(text, "  {name}: {}", quoted(&value));
         }
         for line in &entry.lines {
-            let functional = entry.functional_currency;
-            let amount = functional.format(line.functional_debit - line.functional_credit);
-            let _ = writeln!(text, "  {}  {amount} {functional}", chart.name(line));
-            if entry.currency != functional {
-                let own = entry.currency.format(line.debit - line.credit);
-                let _ = writeln!(text, "    amount: {own} {}", entry.currency);
-            }
+            let name = chart.name(line);
+            text += &beancount_posting(name, line, entry.currency, entry.functional_currency);
         }
     }
     text
@@ -130,10 +97,10 @@ pub fn beancount(entries: &[JournalEntry], chart: &Chart) -> String {
 pub fn csv(entries: &[JournalEntry]) -> String {
     let mut text = csv_row(CSV_COLUMNS);
     for entry in by_day(entries) {
-        let (own, functional) = (entry.currency, entry.functional_currency);
         let facts: Vec<&str> = entry.provenance.iter().map(|event| event.as_str()).collect();
         for (n, line) in entry.lines.iter().enumerate() {
-            text += &csv_row([
+            let amounts = csv_amounts(line, entry.currency, entry.functional_currency);
+            let cells = [
                 entry.entry_id.as_str(),
                 &(n + 1).to_string(),
                 entry.tenant.as_str(),
@@ -146,16 +113,14 @@ pub fn csv(entries: &[JournalEntry]) -> String {
                 &entry.concerns.to_string(),
                 &line.account,
                 &line.role.name(),
-                own.code(),
-                &own.format(line.debit),
-                &own.format(line.credit),
-                functional.code(),
-                &functional.format(line.functional_debit),
-                &functional.format(line.functional_credit),
+            ];
+            let source = [
                 entry.cause.as_str(),
                 &serde_json::json!(facts).to_string(),
                 entry.reverses.as_ref().map_or("", |id| id.as_str()),
-            ]);
+            ];
+            let amounts = amounts.iter().map(String::as_str);
+            text += &csv_row(cells.into_iter().chain(amounts).chain(source));
         }
     }
     text
@@ -184,20 +149,6 @@ const CSV_COLUMNS: [&str; 21] = [
     "provenance",
     "reverses",
 ];
-
-/// A row of RFC 4180, ended by a line feed alone, as most readers expect.
-pub fn csv_row<T: AsRef<str>>(cells: impl IntoIterator<Item = T>) -> String {
-    let cell = |text: T| {
-        let text = text.as_ref();
-        match text.contains(['"', ',', '\n', '\r']) {
-            true => format!("\"{}\"", text.replace('"', "\"\"")),
-            false => text.to_owned(),
-        }
-    };
-    let mut row = cells.into_iter().map(cell).collect::<Vec<_>>().join(",");
-    row.push('\n');
-    row
-}
 
 /// The name of each account in other ledgers: a root by role, then the mapped account or the role, in letters, digits
 /// and `-`. A mapped account that starts with a root, such as `Liabilities:Deferred Revenue`, keeps its place.
@@ -332,14 +283,10 @@ fn tag(text: &str) -> String {
     value
 }
 
-/// A Beancount string.
-fn quoted(text: &str) -> String {
-    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
-}
-
 #[cfg(test)]
 mod tests {
+    use rust_decimal::Decimal;
+
     use super::*;
 
     fn names(accounts: &[(Role, &str)]) -> Vec<String> {
@@ -394,7 +341,5 @@ mod tests {
     #[test]
     fn text_of_others_cannot_break_out_of_its_place() {
         assert_eq!(tag("a, b; (c) [2026-01-01]\n"), "a%2C b%3B %28c%29 %5B2026-01-01%5D%0A");
-        assert_eq!(quoted("a \"b\" \\ \n"), r#""a \"b\" \\  ""#);
-        assert_eq!(csv_row(["a,b", "c\"d", "e"]), "\"a,b\",\"c\"\"d\",e\n");
     }
 }

@@ -13,7 +13,7 @@
 //!   our topics; `stored`, `contract_store`, `crm_store`: stored state.
 //! - `delivery`, `delivery_command`, `delivery_manifest`, `receipt`: what a sink stores, hears and leaves behind.
 //! - `replay`: the document of `accrue books replay`.
-//! - `export`: the journal for other ledgers.
+//! - `ledger`, `export`: one line, and the whole journal, for other ledgers.
 
 mod avro_json;
 mod cell;
@@ -31,6 +31,7 @@ pub mod delivery_manifest;
 pub mod export;
 pub mod fact_json;
 pub mod facts;
+pub mod ledger;
 mod names;
 pub mod outputs;
 pub mod position;

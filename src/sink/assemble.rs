@@ -10,10 +10,10 @@ use rust_decimal::Decimal;
 use sha2::{Digest, Sha256};
 
 use super::destination::Refusal;
-use super::document::{Document, Form, Key, Line, Party};
+use super::document::{Document, Form, Key, Party};
 use crate::codec::receipt::hex;
 use crate::config::{Accounts, Documents};
-use crate::revenue::journal::{JournalEntry, Kind};
+use crate::revenue::journal::{EntryLine, JournalEntry, Kind};
 use crate::revenue::ledger::Role;
 
 /// What an entry is to the ledger.
@@ -51,11 +51,11 @@ pub fn document(
         });
     };
     let alone = entries.len() == 1;
-    let mut lines: Vec<Line> = Vec::new();
+    let mut lines: Vec<EntryLine> = Vec::new();
     for entry in entries {
         for line in &entry.lines {
             let account = account(sink, first, &line.role, &line.account, accounts)?;
-            lines.push(Line {
+            lines.push(EntryLine {
                 role: line.role.clone(),
                 account,
                 debit: line.debit,
@@ -126,7 +126,7 @@ fn account(
 }
 
 /// One line for each account and role, the two sides set off against one another.
-fn summed(lines: Vec<Line>) -> Vec<Line> {
+fn summed(lines: Vec<EntryLine>) -> Vec<EntryLine> {
     let mut sums: BTreeMap<(String, Role), (Decimal, Decimal)> = BTreeMap::new();
     for line in lines {
         let (amount, functional) = sums.entry((line.account, line.role)).or_default();
@@ -139,7 +139,7 @@ fn summed(lines: Vec<Line>) -> Vec<Line> {
         .map(|((account, role), (amount, functional))| {
             let (debit, credit) = side(amount);
             let (functional_debit, functional_credit) = side(functional);
-            Line {
+            EntryLine {
                 role,
                 account,
                 debit,

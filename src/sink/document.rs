@@ -7,10 +7,9 @@
 use std::fmt;
 
 use jiff::civil::Date;
-use rust_decimal::Decimal;
 
 use crate::revenue::ids::{CustomerId, DealId, EntryId, TenantId};
-use crate::revenue::ledger::Role;
+use crate::revenue::journal::EntryLine;
 use crate::revenue::money::Currency;
 use crate::revenue::period::Period;
 
@@ -78,7 +77,8 @@ pub struct Document {
     pub period: Period,
     pub currency: Currency,
     pub functional_currency: Currency,
-    pub lines: Vec<Line>,
+    /// The account of a line is the ledger's own, as `[sinks.NAME.accounts]` maps the role.
+    pub lines: Vec<EntryLine>,
     /// The journal entries that this document carries, in order.
     pub entries: Vec<EntryId>,
     /// For people: what it is about. At most 200 characters.
@@ -91,17 +91,4 @@ pub struct Party {
     pub id: CustomerId,
     /// Empty when the CRM gave none.
     pub name: String,
-}
-
-/// One line. Exactly one of debit and credit is above zero, or both are zero in `currency` while the functional amounts
-/// are not (an exchange difference).
-#[derive(Clone, Debug, PartialEq)]
-pub struct Line {
-    pub role: Role,
-    /// The ledger's own account, as `[sinks.NAME.accounts]` maps the role.
-    pub account: String,
-    pub debit: Decimal,
-    pub credit: Decimal,
-    pub functional_debit: Decimal,
-    pub functional_credit: Decimal,
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use accrue::config::Secret;
 use accrue::revenue::ids::{CustomerId, DealId, EntryId, LineType, TenantId};
+use accrue::revenue::journal::EntryLine;
 use accrue::revenue::ledger::Role;
 use accrue::revenue::money::Currency;
 use accrue::revenue::period::Period;
@@ -17,7 +18,7 @@ use accrue::sandbox::{Options, Sandbox, Vendor, tokens};
 use accrue::sink::accounting::http::Url;
 use accrue::sink::accounting::oauth::{Client, Grant};
 use accrue::sink::destination::{Certainty, Destination, Found, Outcome, Plan};
-use accrue::sink::document::{Document, Form, Key, Line, Party};
+use accrue::sink::document::{Document, Form, Key, Party};
 use rust_decimal::Decimal;
 
 pub fn dec(text: &str) -> Decimal {
@@ -56,7 +57,7 @@ pub fn document(key: &str, form: Form, date: &str, rows: &[Row]) -> Document {
 /// A document in a currency: role, account, debit, debit in US dollars.
 pub fn foreign(key: &str, form: Form, date: &str, currency: &str, rows: &[(Role, &str, &str, &str)]) -> Document {
     let side = |amount: Decimal| amount.max(Decimal::ZERO);
-    let line = |(role, account, amount, functional): &(Role, &str, &str, &str)| Line {
+    let line = |(role, account, amount, functional): &(Role, &str, &str, &str)| EntryLine {
         role: role.clone(),
         account: (*account).to_owned(),
         debit: side(dec(amount)),

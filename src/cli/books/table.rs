@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use rust_decimal::Decimal;
 use serde_json::{Map, Value, json};
 
-use crate::codec::export::csv_row;
+use crate::codec::ledger::csv_row;
 use crate::revenue::ids::TenantId;
 use crate::revenue::money::Currency;
 

@@ -10,15 +10,16 @@ use std::collections::BTreeMap;
 use rust_decimal::Decimal;
 use serde_json::{Number, Value};
 
+use crate::revenue::journal::EntryLine;
 use crate::revenue::ledger::Role;
 use crate::revenue::money::Currency;
 use crate::sink::destination::Refusal;
-use crate::sink::document::{Document, Form, Line, Party};
+use crate::sink::document::{Document, Form, Party};
 
 /// A line of a journal: debit above zero, credit below, in the ledger's own currency.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Posting<'a> {
-    pub line: &'a Line,
+    pub line: &'a EntryLine,
     pub amount: Decimal,
     /// The same in the document's currency.
     pub original: Decimal,
@@ -139,7 +140,7 @@ pub struct Sale<'a> {
 /// A line of an invoice or credit note, above zero where it has the sign of the total.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Part<'a> {
-    pub line: &'a Line,
+    pub line: &'a EntryLine,
     pub amount: Decimal,
     pub functional: Decimal,
 }

@@ -1,19 +1,16 @@
 //! A document as text: hledger, Beancount, or rows of CSV.
 //!
-//! hledger gets each line in the document's currency at its total cost in functional currency (`@@`). Beancount gets
-//! functional amounts, with the document's amount as metadata, because a cost is no part of a Beancount position.
-//! Invariant: the same document gives the same bytes, and what is not valid in the format is refused, with what to
-//! change. Sources: hledger 1.x manual ("Account names", "Costs", "Comments"); Beancount 2 language syntax; RFC 4180.
+//! How one line is written is in [`codec::ledger`](crate::codec::ledger). Invariant: the same document gives the same
+//! bytes, and what is not valid in the format is refused, with what to change. Sources: hledger 1.x manual ("Account
+//! names", "Comments"); Beancount 2 language syntax.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use rust_decimal::Decimal;
-
+use crate::codec::ledger::{beancount_posting, csv_amounts, csv_row, hledger_commodity, hledger_postings, quoted};
 use crate::config::{Accounts, FileFormat};
-use crate::revenue::money::Currency;
 use crate::sink::destination::Refusal;
-use crate::sink::document::{Document, Line};
+use crate::sink::document::Document;
 
 /// The file of a document.
 ///
@@ -79,12 +76,7 @@ fn hledger(document: &Document) -> String {
     let (own, functional) = (document.currency, document.functional_currency);
     let mut text = String::new();
     for currency in BTreeSet::from([own, functional]) {
-        let mut sample = currency.format(Decimal::from(1000));
-        if currency.exponent() == 0 {
-            // Without a decimal mark hledger would have to guess it.
-            sample.push('.');
-        }
-        let _ = writeln!(text, "commodity {sample} {currency}");
+        let _ = writeln!(text, "{}", hledger_commodity(currency));
     }
     let _ = writeln!(
         text,
@@ -97,40 +89,19 @@ fn hledger(document: &Document) -> String {
         let _ = writeln!(text, "    ; {name}: {}", plain(&value));
     }
     for line in &document.lines {
-        let (amount, value) = (line.debit - line.credit, line.functional_debit - line.functional_credit);
-        let worth = |value: Decimal| format!("{} {functional}", functional.format(value));
-        let mut post = |amount: String| {
-            let _ = writeln!(text, "    {}  {amount}", line.account);
-        };
-        let stated = format!("{} {own}", own.format(amount));
-        if own == functional {
-            post(stated);
-        } else if amount.is_zero() {
-            post(worth(value));
-        } else if value.is_zero() || amount.is_sign_negative() == value.is_sign_negative() {
-            post(format!("{stated} @@ {}", worth(value.abs())));
-        } else {
-            // A total cost has no sign of its own.
-            post(format!("{stated} @@ {}", worth(Decimal::ZERO)));
-            post(worth(value));
-        }
+        text += &hledger_postings(&line.account, line, own, functional);
     }
     text
 }
 
 fn beancount(document: &Document) -> String {
-    let (own, functional) = (document.currency, document.functional_currency);
     let mut text = format!("{} * {}\n", document.date, quoted(&document.narration));
     let _ = writeln!(text, "  key: {}", quoted(document.key.as_str()));
     for (name, value) in about(document) {
         let _ = writeln!(text, "  {name}: {}", quoted(&value));
     }
     for line in &document.lines {
-        let value = functional.format(line.functional_debit - line.functional_credit);
-        let _ = writeln!(text, "  {}  {value} {functional}", line.account);
-        if own != functional {
-            let _ = writeln!(text, "    amount: {} {own}", own.format(line.debit - line.credit));
-        }
+        text += &beancount_posting(&line.account, line, document.currency, document.functional_currency);
     }
     text
 }
@@ -157,47 +128,27 @@ const CSV_COLUMNS: [&str; 18] = [
 ];
 
 fn csv(document: &Document) -> String {
-    let mut text = csv_row(&CSV_COLUMNS);
+    let mut text = csv_row(CSV_COLUMNS);
     for (n, line) in document.lines.iter().enumerate() {
-        text += &csv_row(&csv_cells(document, n + 1, line));
+        let customer = document.customer.as_ref();
+        let cells = [
+            document.key.to_string(),
+            (n + 1).to_string(),
+            document.form.as_str().to_owned(),
+            document.tenant.to_string(),
+            document.deal.as_ref().map_or_else(String::new, ToString::to_string),
+            customer.map_or_else(String::new, |it| it.id.to_string()),
+            customer.map_or_else(String::new, |it| it.name.clone()),
+            document.date.to_string(),
+            document.period.to_string(),
+            document.narration.clone(),
+            line.account.clone(),
+            line.role.name(),
+        ];
+        let amounts = csv_amounts(line, document.currency, document.functional_currency);
+        text += &csv_row(cells.into_iter().chain(amounts));
     }
     text
-}
-
-fn csv_cells(document: &Document, n: usize, line: &Line) -> [String; 18] {
-    let (own, functional) = (document.currency, document.functional_currency);
-    let amount = |currency: Currency, amount: Decimal| currency.format(amount);
-    let customer = document.customer.as_ref();
-    [
-        document.key.to_string(),
-        n.to_string(),
-        document.form.as_str().to_owned(),
-        document.tenant.to_string(),
-        document.deal.as_ref().map_or_else(String::new, ToString::to_string),
-        customer.map_or_else(String::new, |it| it.id.to_string()),
-        customer.map_or_else(String::new, |it| it.name.clone()),
-        document.date.to_string(),
-        document.period.to_string(),
-        document.narration.clone(),
-        line.account.clone(),
-        line.role.name(),
-        own.code().to_owned(),
-        amount(own, line.debit),
-        amount(own, line.credit),
-        functional.code().to_owned(),
-        amount(functional, line.functional_debit),
-        amount(functional, line.functional_credit),
-    ]
-}
-
-/// A row of RFC 4180, ended by a line feed alone, as most readers expect.
-fn csv_row<T: AsRef<str>>(cells: &[T]) -> String {
-    let cell = |text: &str| match text.contains(['"', ',', '\n', '\r']) {
-        true => format!("\"{}\"", text.replace('"', "\"\"")),
-        false => text.to_owned(),
-    };
-    let cells: Vec<String> = cells.iter().map(|text| cell(text.as_ref())).collect();
-    cells.join(",") + "\n"
 }
 
 /// What a document is about, by name.
@@ -221,12 +172,6 @@ fn plain(text: &str) -> String {
         false => c,
     };
     text.chars().map(kept).collect()
-}
-
-/// A Beancount string.
-fn quoted(text: &str) -> String {
-    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 fn is_hledger_account(name: &str) -> bool {
