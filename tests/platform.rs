@@ -3,7 +3,7 @@
 //!
 //! What the program wrote is judged from outside, by `tests/e2e/check.py` with its own Kafka client and Avro decoder.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -204,11 +204,16 @@ impl<'a> Installation<'a> {
     }
 
     fn run(&self) -> Running {
+        self.run_with(&[])
+    }
+
+    fn run_with(&self, env: &[(&str, &str)]) -> Running {
         let log = format!("accrue-{}-{}.log", self.name, self.instance);
         let log = self.platform.dir.join(log);
         let file = File::options().create(true).append(true).open(&log).expect("log");
         let child = self
             .command(&["run"])
+            .envs(env.iter().copied())
             .stdout(Stdio::null())
             .stderr(file)
             .spawn()
@@ -545,6 +550,87 @@ fn nothing_hangs(platform: &Platform, prefix: &str) {
             }
         }
     }
+}
+
+/// Two instances, of which each has some of the contracts: either one answers for all, also after the other is gone.
+#[test]
+#[ignore = "needs real servers: make test"]
+fn queries_reach_all_contracts_through_any_instance() {
+    let platform = Platform::get();
+    let books = Installation::new(&platform, "books-asked", "plain", "debezium-json");
+    books.apply();
+    let instances: Vec<Installation<'_>> = ["a", "b"].map(|name| books.instance(name)).into();
+    let ports: Vec<u16> = (0..2)
+        .map(|_| {
+            std::net::TcpListener::bind("127.0.0.1:0")
+                .expect("port")
+                .local_addr()
+                .expect("address")
+                .port()
+        })
+        .collect();
+    let start = |n: usize| instances[n].run_with(&[("ACCRUE_HTTP_LISTEN", &format!("127.0.0.1:{}", ports[n]))]);
+    let (mut first, second) = (start(0), start(1));
+    books.settle(&mut first);
+
+    let within = Duration::from_secs(60);
+    let list = |port: u16| -> Vec<serde_json::Value> {
+        let began = Instant::now();
+        let (mut deals, mut from) = (Vec::new(), String::new());
+        loop {
+            let (status, body) = ask(port, &format!("/contracts?tenant=acme-corp&limit=25&from={from}"));
+            if status != 200 {
+                assert_eq!(status, 503, "{body}");
+                assert!(began.elapsed() < within, "no list: {body}");
+                std::thread::sleep(Duration::from_millis(200));
+                continue;
+            }
+            assert_eq!(body["positions"].as_array().map(Vec::len), Some(6), "{body}");
+            deals.extend(body["deals"].as_array().expect("deals").iter().cloned());
+            match body["next"].as_str() {
+                Some(next) => from = next.to_owned(),
+                None => return deals,
+            }
+        }
+    };
+    let deals = list(ports[0]);
+    assert!(deals.len() >= 120, "{} deals", deals.len());
+    let ids: BTreeSet<&str> = deals.iter().filter_map(|deal| deal["deal_id"].as_str()).collect();
+    assert_eq!(ids.len(), deals.len(), "each once");
+    assert_eq!(list(ports[1]), deals, "both say the same");
+    // Some are here, some there, and each is had from either.
+    let mut homes = [0, 0];
+    for id in &ids {
+        let of = |port: u16, query: &str| ask(port, &format!("/contracts/acme-corp/{id}{query}"));
+        let local: Vec<u16> = ports.iter().map(|port| of(*port, "?local=true").0).collect();
+        homes[local.iter().position(|status| *status == 200).expect("one has it")] += 1;
+        assert!(local.contains(&503), "one has it not: {local:?}");
+        let (one, other) = (of(ports[0], ""), of(ports[1], ""));
+        assert_eq!((one.0, &one), (200, &other));
+    }
+    println!("{homes:?} contracts by instance");
+    assert!(homes.iter().all(|count| *count > 0));
+
+    second.kill();
+    let began = Instant::now();
+    let after = list(ports[0]);
+    println!(
+        "a full list {:.1} s after the other was killed",
+        began.elapsed().as_secs_f64()
+    );
+    assert_eq!(after, deals);
+    first.stop();
+}
+
+/// Status and body of a request to an instance of this machine.
+fn ask(port: u16, path: &str) -> (u16, serde_json::Value) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("runtime").block_on(async {
+        let response = reqwest::get(format!("http://127.0.0.1:{port}{path}"))
+            .await
+            .expect("an answer");
+        (response.status().as_u16(), response.json().await.expect("JSON"))
+    })
 }
 
 /// What cannot be used is in the dead letters, whole, and an outsider can read it there. Runs last: the bad records stay in

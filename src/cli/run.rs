@@ -1,17 +1,23 @@
 //! `accrue run`: the stream processor, until SIGTERM or SIGINT.
 
+mod contracts;
+
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
 
+use self::contracts::{Access, Desk};
 use super::{Failure, TopologyFile, connect};
 use crate::codec::registry::serve;
 use crate::config::{Input, Topology};
 use crate::observe::{logs, server};
 use crate::pipeline;
+use crate::pipeline::queries::Contracts;
 use crate::stream::app::{Runtime, TaskReport};
+use crate::stream::directory::Directory;
 use crate::stream::log::Log;
 use crate::stream::metrics::Metrics;
 use crate::stream::record::Topic;
@@ -54,13 +60,24 @@ pub fn run(file: &TopologyFile) -> Result<(), Failure> {
             format!("restoring: {}", waiting.join(", "))
         })
     });
-    let mut routes = server::routes(metrics, ready);
+    let listen = topology.http.listen.0;
+    let bound = server::bind(listen).with_context(|| format!("http.listen {listen}"))?;
+    let address = bound.address();
+    let directory = Directory::start(runtime.app().clone(), advertised(&topology, address))?;
+    let directory = Arc::new(directory);
+    let desk = Desk::new(
+        runtime.app().clone(),
+        Contracts::new(topology.settings().clone()),
+        directory.clone(),
+        access(&topology),
+        &metrics,
+    )?;
+    let mut routes = server::routes(metrics, ready).merge(contracts::routes(desk));
     if let Some(embedded) = embedded {
         routes = routes.merge(serve::router(embedded));
     }
-    let listen = topology.http.listen.0;
-    let bound = server::serve(listen, routes).with_context(|| format!("http.listen {listen}"))?;
-    tracing::info!(application = topology.application_id.as_str(), http = %bound, "running");
+    bound.serve(routes)?;
+    tracing::info!(application = topology.application_id.as_str(), http = %address, "running");
 
     let limit = STUCK_AFTER.max(topology.runtime.transaction_timeout.get() * 6);
     while !stop.load(Ordering::SeqCst) && !runtime.is_finished() {
@@ -71,9 +88,32 @@ pub fn run(file: &TopologyFile) -> Result<(), Failure> {
     while !runtime.has_ended() {
         watch(&runtime, limit)?;
     }
+    directory.stop();
     runtime.join()?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Where other processes reach this one.
+fn advertised(topology: &Topology, bound: SocketAddr) -> String {
+    match &topology.http.advertised {
+        Some(url) => url.as_str().to_owned(),
+        None if bound.ip().is_unspecified() => {
+            let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+            let name = Some(name.trim()).filter(|name| !name.is_empty());
+            format!("http://{}:{}", name.unwrap_or("localhost"), bound.port())
+        }
+        None => format!("http://{bound}"),
+    }
+}
+
+/// Who may read contracts.
+fn access(topology: &Topology) -> Access {
+    match &topology.http.token {
+        Some(token) => Access::Token(token.reveal().to_owned()),
+        None if topology.http.listen.0.ip().is_loopback() => Access::Machine,
+        None => Access::Closed,
+    }
 }
 
 /// Kafka's own limit for a silent consumer (`max.poll.interval.ms`): a thread that is away for longer has lost its

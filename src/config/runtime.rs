@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::leaf::Listen;
+use super::leaf::{HttpUrl, Listen, Secret};
 use super::measure::{ByteSize, Interval};
 use super::problem::{KeyPath, Problems};
 
@@ -108,12 +108,20 @@ impl Default for State {
 pub struct Http {
     /// Address and port to listen on. The default is reachable from this machine only.
     pub listen: Listen,
+    /// Where the other processes of the application reach this one. Without it, `listen`, or the machine's name where
+    /// that is every address.
+    pub advertised: Option<HttpUrl>,
+    /// What a request for contracts must show as its bearer token. Without it, contracts are served only where `listen`
+    /// is an address of this machine alone.
+    pub token: Option<Secret>,
 }
 
 impl Default for Http {
     fn default() -> Self {
         Self {
             listen: Listen(([127, 0, 0, 1], 8080).into()),
+            advertised: None,
+            token: None,
         }
     }
 }

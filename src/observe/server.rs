@@ -41,24 +41,57 @@ fn exposition(metrics: &Registry) -> (StatusCode, String) {
     }
 }
 
-/// Serves `routes` at `listen` on a thread of its own, for as long as the process lives. Returns the address bound.
+/// An address that is bound and not served yet: who calls waits.
+pub struct Bound {
+    listener: std::net::TcpListener,
+    address: SocketAddr,
+}
+
+impl Bound {
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves `routes` on a thread of its own, for as long as the process lives.
+    ///
+    /// # Errors
+    /// There is no thread.
+    pub fn serve(self, routes: Router) -> std::io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()?;
+        std::thread::Builder::new().name("http".to_owned()).spawn(move || {
+            let served = runtime
+                .block_on(async { axum::serve(tokio::net::TcpListener::from_std(self.listener)?, routes).await });
+            if let Err(error) = served {
+                tracing::error!(%error, "the HTTP endpoint ended");
+            }
+        })?;
+        Ok(())
+    }
+}
+
+/// Binds `listen`.
 ///
 /// # Errors
-/// The address cannot be bound: it is in use, or not this machine's.
-pub fn serve(listen: SocketAddr, routes: Router) -> std::io::Result<SocketAddr> {
+/// The address is in use, or not this machine's.
+pub fn bind(listen: SocketAddr) -> std::io::Result<Bound> {
     let listener = std::net::TcpListener::bind(listen)?;
     listener.set_nonblocking(true)?;
-    let bound = listener.local_addr()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()?;
-    std::thread::Builder::new().name("http".to_owned()).spawn(move || {
-        let served =
-            runtime.block_on(async { axum::serve(tokio::net::TcpListener::from_std(listener)?, routes).await });
-        if let Err(error) = served {
-            tracing::error!(%error, "the HTTP endpoint ended");
-        }
-    })?;
-    Ok(bound)
+    Ok(Bound {
+        address: listener.local_addr()?,
+        listener,
+    })
+}
+
+/// Binds and serves in one. Returns the address bound.
+///
+/// # Errors
+/// As [`bind`], or there is no thread.
+pub fn serve(listen: SocketAddr, routes: Router) -> std::io::Result<SocketAddr> {
+    let bound = bind(listen)?;
+    let address = bound.address();
+    bound.serve(routes)?;
+    Ok(address)
 }

@@ -336,7 +336,7 @@ fn concerned(fact: &Fact, phase: u8) -> Option<Concerned> {
     }
 }
 
-fn contract_key(key: &[u8]) -> Vec<u8> {
+pub(super) fn contract_key(key: &[u8]) -> Vec<u8> {
     [b"c ".as_slice(), key].concat()
 }
 

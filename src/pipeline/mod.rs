@@ -7,7 +7,7 @@
 //!                                                                                 billing.schedule, journal.entries
 //! ```
 //!
-//! In reading order: [`rekey`], [`picture`], [`canonicalize`], [`contract`], [`emit`]; then [`dead_letters`].
+//! In reading order: [`rekey`], [`picture`], [`canonicalize`], [`contract`], [`emit`]; then [`dead_letters`] and [`queries`].
 //!
 //! Owns: which topics and stores there are, and the binding of the accounting and the codec to the runtime.
 //! Invariant: a stage decides by its input record and its store alone.
@@ -18,6 +18,7 @@ pub mod contract;
 pub mod dead_letters;
 pub mod emit;
 pub mod picture;
+pub mod queries;
 pub mod rekey;
 
 use std::collections::BTreeMap;
@@ -186,6 +187,11 @@ pub fn topics(topology: &config::Topology) -> Vec<TopicSpec> {
         let changelog = Topic::new(format!("{}-{store}-changelog", topology.application_id.as_str()));
         specs.push(spec(changelog, partitions, Cleanup::Compact));
     }
+    specs.push(spec(
+        Shape::owners(topology.application_id.as_str()),
+        1,
+        Cleanup::Compact,
+    ));
     specs
 }
 

@@ -4,6 +4,7 @@
 //! Invariant: a thread that ends with a fault stops all others; the fault is returned by [`Runtime::join`].
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,6 +15,7 @@ use super::fault::Fault;
 use super::log::{Log, LogErrorKind};
 use super::metrics::Metrics;
 use super::processor::Processor;
+use super::query::Queries;
 use super::record::{Offset, Outgoing, Partition, Topic, TopicPartition};
 use super::restore::{Permits, Restore, RestoreJob, RestoreProgress};
 use super::standby::Standbys;
@@ -55,6 +57,7 @@ pub struct App {
     /// `None` when restores take turns with records.
     pub restores: Option<Permits>,
     pub standbys: Standbys,
+    pub queries: Queries,
     /// Partition counts of every topic that is written.
     pub partitions: BTreeMap<Topic, u32>,
     process_id: String,
@@ -93,6 +96,7 @@ impl App {
             restores: (config.restore_threads > 0).then(|| Permits::new(config.restore_threads)),
             home,
             standbys: Standbys::default(),
+            queries: Queries::default(),
             topology,
             log,
             metrics,
@@ -157,8 +161,14 @@ impl App {
         reports.values().flat_map(|report| &report.tasks).cloned().collect()
     }
 
-    pub fn transactional_id(&self, thread: usize) -> String {
-        format!("{}-{}-{thread}", self.topology.shape.application_id, self.process_id)
+    /// The id of a producer of this process: a stream thread's number, or another name.
+    pub fn transactional_id(&self, of: impl Display) -> String {
+        format!("{}-{}-{of}", self.topology.shape.application_id, self.process_id)
+    }
+
+    /// Whether the threads were asked to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
     }
 
     pub fn task_dir(&self, task: &TaskId) -> PathBuf {
@@ -307,6 +317,11 @@ impl Runtime {
 
     pub fn tasks(&self) -> Vec<TaskReport> {
         self.app.tasks()
+    }
+
+    /// What the threads share.
+    pub fn app(&self) -> &Arc<App> {
+        &self.app
     }
 
     /// How many standbys this process has, and how many changelog offsets they have still to pass.

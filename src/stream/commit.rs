@@ -110,7 +110,7 @@ fn write(shape: &Shape, task: &Task, ends: &Positions) -> Result<(), Fault> {
         .collect();
     let store: &TaskStore = task
         .store
-        .as_ref()
+        .as_deref()
         .ok_or_else(|| Fault::Fatal(format!("task {} staged writes without a store", task.id)))?;
     store
         .apply(&task.overlay, &positions)

@@ -9,7 +9,7 @@
 //!   is kept ready elsewhere.
 //! * [`task`], [`commit`], [`fault`], [`thread`], [`app`]: the work of a partition, the commit protocol, failures by
 //!   what follows from them, the loop, the process.
-//!
+//! * [`query`], [`directory`]: committed state for whoever asks, and which process has it.
 //! * [`seeded`]: bugs to prove the simulation with.
 //!
 //! Invariant: outputs, changelog, input offsets and dead letters move together or not at all.
@@ -17,12 +17,14 @@
 
 pub mod app;
 pub mod commit;
+pub mod directory;
 pub mod fault;
 pub mod log;
 pub mod metrics;
 pub mod overlay;
 pub mod partitioner;
 pub mod processor;
+pub mod query;
 pub mod record;
 pub mod restore;
 pub mod seeded;

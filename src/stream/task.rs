@@ -15,11 +15,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::fault::Fault;
 use super::overlay::Overlay;
 use super::processor::{Context, Failure, Processor, Progress, Rejected};
+use super::query::{Queries, Shown};
 use super::record::{Offset, Outgoing, Partition, Record, Timestamp, Topic, TopicPartition};
 use super::restore::Restore;
 use super::seeded::{self, Bug};
@@ -52,7 +54,9 @@ pub struct Task {
     pub state: TaskState,
     pub inputs: BTreeMap<TopicPartition, Input>,
     pub overlay: Overlay,
-    pub store: Option<TaskStore>,
+    /// What lets others read the store. First, so that nobody reads a store that is let go.
+    shown: Option<Shown>,
+    pub store: Option<Arc<TaskStore>>,
     store_names: Vec<String>,
     processor: Box<dyn Processor>,
     stream_time: Timestamp,
@@ -96,6 +100,13 @@ pub struct Step {
     pub rejected: Vec<Rejected>,
 }
 
+/// What a call of the processor led to.
+struct Staged<R> {
+    result: R,
+    outgoing: Vec<Outgoing>,
+    rejected: Vec<Rejected>,
+}
+
 /// Whether the record is finished.
 pub enum Outcome {
     Done,
@@ -110,6 +121,7 @@ impl Task {
             state: TaskState::Created,
             inputs: BTreeMap::new(),
             overlay: Overlay::new(store_names.len()),
+            shown: None,
             store: None,
             store_names,
             processor,
@@ -164,19 +176,8 @@ impl Task {
     /// The restored store is in place: the processor loads what it keeps in memory. After an error the task has to be
     /// restarted.
     pub fn run(&mut self, store: Option<TaskStore>, partitions: &BTreeMap<Topic, u32>) -> Result<(), Fault> {
-        self.store = store;
-        let mut outgoing = Vec::new();
-        let mut rejected = Vec::new();
-        let mut cx = context(
-            &self.id,
-            &self.store_names,
-            &mut self.overlay,
-            self.store.as_ref(),
-            partitions,
-            &mut outgoing,
-            &mut rejected,
-        );
-        let fault = match self.processor.open(&mut cx) {
+        self.store = store.map(Arc::new);
+        let fault = match self.stage(partitions, |processor, cx| processor.open(cx)).result {
             Ok(()) => {
                 self.state = TaskState::Running;
                 return Ok(());
@@ -194,18 +195,8 @@ impl Task {
 
     /// Lets the processor act between records. Whether it staged anything that a commit must carry, and what it emits.
     pub fn tick(&mut self, now: Timestamp, partitions: &BTreeMap<Topic, u32>) -> Result<(bool, Vec<Outgoing>), Fault> {
-        let mut outgoing = Vec::new();
-        let mut rejected = Vec::new();
-        let mut cx = context(
-            &self.id,
-            &self.store_names,
-            &mut self.overlay,
-            self.store.as_ref(),
-            partitions,
-            &mut outgoing,
-            &mut rejected,
-        );
-        self.processor.tick(now, &mut cx)?;
+        let Staged { result, outgoing, .. } = self.stage(partitions, |processor, cx| processor.tick(now, cx));
+        result?;
         let staged = self.overlay.is_touched() || !outgoing.is_empty();
         self.overlay.keep();
         self.staged |= staged;
@@ -219,6 +210,35 @@ impl Task {
         if self.is_running() {
             self.processor.committed();
         }
+    }
+
+    /// Calls the processor with a context over the rest of the task.
+    fn stage<R>(
+        &mut self,
+        partitions: &BTreeMap<Topic, u32>,
+        call: impl FnOnce(&mut dyn Processor, &mut Context<'_>) -> R,
+    ) -> Staged<R> {
+        let (mut outgoing, mut rejected) = (Vec::new(), Vec::new());
+        let mut cx = Context {
+            task: &self.id,
+            store_names: &self.store_names,
+            overlay: &mut self.overlay,
+            store: self.store.as_deref(),
+            partitions,
+            outgoing: &mut outgoing,
+            rejected: &mut rejected,
+        };
+        let result = call(self.processor.as_mut(), &mut cx);
+        Staged {
+            result,
+            outgoing,
+            rejected,
+        }
+    }
+
+    /// Lets others read what is committed, until the store is let go.
+    pub fn show(&mut self, queries: &Queries) {
+        self.shown = self.store.as_ref().map(|store| queries.show(&self.id, store.clone()));
     }
 
     /// The partition whose first buffered record is oldest. `None` when nothing is buffered, or while an empty
@@ -268,25 +288,19 @@ impl Task {
         let Some(record) = self.inputs.get_mut(&at).and_then(|input| input.buffer.pop_front()) else {
             return Ok(None);
         };
-        let mut outgoing = Vec::new();
-        let mut rejected = Vec::new();
-        let mut cx = context(
-            &self.id,
-            &self.store_names,
-            &mut self.overlay,
-            self.store.as_ref(),
-            partitions,
-            &mut outgoing,
-            &mut rejected,
-        );
-        let mut done = self.processor.process(&record, &mut cx);
-        if matches!(done, Ok(Progress::Done)) && record.timestamp > self.stream_time {
-            done = self
-                .processor
-                .punctuate(record.timestamp, &mut cx)
-                .map(|()| Progress::Done);
-        }
-        let outcome = match done {
+        let later = record.timestamp > self.stream_time;
+        let Staged {
+            result,
+            mut outgoing,
+            mut rejected,
+        } = self.stage(partitions, |processor, cx| {
+            let progress = processor.process(&record, cx)?;
+            if progress == Progress::Done && later {
+                processor.punctuate(record.timestamp, cx)?;
+            }
+            Ok(progress)
+        });
+        let outcome = match result {
             Ok(Progress::Done) => {
                 self.stream_time = self.stream_time.max(record.timestamp);
                 Outcome::Done
@@ -315,26 +329,5 @@ impl Task {
             outgoing,
             rejected,
         }))
-    }
-}
-
-/// A context over a task's parts, while its processor is borrowed.
-fn context<'a>(
-    task: &'a TaskId,
-    store_names: &'a [String],
-    overlay: &'a mut Overlay,
-    store: Option<&'a TaskStore>,
-    partitions: &'a BTreeMap<Topic, u32>,
-    outgoing: &'a mut Vec<Outgoing>,
-    rejected: &'a mut Vec<Rejected>,
-) -> Context<'a> {
-    Context {
-        task,
-        store_names,
-        overlay,
-        store,
-        partitions,
-        outgoing,
-        rejected,
     }
 }

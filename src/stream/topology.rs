@@ -129,6 +129,11 @@ impl Shape {
         self.subs.iter().flat_map(|sub| sub.sources.iter().cloned()).collect()
     }
 
+    /// Where processes say which tasks they have (`directory.rs`). Compacted, one partition.
+    pub fn owners(application_id: &str) -> Topic {
+        Topic::new(format!("{application_id}.owners"))
+    }
+
     /// All topics that are written, changelogs included.
     pub fn written(&self) -> BTreeSet<Topic> {
         self.subs

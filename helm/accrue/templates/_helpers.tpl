@@ -54,7 +54,7 @@ securityContext:
       "KAFKA_BOOTSTRAP" .Values.kafka.bootstrapServers
       "REGISTRY_URL" .Values.registry.url -}}
 {{- $plain = mergeOverwrite $plain .Values.env -}}
-{{- range $name, $value := omit $plain "ACCRUE_INSTANCE_ID" }}
+{{- range $name, $value := omit $plain "ACCRUE_INSTANCE_ID" "ACCRUE_HTTP_ADVERTISED" }}
 {{- if not (hasKey $.Values.secretEnv $name) }}
 - {name: {{ $name }}, value: {{ $value | quote }}}
 {{- end }}

@@ -74,18 +74,8 @@ impl Db {
         from: &[u8],
         to: &'a [u8],
     ) -> Result<impl Iterator<Item = Result<Entry, StoreError>> + 'a, StoreError> {
-        let family = self.family(family)?;
-        Ok(self
-            .0
-            .iterator_cf(family, IteratorMode::From(from, Direction::Forward))
-            .map(|item| match item {
-                Ok((key, value)) => Ok((key.into_vec(), value.into_vec())),
-                Err(error) => Err(error.into()),
-            })
-            .take_while(move |item| match item {
-                Ok((key, _)) => key.as_slice() < to,
-                Err(_) => true,
-            }))
+        let from = IteratorMode::From(from, Direction::Forward);
+        Ok(until(to, self.0.iterator_cf(self.family(family)?, from)))
     }
 
     pub fn write(&self, writes: &[Write<'_>]) -> Result<(), StoreError> {
@@ -100,11 +90,57 @@ impl Db {
         Ok(self.0.write(batch)?)
     }
 
+    /// Everything as it is now.
+    pub fn snapshot(&self) -> Snapshot<'_> {
+        Snapshot {
+            db: self,
+            at: self.0.snapshot(),
+        }
+    }
+
     fn family(&self, name: &str) -> Result<&ColumnFamily, StoreError> {
         self.0
             .cf_handle(name)
             .ok_or_else(|| StoreError(format!("there is no column family {name}")))
     }
+}
+
+/// A database as it was at one moment.
+pub(super) struct Snapshot<'a> {
+    db: &'a Db,
+    at: rocksdb::Snapshot<'a>,
+}
+
+impl Snapshot<'_> {
+    pub fn get(&self, family: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.at.get_cf(self.db.family(family)?, key)?)
+    }
+
+    pub fn range<'a>(
+        &'a self,
+        family: &str,
+        from: &[u8],
+        to: &'a [u8],
+    ) -> Result<impl Iterator<Item = Result<Entry, StoreError>> + 'a, StoreError> {
+        let from = IteratorMode::From(from, Direction::Forward);
+        Ok(until(to, self.at.iterator_cf(self.db.family(family)?, from)))
+    }
+}
+
+/// The entries before `to`.
+fn until<'a>(
+    to: &'a [u8],
+    entries: impl Iterator<Item = Result<(Box<[u8]>, Box<[u8]>), rocksdb::Error>> + 'a,
+) -> impl Iterator<Item = Result<Entry, StoreError>> + 'a {
+    entries
+        .map(|item| match item {
+            Ok((key, value)) => Ok((key.into_vec(), value.into_vec())),
+            Err(error) => Err(error.into()),
+        })
+        .take_while(move |item| match item {
+            Ok((key, _)) => key.as_slice() < to,
+            Err(_) => true,
+        })
 }
 
 pub(super) fn wipe(dir: &Path) -> Result<(), StoreError> {

@@ -6,12 +6,13 @@
 //! Absent: durability.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::{Entry, StoreError, Write};
 
-type Families = BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>>;
+pub(super) type Families = BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>>;
 
 /// The databases of one process by folder; clones share them.
 #[derive(Clone, Default)]
@@ -65,14 +66,12 @@ impl Db {
     }
 
     pub fn range(&self, family: &str, from: &[u8], to: &[u8]) -> Vec<Entry> {
-        let families = lock(&self.families);
-        let Some(entries) = families.get(family).filter(|_| from < to) else {
-            return Vec::new();
-        };
-        entries
-            .range::<[u8], _>((std::ops::Bound::Included(from), std::ops::Bound::Excluded(to)))
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect()
+        range(&lock(&self.families), family, from, to).collect()
+    }
+
+    /// Everything as it is now.
+    pub fn copy(&self) -> Families {
+        lock(&self.families).clone()
     }
 
     pub fn write(&self, writes: &[Write<'_>]) {
@@ -85,6 +84,20 @@ impl Db {
             };
         }
     }
+}
+
+/// Entries from `from` (inclusive) to `to` (exclusive), in key order.
+pub(super) fn range<'a>(
+    families: &'a Families,
+    family: &str,
+    from: &'a [u8],
+    to: &'a [u8],
+) -> impl Iterator<Item = Entry> + 'a {
+    let entries = families.get(family).filter(|_| from < to);
+    entries
+        .into_iter()
+        .flat_map(move |entries| entries.range::<[u8], _>((Bound::Included(from), Bound::Excluded(to))))
+        .map(|(key, value)| (key.clone(), value.clone()))
 }
 
 impl Drop for Db {

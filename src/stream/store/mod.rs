@@ -105,11 +105,16 @@ impl TaskStore {
     /// The changelog position that this store stands for; `None` for a new store.
     pub fn checkpoint(&self, store: usize) -> Result<Option<Offset>, StoreError> {
         let name = self.name(store)?;
-        match self.find(CHECKPOINTS, name.as_bytes())? {
-            None => Ok(None),
-            Some(bytes) => match <[u8; 8]>::try_from(bytes.as_slice()) {
-                Ok(bytes) => Ok(Some(Offset(u64::from_be_bytes(bytes)))),
-                Err(_) => Err(StoreError(format!("the checkpoint of {name} is damaged"))),
+        mark(name, self.find(CHECKPOINTS, name.as_bytes())?)
+    }
+
+    /// What is committed at this moment, for as long as the view is kept.
+    pub fn view(&self) -> View<'_> {
+        View {
+            names: &self.names,
+            at: match &self.db {
+                Db::Disk(db) => At::Disk(db.snapshot()),
+                Db::Memory(db) => At::Memory(db.copy()),
             },
         }
     }
@@ -172,6 +177,59 @@ impl TaskStore {
             .get(store)
             .map(String::as_str)
             .ok_or_else(|| StoreError(format!("there is no store number {store}")))
+    }
+}
+
+/// The committed state of one task at one moment: values, and the changelog position they stand for.
+pub struct View<'a> {
+    names: &'a [String],
+    at: At<'a>,
+}
+
+enum At<'a> {
+    Disk(disk::Snapshot<'a>),
+    Memory(memory::Families),
+}
+
+impl View<'_> {
+    pub fn get(&self, store: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.find(self.known(store)?, key)
+    }
+
+    /// Up to `limit` entries from `from` (inclusive) to `to` (exclusive), in key order.
+    pub fn range(&self, store: &str, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Entry>, StoreError> {
+        let family = self.known(store)?;
+        match &self.at {
+            At::Disk(snapshot) => snapshot.range(family, from, to)?.take(limit).collect(),
+            At::Memory(families) => Ok(memory::range(families, family, from, to).take(limit).collect()),
+        }
+    }
+
+    /// The changelog offset up to which everything is in this view; `None` when nothing was ever written.
+    pub fn position(&self, store: &str) -> Result<Option<Offset>, StoreError> {
+        mark(store, self.find(CHECKPOINTS, self.known(store)?.as_bytes())?)
+    }
+
+    fn find(&self, family: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        match &self.at {
+            At::Disk(snapshot) => snapshot.get(family, key),
+            At::Memory(families) => Ok(families.get(family).and_then(|entries| entries.get(key)).cloned()),
+        }
+    }
+
+    fn known<'s>(&self, store: &'s str) -> Result<&'s str, StoreError> {
+        match self.names.iter().any(|name| name == store) {
+            true => Ok(store),
+            false => Err(StoreError(format!("there is no store {store}"))),
+        }
+    }
+}
+
+fn mark(store: &str, bytes: Option<Vec<u8>>) -> Result<Option<Offset>, StoreError> {
+    match bytes.as_deref().map(<[u8; 8]>::try_from) {
+        None => Ok(None),
+        Some(Ok(bytes)) => Ok(Some(Offset(u64::from_be_bytes(bytes)))),
+        Some(Err(_)) => Err(StoreError(format!("the checkpoint of {store} is damaged"))),
     }
 }
 

@@ -148,7 +148,10 @@ impl StreamThread {
                 TaskState::Restoring(restore) => restore.check(),
             };
             match restored {
-                Ok(Some(store)) => task.run(Some(store), &self.app.partitions).map_err(half_done)?,
+                Ok(Some(store)) => {
+                    task.run(Some(store), &self.app.partitions).map_err(half_done)?;
+                    task.show(&self.app.queries);
+                }
                 Ok(None) => {}
                 Err(Fault::Retry(message)) if !seeded::has(Bug::RunsUnrestored) => {
                     tracing::warn!(task = %task.id, message, "the log is away; the restore waits");
