@@ -197,16 +197,16 @@ fn outputs_come_back_equal_and_are_for_people_too() {
             assert_eq!(debit, entry.lines[0].debit);
             entries += 1;
         }
-        for row in &decision.schedule {
-            let bytes = schemas.encode_schedule_row(row).unwrap();
-            assert_eq!(schemas.decode_schedule_row(&bytes).unwrap(), *row);
-            rows += 1;
-        }
-        for row in &decision.billing {
-            let bytes = schemas.encode_billing_row(row).unwrap();
-            assert_eq!(schemas.decode_billing_row(&bytes).unwrap(), *row);
-            billed += 1;
-        }
+        let bytes = schemas.encode_recognition_schedule(&decision).unwrap();
+        assert_eq!(schemas.decode_recognition_schedule(&bytes).unwrap(), decision.schedule);
+        let shown = any.json(&bytes);
+        assert_eq!(shown["deal_id"], decision.contract.deal.as_str());
+        assert_eq!(shown["revision"], decision.contract.schedule_revision);
+        rows += decision.schedule.len();
+        let bytes = schemas.encode_billing_schedule(&decision).unwrap();
+        assert_eq!(schemas.decode_billing_schedule(&bytes).unwrap(), decision.billing);
+        assert_eq!(any.json(&bytes)["revision"], decision.contract.billing_revision);
+        billed += decision.billing.len();
     }
     assert!(entries >= 20 && rows > 20 && billed > 4, "{entries} {rows} {billed}");
 }

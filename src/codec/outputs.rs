@@ -1,6 +1,6 @@
-//! What the books give out: contract state, recognition and billing rows, journal entries.
+//! What the books give out: contract state, recognition and billing schedules, journal entries.
 //!
-//! Invariant: an entry or a row decodes to what was encoded; amounts are exact. Deliberately absent: keys and headers,
+//! Invariant: an entry or a schedule decodes to what was encoded; amounts are exact. Deliberately absent: keys and headers,
 //! which are the pipeline's.
 
 use std::borrow::Cow;
@@ -26,22 +26,25 @@ impl Schemas {
         self.encode(Product::ContractState, &StateWire::from(decision))
     }
 
-    pub fn encode_schedule_row(&self, row: &ScheduleRow) -> Result<Vec<u8>, Refused> {
-        self.encode(Product::RecognitionSchedule, &ScheduleRowWire::from(row))
+    /// The whole recognition schedule of a deal.
+    pub fn encode_recognition_schedule(&self, decision: &Decision) -> Result<Vec<u8>, Refused> {
+        self.encode(Product::RecognitionSchedule, &RecognitionWire::from(decision))
     }
 
-    pub fn decode_schedule_row(&self, bytes: &[u8]) -> Result<ScheduleRow, DecodeError> {
-        let wire: ScheduleRowWire<'_> = self.decode(Product::RecognitionSchedule, bytes)?;
-        Ok(ScheduleRow::try_from(wire)?)
+    /// The rows of a recognition schedule, obligation by obligation.
+    pub fn decode_recognition_schedule(&self, bytes: &[u8]) -> Result<Vec<ScheduleRow>, DecodeError> {
+        let wire: RecognitionWire<'_> = self.decode(Product::RecognitionSchedule, bytes)?;
+        Ok(wire.rows()?)
     }
 
-    pub fn encode_billing_row(&self, row: &BillingRow) -> Result<Vec<u8>, Refused> {
-        self.encode(Product::BillingSchedule, &BillingRowWire::from(row))
+    /// The whole billing schedule of a deal.
+    pub fn encode_billing_schedule(&self, decision: &Decision) -> Result<Vec<u8>, Refused> {
+        self.encode(Product::BillingSchedule, &BillingWire::from(decision))
     }
 
-    pub fn decode_billing_row(&self, bytes: &[u8]) -> Result<BillingRow, DecodeError> {
-        let wire: BillingRowWire<'_> = self.decode(Product::BillingSchedule, bytes)?;
-        Ok(BillingRow::try_from(wire)?)
+    pub fn decode_billing_schedule(&self, bytes: &[u8]) -> Result<Vec<BillingRow>, DecodeError> {
+        let wire: BillingWire<'_> = self.decode(Product::BillingSchedule, bytes)?;
+        Ok(wire.rows()?)
     }
 
     pub fn encode_journal_entry(&self, entry: &JournalEntry) -> Result<Vec<u8>, Refused> {
@@ -126,35 +129,53 @@ struct RejectionWire<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename = "RecognitionRow")]
-struct ScheduleRowWire<'a> {
+#[serde(rename = "RecognitionSchedule")]
+struct RecognitionWire<'a> {
     tenant_id: Text<'a>,
     deal_id: Text<'a>,
+    version: i64,
+    revision: i64,
+    currency: Option<Text<'a>>,
+    functional_currency: Option<Text<'a>>,
+    obligations: Vec<ScheduledWire<'a>>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename = "ScheduledObligation")]
+struct ScheduledWire<'a> {
     contract_id: Text<'a>,
     obligation_id: Text<'a>,
     line_item_id: Text<'a>,
+    rows: Vec<RecognitionRowWire<'a>>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename = "RecognitionRow")]
+struct RecognitionRowWire<'a> {
     period: Text<'a>,
     amount: Amount,
-    currency: Text<'a>,
     functional_amount: Option<Amount>,
-    functional_currency: Text<'a>,
     rate: Option<Rate>,
-    version: i64,
-    revision: i64,
     posted: bool,
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename = "BillingRow")]
-struct BillingRowWire<'a> {
+#[serde(rename = "BillingSchedule")]
+struct BillingWire<'a> {
     tenant_id: Text<'a>,
     deal_id: Text<'a>,
+    revision: i64,
+    currency: Option<Text<'a>>,
+    rows: Vec<BillingRowWire>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename = "BillingRow")]
+struct BillingRowWire {
     date: Day,
     amount: Amount,
     tax: Amount,
-    currency: Text<'a>,
     firm: bool,
-    revision: i64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -267,22 +288,45 @@ impl<'a> From<&'a Decision> for StateWire<'a> {
     }
 }
 
-impl<'a> From<&'a ScheduleRow> for ScheduleRowWire<'a> {
-    fn from(row: &'a ScheduleRow) -> ScheduleRowWire<'a> {
-        ScheduleRowWire {
-            tenant_id: row.tenant.as_str().into(),
-            deal_id: row.deal.as_str().into(),
-            contract_id: row.contract.as_str().into(),
-            obligation_id: row.obligation.as_str().into(),
-            line_item_id: row.line_id.as_str().into(),
+impl<'a> From<&'a Decision> for RecognitionWire<'a> {
+    fn from(decision: &'a Decision) -> RecognitionWire<'a> {
+        let Decision {
+            contract,
+            schedule,
+            view,
+            ..
+        } = decision;
+        let first = schedule.first();
+        RecognitionWire {
+            tenant_id: contract.tenant.as_str().into(),
+            deal_id: contract.deal.as_str().into(),
+            version: i64::from(view.version),
+            revision: i64::from(contract.schedule_revision),
+            currency: first.map(|row| row.currency.code().into()),
+            functional_currency: first.map(|row| row.functional_currency.code().into()),
+            obligations: schedule
+                .chunk_by(|a, b| a.obligation == b.obligation)
+                .filter_map(|rows| {
+                    let first = rows.first()?;
+                    Some(ScheduledWire {
+                        contract_id: first.contract.as_str().into(),
+                        obligation_id: first.obligation.as_str().into(),
+                        line_item_id: first.line_id.as_str().into(),
+                        rows: rows.iter().map(RecognitionRowWire::from).collect(),
+                    })
+                })
+                .collect(),
+        }
+    }
+}
+
+impl<'a> From<&'a ScheduleRow> for RecognitionRowWire<'a> {
+    fn from(row: &'a ScheduleRow) -> RecognitionRowWire<'a> {
+        RecognitionRowWire {
             period: row.period.to_string().into(),
             amount: Fixed(row.amount),
-            currency: row.currency.code().into(),
             functional_amount: row.functional_amount.map(Fixed),
-            functional_currency: row.functional_currency.code().into(),
             rate: row.rate().map(|rate| Fixed(informative(rate))),
-            version: i64::from(row.version),
-            revision: i64::from(row.revision),
             posted: row.posted,
         }
     }
@@ -293,58 +337,74 @@ fn informative(rate: Decimal) -> Decimal {
     rate.round_dp(12)
 }
 
-impl TryFrom<ScheduleRowWire<'_>> for ScheduleRow {
-    type Error = Refused;
-
-    fn try_from(wire: ScheduleRowWire<'_>) -> Result<ScheduleRow, Refused> {
-        Ok(ScheduleRow {
-            tenant: id("tenant_id", &wire.tenant_id, TenantId::parse)?,
-            deal: id("deal_id", &wire.deal_id, DealId::parse)?,
-            contract: id("contract_id", &wire.contract_id, ContractId::parse)?,
-            obligation: id("obligation_id", &wire.obligation_id, ObligationId::parse)?,
-            line_id: id("line_item_id", &wire.line_item_id, LineId::parse)?,
-            period: period("period", &wire.period)?,
-            amount: wire.amount.0,
-            currency: currency("currency", &wire.currency)?,
-            functional_amount: wire.functional_amount.map(|amount| amount.0),
-            functional_currency: currency("functional_currency", &wire.functional_currency)?,
-            version: u32::try_from(wire.version).map_err(|_| bad("version", &wire.version.to_string()))?,
-            revision: u32::try_from(wire.revision).map_err(|_| bad("revision", &wire.revision.to_string()))?,
-            posted: wire.posted,
-        })
+impl RecognitionWire<'_> {
+    fn rows(&self) -> Result<Vec<ScheduleRow>, Refused> {
+        let mut rows = Vec::new();
+        for of in &self.obligations {
+            for row in &of.rows {
+                rows.push(ScheduleRow {
+                    tenant: id("tenant_id", &self.tenant_id, TenantId::parse)?,
+                    deal: id("deal_id", &self.deal_id, DealId::parse)?,
+                    contract: id("contract_id", &of.contract_id, ContractId::parse)?,
+                    obligation: id("obligation_id", &of.obligation_id, ObligationId::parse)?,
+                    line_id: id("line_item_id", &of.line_item_id, LineId::parse)?,
+                    period: period("period", &row.period)?,
+                    amount: row.amount.0,
+                    currency: needed("currency", self.currency.as_deref())?,
+                    functional_amount: row.functional_amount.as_ref().map(|amount| amount.0),
+                    functional_currency: needed("functional_currency", self.functional_currency.as_deref())?,
+                    version: u32::try_from(self.version).map_err(|_| bad("version", &self.version.to_string()))?,
+                    revision: u32::try_from(self.revision).map_err(|_| bad("revision", &self.revision.to_string()))?,
+                    posted: row.posted,
+                });
+            }
+        }
+        Ok(rows)
     }
 }
 
-impl<'a> From<&'a BillingRow> for BillingRowWire<'a> {
-    fn from(row: &'a BillingRow) -> BillingRowWire<'a> {
-        BillingRowWire {
-            tenant_id: row.tenant.as_str().into(),
-            deal_id: row.deal.as_str().into(),
-            date: Day(row.date),
-            amount: Fixed(row.amount),
-            tax: Fixed(row.tax),
-            currency: row.currency.code().into(),
-            firm: row.firm,
-            revision: i64::from(row.revision),
+impl<'a> From<&'a Decision> for BillingWire<'a> {
+    fn from(decision: &'a Decision) -> BillingWire<'a> {
+        let Decision { contract, billing, .. } = decision;
+        BillingWire {
+            tenant_id: contract.tenant.as_str().into(),
+            deal_id: contract.deal.as_str().into(),
+            revision: i64::from(contract.billing_revision),
+            currency: billing.first().map(|row| row.currency.code().into()),
+            rows: billing
+                .iter()
+                .map(|row| BillingRowWire {
+                    date: Day(row.date),
+                    amount: Fixed(row.amount),
+                    tax: Fixed(row.tax),
+                    firm: row.firm,
+                })
+                .collect(),
         }
     }
 }
 
-impl TryFrom<BillingRowWire<'_>> for BillingRow {
-    type Error = Refused;
-
-    fn try_from(wire: BillingRowWire<'_>) -> Result<BillingRow, Refused> {
-        Ok(BillingRow {
-            tenant: id("tenant_id", &wire.tenant_id, TenantId::parse)?,
-            deal: id("deal_id", &wire.deal_id, DealId::parse)?,
-            date: wire.date.0,
-            amount: wire.amount.0,
-            tax: wire.tax.0,
-            currency: currency("currency", &wire.currency)?,
-            firm: wire.firm,
-            revision: u32::try_from(wire.revision).map_err(|_| bad("revision", &wire.revision.to_string()))?,
-        })
+impl BillingWire<'_> {
+    fn rows(&self) -> Result<Vec<BillingRow>, Refused> {
+        let rows = self.rows.iter().map(|row| {
+            Ok(BillingRow {
+                tenant: id("tenant_id", &self.tenant_id, TenantId::parse)?,
+                deal: id("deal_id", &self.deal_id, DealId::parse)?,
+                date: row.date.0,
+                amount: row.amount.0,
+                tax: row.tax.0,
+                currency: needed("currency", self.currency.as_deref())?,
+                firm: row.firm,
+                revision: u32::try_from(self.revision).map_err(|_| bad("revision", &self.revision.to_string()))?,
+            })
+        });
+        rows.collect()
     }
+}
+
+/// The currency of a schedule that has rows.
+fn needed(field: &str, code: Option<&str>) -> Result<Currency, Refused> {
+    currency(field, code.unwrap_or_default())
 }
 
 impl<'a> From<&'a JournalEntry> for EntryWire<'a> {

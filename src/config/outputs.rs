@@ -75,7 +75,8 @@ pub(super) struct OutputsText {
     sink_commands: TopicName,
     /// Records that could not be used, with the reason.
     dead_letters: TopicName,
-    /// How long the topics keep their records, apart from compacted ones and dead letters.
+    /// How long the topics keep their records, apart from dead letters and the compacted ones (`contract_state` and the
+    /// schedules), which keep the last record of each deal.
     retention: Retention,
     /// How long dead letters are kept, by the time of the record they are about: a replay of last year's records writes
     /// letters that are a year old.

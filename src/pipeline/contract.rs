@@ -97,6 +97,7 @@ impl ContractStage {
         };
         let key = deal_key(&fact.tenant, deal);
         let old = load(&key, cx)?;
+        let before = Revisions::of(old.as_ref());
         let repeated = old
             .as_ref()
             .is_some_and(|contract| contract.facts.iter().any(|known| known.event_id == fact.event_id));
@@ -114,7 +115,7 @@ impl ContractStage {
             }
         }
         self.keep(&key, due, &decision, cx)?;
-        self.publish(&key, fact, &decision, record, trace, cx)
+        self.publish(&key, fact, (before, &decision), record, trace, cx)
     }
 
     fn reference_fact(
@@ -180,6 +181,7 @@ impl ContractStage {
             return Ok(());
         };
         let due = due_key(key, &contract);
+        let revisions = Revisions::of(Some(&contract));
         let before = (contract.issued.len(), contract.waits_for, contract.next_due);
         let judgement = Judgement::new(&self.settings, &self.reference, &fact.tenant);
         let decision = contract::settle(contract, &judgement)
@@ -188,11 +190,11 @@ impl ContractStage {
         let after = &decision.contract;
         let nothing_new = before == (after.issued.len(), after.waits_for, after.next_due)
             && decision.schedule.is_empty()
-            && decision.billing.is_empty();
+            && revisions == Revisions::of(Some(after));
         if nothing_new {
             return Ok(());
         }
-        self.publish(key, fact, &decision, record, trace, cx)
+        self.publish(key, fact, (revisions, &decision), record, trace, cx)
     }
 
     /// Stores the contract, and where it is found when it is due or waits.
@@ -226,12 +228,13 @@ impl ContractStage {
         Ok(())
     }
 
-    /// Emits what was decided.
+    /// Emits what was decided. A plan is one record with all its rows, so that the last record of a deal is its plan: it
+    /// comes when the plan is another than `before`, also when nothing is left of it, and when rows of it were posted.
     fn publish(
         &self,
         key: &[u8],
         fact: &Fact,
-        decision: &Decision,
+        (before, decision): (Revisions, &Decision),
         record: &Record,
         trace: &Trace,
         cx: &mut Context<'_>,
@@ -253,24 +256,25 @@ impl ContractStage {
                 &name,
             ))
         };
+        let after = Revisions::of(Some(contract));
         let cause = fact.event_id.as_str();
         let state = self.schemas.encode_contract_state(decision)?;
         emit(
             cx,
             &self.outputs.state,
             "contract.state",
-            &format!("{cause}/state"),
+            &format!("{cause}/state/{}", contract.deal),
             state,
         )?;
-        for (n, row) in decision.schedule.iter().enumerate() {
-            let id = format!("{cause}/recognition/{}/{n}", contract.deal);
-            let value = self.schemas.encode_schedule_row(row)?;
-            emit(cx, &self.outputs.recognition, "recognition.row", &id, value)?;
+        if after.recognition != before.recognition || !decision.schedule.is_empty() {
+            let id = format!("{cause}/recognition/{}", contract.deal);
+            let value = self.schemas.encode_recognition_schedule(decision)?;
+            emit(cx, &self.outputs.recognition, "recognition.schedule", &id, value)?;
         }
-        for (n, row) in decision.billing.iter().enumerate() {
-            let id = format!("{cause}/billing/{}/{n}", contract.deal);
-            let value = self.schemas.encode_billing_row(row)?;
-            emit(cx, &self.outputs.billing, "billing.row", &id, value)?;
+        if after.billing != before.billing {
+            let id = format!("{cause}/billing/{}", contract.deal);
+            let value = self.schemas.encode_billing_schedule(decision)?;
+            emit(cx, &self.outputs.billing, "billing.schedule", &id, value)?;
         }
         for entry in &decision.entries {
             let value = self.schemas.encode_journal_entry(entry)?;
@@ -283,6 +287,22 @@ impl ContractStage {
             )?;
         }
         Ok(())
+    }
+}
+
+/// Which plans of a contract were given out last; zero: none yet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Revisions {
+    recognition: u32,
+    billing: u32,
+}
+
+impl Revisions {
+    fn of(contract: Option<&Contract>) -> Revisions {
+        Revisions {
+            recognition: contract.map_or(0, |contract| contract.schedule_revision),
+            billing: contract.map_or(0, |contract| contract.billing_revision),
+        }
     }
 }
 

@@ -177,7 +177,8 @@ pub fn topics(topology: &config::Topology) -> Vec<TopicSpec> {
     }
     for (name, product) in out.topics() {
         let cleanup = match name {
-            "contract_state" => Cleanup::Compact,
+            // Each record is all of what stands for its deal.
+            "contract_state" | "recognition_schedule" | "billing_schedule" => Cleanup::Compact,
             "dead_letters" => keep(&out.dead_letter_retention),
             _ => keep(&out.retention),
         };

@@ -55,7 +55,8 @@ pub struct Contract {
 pub struct Decision {
     /// The state to store.
     pub contract: Contract,
-    /// All rows of a new revision when an amount changed; else the rows posted in this step, under the revision as it is.
+    /// All rows, obligation by obligation: of a new revision when an amount changed, under the revision as it is when
+    /// rows were posted in this step; else none.
     pub schedule: Vec<ScheduleRow>,
     /// All rows of a new revision; empty when nothing changed.
     pub billing: Vec<BillingRow>,
@@ -224,13 +225,12 @@ impl Contract {
         }
         if replaced(&mut self.schedule_hash, amounts) {
             self.schedule_revision += 1;
-        } else {
-            // The plan stands; only rows that were posted in this step have something new to say.
-            let new = &self.issued[issued_before..];
-            schedule.retain(|row| {
-                new.iter()
-                    .any(|it| it.key.obligation.as_ref() == Some(&row.obligation) && it.period == row.period)
-            });
+        } else if self.issued[issued_before..]
+            .iter()
+            .all(|it| it.key.obligation.is_none())
+        {
+            // The plan stands, and nothing of it was posted in this step.
+            schedule.clear();
         }
         let mut invoices = Content::new();
         for row in &billing {

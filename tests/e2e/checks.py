@@ -68,14 +68,14 @@ def latest(records):
 
 
 def current_rows(schedule_records, states):
-    """The rows of each deal's plan: of the revision that its state names, each as it was said last."""
-    rows = defaultdict(dict)
+    """The rows of each deal's plan: of the last record of the revision that its state names."""
+    rows = {}
     for record in schedule_records:
-        row = record.value
-        deal = deal_of(row)
-        if deal not in states or row["revision"] == states[deal]["schedule_revision"]:
-            rows[deal][(row["obligation_id"], row["period"])] = row
-    return {deal: list(of_deal.values()) for deal, of_deal in rows.items()}
+        plan = record.value
+        deal = deal_of(plan)
+        if deal not in states or plan["revision"] == states[deal]["schedule_revision"]:
+            rows[deal] = [row | {"obligation_id": of["obligation_id"]} for of in plan["obligations"] for row in of["rows"]]
+    return rows
 
 
 def lines(state):

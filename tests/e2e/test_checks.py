@@ -35,12 +35,22 @@ STATE = OF_DEAL | {
         }
     ],
 }
+
+
+def planned(revision, **obligations):
+    return OF_DEAL | {
+        "revision": revision,
+        "obligations": [
+            {"obligation_id": name.replace("_", "-"), "rows": [{"period": f"2026-{n:02}", "amount": amount(it)} for n, it in enumerate(rows, 1)]}
+            for name, rows in obligations.items()
+        ],
+    }
+
+
 SCHEDULE = [
-    OF_DEAL | {"obligation_id": "o-1", "period": "2026-01", "revision": 1, "amount": amount("99.00")},
-    OF_DEAL | {"obligation_id": "o-1", "period": "2026-01", "revision": 2, "amount": amount("35.00")},
-    OF_DEAL | {"obligation_id": "o-1", "period": "2026-02", "revision": 2, "amount": amount("35.00")},
-    OF_DEAL | {"obligation_id": "o-2", "period": "2026-01", "revision": 2, "amount": amount("30.00")},
-    OF_DEAL | {"obligation_id": "o-2", "period": "2026-01", "revision": 2, "amount": amount("30.00")},
+    planned(1, o_1=["99.00"], o_3=["1.00"]),
+    planned(2, o_1=["35.00", "35.00"], o_2=["30.00"]),
+    planned(2, o_1=["35.00", "35.00"], o_2=["30.00"]),
 ]
 ENTRY = OF_DEAL | {
     "entry_id": "e-1",
@@ -91,10 +101,10 @@ class Checks(unittest.TestCase):
     def test_schedules(self):
         rows = [record("r", row) for row in SCHEDULE]
         self.good(checks.schedules(rows, [record("s", STATE)]))
-        # The rows of an older revision are history: they are not the plan's sum.
+        # A plan replaces the one before: an older revision's rows are not in the sum, nor an obligation that is gone.
         self.assertTrue(list(checks.schedules(rows, [record("s", STATE | {"schedule_revision": 1})])))
         moved = copy.deepcopy(SCHEDULE)
-        moved[2]["amount"] += amount("0.01")
+        moved[2]["obligations"][0]["rows"][1]["amount"] += amount("0.01")
         # Wrong by a cent: the whole, and the obligation.
         self.assertEqual(len(list(checks.schedules([record("r", row) for row in moved], [record("s", STATE)]))), 2)
         self.bad(checks.schedules(rows, []), "no state")
@@ -120,7 +130,12 @@ class Checks(unittest.TestCase):
         revenue = {"role": "revenue.setup", "debit": amount("0"), "credit": amount("30")}
         liability = {"role": "contract_liability", "debit": amount("30"), "credit": amount("0")}
         entry = record("j", OF_DEAL | {"obligation_id": "o-2", "lines": [revenue, liability]})
-        rows = [record("r", row | {"posted": row["obligation_id"] == "o-2"}) for row in SCHEDULE]
+        plans = copy.deepcopy(SCHEDULE)
+        for plan in plans:
+            for of in plan["obligations"]:
+                for row in of["rows"]:
+                    row["posted"] = of["obligation_id"] == "o-2"
+        rows = [record("r", plan) for plan in plans]
         state = STATE | {
             "balances": {
                 "receivable": amount("0"),

@@ -114,10 +114,6 @@ impl Place<'_> {
             From::Item(path) => typed(at(self.items[0], path), column.kind),
             From::Inner(path) => typed(at(self.items[1], path), column.kind),
             From::Number => Ok(Value::Integer(whole(self.number as u64)?)),
-            From::Header(name) => match self.record.header(name) {
-                Some(bytes) => Ok(Value::Text(String::from_utf8_lossy(bytes).into_owned())),
-                None => Ok(Value::Null),
-            },
             From::Period(part) => self.period(part),
             From::Days(from, to) => Ok(self.days(from, to)?.map_or(Value::Null, Value::Integer)),
             From::Annual(amount, from, to) => self.annual(amount, from, to),
@@ -131,7 +127,7 @@ impl Place<'_> {
     }
 
     fn period(&self, part: PeriodPart) -> Result<Value, String> {
-        let label = at(self.json, "period").as_str().unwrap_or_default();
+        let label = at(self.innermost(), "period").as_str().unwrap_or_default();
         let tenant = at(self.json, "tenant_id").as_str().and_then(TenantId::parse);
         let (Some(period), Some(tenant)) = (period::Period::parse(label), tenant) else {
             return Err(format!("{label:?} is no period"));

@@ -61,9 +61,7 @@ pub enum From {
     Inner(&'static str),
     /// The item's number in its list, from 1.
     Number,
-    /// A header of the record.
-    Header(&'static str),
-    /// What the tenant's calendar says of the record's `period`.
+    /// What the tenant's calendar says of the `period` of the item of the last exploded list.
     Period(PeriodPart),
     /// Days from the first day to the second, both counted, of the item of the last exploded list.
     Days(&'static str, &'static str),

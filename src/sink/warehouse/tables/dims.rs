@@ -2,7 +2,7 @@
 //!
 //! Invariant: a dimension holds the latest statement, and no history.
 
-use super::super::table::From::{Item, Period, Record};
+use super::super::table::From::{Inner, Item, Period, Record};
 use super::super::table::Kind::{Amount, Boolean, Day, Instant, Integer, Rate, Text};
 use super::super::table::{PeriodPart, Table, column};
 use super::{DEAL, OFFSET, PARTITION, TENANT};
@@ -239,7 +239,7 @@ pub const DIM_PERIOD: Table = Table {
     doc: "Periods that revenue is planned in, by the tenant's fiscal calendar.",
     grain: "period of a tenant",
     feed: Product::RecognitionSchedule,
-    explode: &[],
+    explode: &["obligations", "rows"],
     only: None,
     order: None,
     columns: &[
@@ -247,7 +247,7 @@ pub const DIM_PERIOD: Table = Table {
         column(
             "period",
             Text,
-            Record("period"),
+            Inner("period"),
             "2026-02, or a fiscal label such as FY2026-P02.",
         )
         .key(),

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a fact is never changed but by the record that says the same again.
 
-use super::super::table::From::{Annual, Days, Header, Inner, Item, Number, Record};
+use super::super::table::From::{Annual, Days, Inner, Item, Number, Record};
 use super::super::table::Kind::{Amount, Boolean, Day, Instant, Integer, Rate, Text};
 use super::super::table::{Table, column};
 use super::{DEAL, OFFSET, PARTITION, TENANT};
@@ -208,28 +208,29 @@ pub const FACT_OBLIGATION: Table = Table {
 
 pub const FACT_RECOGNITION: Table = Table {
     name: "fact_recognition",
-    doc: "Recognition schedules, every revision of every plan. The plan that stands is the view recognition_current: sum \
-          that one, not this table.",
+    doc: "Recognition schedules by revision. recognition.schedule is a compacted topic: revisions that it no longer held \
+          when the table was filled are not there. The plan that stands is the view recognition_current: sum that one, \
+          not this table.",
     grain: "deal, revision, obligation and period",
     feed: Product::RecognitionSchedule,
-    explode: &[],
+    explode: &["obligations", "rows"],
     only: None,
     order: None,
     columns: &[
         TENANT,
         DEAL,
         column("revision", Integer, Record("revision"), "Counts every change of the deal's plan.").key(),
-        column("obligation_id", Text, Record("obligation_id"), "The obligation.").key(),
-        column("period", Text, Record("period"), "The period of the revenue.").key(),
-        column("contract_id", Text, Record("contract_id"), "The contract."),
-        column("line_item_id", Text, Record("line_item_id"), "The deal's line."),
-        column("amount", Amount, Record("amount"), "Revenue of the period, in currency."),
+        column("obligation_id", Text, Item("obligation_id"), "The obligation.").key(),
+        column("period", Text, Inner("period"), "The period of the revenue.").key(),
+        column("contract_id", Text, Item("contract_id"), "The contract."),
+        column("line_item_id", Text, Item("line_item_id"), "The deal's line."),
+        column("amount", Amount, Inner("amount"), "Revenue of the period, in currency."),
         column("currency", Text, Record("currency"), "ISO 4217 code."),
-        column("functional_amount", Amount, Record("functional_amount"), "The same in functional currency; where not posted, an estimate from the day on which the plan last changed; null while no rate is known.").nullable(),
+        column("functional_amount", Amount, Inner("functional_amount"), "The same in functional currency; where not posted, an estimate from the day on which the plan last changed or was posted from; null while no rate is known.").nullable(),
         column("functional_currency", Text, Record("functional_currency"), "ISO 4217 code."),
-        column("rate", Rate, Record("rate"), "functional_amount over amount, for information.").nullable(),
+        column("rate", Rate, Inner("rate"), "functional_amount over amount, for information.").nullable(),
         column("version", Integer, Record("version"), "The version of the terms."),
-        column("posted", Boolean, Record("posted"), "Whether all of it is in issued journal entries."),
+        column("posted", Boolean, Inner("posted"), "Whether all of it is in issued journal entries."),
         PARTITION,
         OFFSET,
     ],
@@ -237,10 +238,11 @@ pub const FACT_RECOGNITION: Table = Table {
 
 pub const FACT_BILLING: Table = Table {
     name: "fact_billing",
-    doc: "Billing schedules, every revision of every plan. The plan that stands is the view billing_current.",
+    doc: "Billing schedules by revision; what fact_recognition says about revisions holds here. The plan that stands is \
+          the view billing_current.",
     grain: "planned invoice and revision",
     feed: Product::BillingSchedule,
-    explode: &[],
+    explode: &["rows"],
     only: None,
     order: None,
     columns: &[
@@ -254,25 +256,25 @@ pub const FACT_BILLING: Table = Table {
         )
         .key(),
         column(
-            "row_id",
-            Text,
-            Header("ce_id"),
-            "The row's place in its revision: the record's CloudEvents id.",
+            "row_number",
+            Integer,
+            Number,
+            "The row's place in its revision, from 1.",
         )
         .key(),
-        column("invoice_date", Day, Record("date"), "When to invoice."),
+        column("invoice_date", Day, Item("date"), "When to invoice."),
         column(
             "amount",
             Amount,
-            Record("amount"),
+            Item("amount"),
             "Without tax, in currency; below zero a credit.",
         ),
-        column("tax", Amount, Record("tax"), "Tax, in currency."),
+        column("tax", Amount, Item("tax"), "Tax, in currency."),
         column("currency", Text, Record("currency"), "ISO 4217 code."),
         column(
             "firm",
             Boolean,
-            Record("firm"),
+            Item("firm"),
             "False while the date is only expected, such as a milestone's.",
         ),
         PARTITION,

@@ -161,7 +161,7 @@ final class Books {
         lines.add(new Line(role, amount));
     }
 
-    /** Schedule and billing rows: all of a new revision, or those posted in this step. */
+    /** Schedule and billing rows: all of a new revision, or of the old one where some of it was posted. */
     private void state(List<Movement> pending, int issuedBefore) {
         Map<String, TreeMap<YearMonth, Row>> rows = new HashMap<>();
         Map<String, Wanted.Obligation> byId = new HashMap<>();
@@ -194,8 +194,9 @@ final class Books {
         byte[] scheduleHash = hash(text);
         if (MessageDigest.isEqual(scheduleHash, contract.scheduleHash)) {
             List<Contract.Issued> fresh = contract.issued.subList(issuedBefore, contract.issued.size());
-            schedule.removeIf(row -> fresh.stream().noneMatch(it -> row.obligation.id.equals(it.obligation())
-                && row.period.equals(YearMonth.from(LocalDate.ofEpochDay(it.date())))));
+            if (fresh.stream().allMatch(it -> it.obligation() == null)) {
+                schedule.clear();
+            }
         } else {
             contract.scheduleRevision++;
             contract.scheduleHash = scheduleHash;

@@ -94,14 +94,14 @@ final class ContractProcessor extends ContextualProcessor<byte[], byte[], byte[]
     private void publish(Record<byte[], byte[]> input, GenericRecord fact, Contract contract, Books books) {
         var emitter = new Emitter(input, fact, contract);
         String cause = fact.get("event_id").toString();
-        emitter.emit(Output.STATE, "contract.state", cause + "/state", state(contract, books));
-        for (int n = 0; n < books.schedule.size(); n++) {
-            String id = cause + "/recognition/" + contract.deal + "/" + n;
-            emitter.emit(Output.RECOGNITION, "recognition.row", id, row(contract, books, books.schedule.get(n)));
+        emitter.emit(Output.STATE, "contract.state", cause + "/state/" + contract.deal, state(contract, books));
+        if (!books.schedule.isEmpty()) {
+            String id = cause + "/recognition/" + contract.deal;
+            emitter.emit(Output.RECOGNITION, "recognition.schedule", id, recognition(contract, books));
         }
-        for (int n = 0; n < books.billing.size(); n++) {
-            String id = cause + "/billing/" + contract.deal + "/" + n;
-            emitter.emit(Output.BILLING, "billing.row", id, billing(contract, books, books.billing.get(n)));
+        if (!books.billing.isEmpty()) {
+            String id = cause + "/billing/" + contract.deal;
+            emitter.emit(Output.BILLING, "billing.schedule", id, billing(contract, books));
         }
         for (Books.Entry entry : books.entries) {
             emitter.emit(Output.JOURNAL, "journal.entry", entry.id(), entry(contract, books, entry));
@@ -210,35 +210,56 @@ final class ContractProcessor extends ContextualProcessor<byte[], byte[], byte[]
         return state;
     }
 
-    private GenericRecord row(Contract contract, Books books, Books.Row row) {
+    private GenericRecord recognition(Contract contract, Books books) {
         GenericRecord record = wire.fresh(Output.RECOGNITION);
         record.put("tenant_id", contract.tenant);
         record.put("deal_id", contract.deal);
-        record.put("contract_id", contract.deal);
-        record.put("obligation_id", row.obligation().id);
-        record.put("line_item_id", row.obligation().line);
-        record.put("period", row.period().toString());
-        record.put("amount", Wire.decimal(row.amount()));
-        record.put("currency", books.wanted.currency);
-        record.put("functional_amount", Wire.decimal(row.amount()));
-        record.put("functional_currency", books.wanted.currency);
-        record.put("rate", RATE_ONE);
         record.put("version", (long) books.wanted.history.size());
         record.put("revision", contract.scheduleRevision);
-        record.put("posted", row.posted());
+        record.put("currency", books.wanted.currency);
+        record.put("functional_currency", books.wanted.currency);
+        var obligations = new ArrayList<GenericRecord>();
+        List<GenericRecord> rows = null;
+        String last = null;
+        for (Books.Row it : books.schedule) {
+            if (!it.obligation().id.equals(last)) {
+                last = it.obligation().id;
+                rows = new ArrayList<>();
+                GenericRecord obligation = Wire.inner(record, "obligations");
+                obligation.put("contract_id", contract.deal);
+                obligation.put("obligation_id", it.obligation().id);
+                obligation.put("line_item_id", it.obligation().line);
+                obligation.put("rows", rows);
+                obligations.add(obligation);
+            }
+            GenericRecord row = Wire.inner(obligations.get(obligations.size() - 1), "rows");
+            row.put("period", it.period().toString());
+            row.put("amount", Wire.decimal(it.amount()));
+            row.put("functional_amount", Wire.decimal(it.amount()));
+            row.put("rate", RATE_ONE);
+            row.put("posted", it.posted());
+            rows.add(row);
+        }
+        record.put("obligations", obligations);
         return record;
     }
 
-    private GenericRecord billing(Contract contract, Books books, Wanted.Invoice row) {
+    private GenericRecord billing(Contract contract, Books books) {
         GenericRecord record = wire.fresh(Output.BILLING);
         record.put("tenant_id", contract.tenant);
         record.put("deal_id", contract.deal);
-        record.put("date", (int) row.date().toEpochDay());
-        record.put("amount", Wire.decimal(row.amount()));
-        record.put("tax", Wire.decimal(0));
-        record.put("currency", books.wanted.currency);
-        record.put("firm", true);
         record.put("revision", contract.billingRevision);
+        record.put("currency", books.wanted.currency);
+        var rows = new ArrayList<GenericRecord>();
+        for (Wanted.Invoice it : books.billing) {
+            GenericRecord row = Wire.inner(record, "rows");
+            row.put("date", (int) it.date().toEpochDay());
+            row.put("amount", Wire.decimal(it.amount()));
+            row.put("tax", Wire.decimal(0));
+            row.put("firm", true);
+            rows.add(row);
+        }
+        record.put("rows", rows);
         return record;
     }
 
@@ -273,6 +294,9 @@ final class ContractProcessor extends ContextualProcessor<byte[], byte[], byte[]
         record.put("cause", entry.cause());
         record.put("provenance", entry.provenance());
         record.put("reverses", null);
+        GenericRecord customer = books.wanted.customer;
+        record.put("customer_id", customer == null ? null : customer.get("customer_id"));
+        record.put("customer_name", customer == null ? null : customer.get("name"));
         return record;
     }
 

@@ -68,6 +68,8 @@ final class Wanted {
     final List<Change> history = new ArrayList<>();
     List<Invoice> invoices = List.of();
     String currency;
+    /** Who the latest terms that name a customer are with. */
+    GenericRecord customer;
     private LocalDate start;
     private LocalDate end;
 
@@ -75,6 +77,9 @@ final class Wanted {
         var wanted = new Wanted();
         for (GenericRecord fact : contract.facts) {
             GenericRecord deal = (GenericRecord) fact.get("deal");
+            if (deal != null && deal.get("customer") != null) {
+                wanted.customer = (GenericRecord) deal.get("customer");
+            }
             switch (fact.get("type").toString()) {
                 case "deal.closed" -> wanted.close(contract.deal, fact, deal);
                 case "deal.amended" -> wanted.amend(fact, deal);
@@ -92,6 +97,7 @@ final class Wanted {
         require("straight_line".equals(Wire.text(deal, "method")), "a method that is not linear");
         require(Boolean.TRUE.equals(deal.get("defer_setup")), "a setup fee that is not deferred");
         require(deal.get("contract_end") == null && deal.get("tax") == null, "a stated end, or tax");
+        require(((List<?>) deal.get("instalments")).isEmpty(), "instalments");
         currency = deal.get("currency").toString();
         start = LocalDate.ofEpochDay((Integer) deal.get("contract_start"));
         end = start.plusMonths((Integer) deal.get("term_months")).minusDays(1);
@@ -117,6 +123,7 @@ final class Wanted {
         require(deal.get("contract_start") == null && deal.get("contract_end") == null && deal.get("term_months") == null,
             "an amendment of the term");
         require(currency.contentEquals((CharSequence) deal.get("currency")), "another currency");
+        require(((List<?>) deal.get("instalments")).isEmpty(), "instalments");
         LocalDate from = LocalDate.ofEpochDay((Integer) deal.get("effective_date"));
         require(from.isAfter(start) && !from.isAfter(end), "an amendment outside the term");
         String cause = fact.get("event_id").toString();
