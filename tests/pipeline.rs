@@ -594,3 +594,91 @@ fn a_tick_over_many_contracts_posts_each_once() {
     assert_eq!(ids.len(), 2_700);
     assert_eq!(crm.read("journal.entries").len(), 2_700);
 }
+
+/// A plan is one record, and the last one of a deal is all of it: also where an obligation went, and where nothing is left.
+#[test]
+fn the_last_schedule_of_a_deal_is_its_whole_plan() {
+    let mut crm = Crm::new(false);
+    let lines = |lines: &[(&str, i64)]| {
+        let lines: Vec<Json> = lines
+            .iter()
+            .map(|(id, amount)| json!({"id": id, "type": "subscription", "amount": amount}))
+            .collect();
+        Json::from(lines)
+    };
+    for (id, deal) in [("c1", "D1"), ("c2", "D2")] {
+        crm.fact(
+            id,
+            "deal.closed",
+            json!({"deal_id": deal, "amount": 1800, "currency": "USD", "term_months": 12, "contract_start": "2026-02-01",
+                   "billing_cycle": "monthly", "line_items": lines(&[("a", 1200), ("b", 600)])}),
+        );
+    }
+    // From the first day on, one line only; and nothing at all.
+    crm.fact(
+        "d1",
+        "deal.amended",
+        json!({"deal_id": "D1", "amount": 1200, "currency": "USD", "effective_date": "2026-02-01",
+               "line_items": lines(&[("a", 1200)])}),
+    );
+    crm.fact(
+        "d2",
+        "deal.cancelled",
+        json!({"deal_id": "D2", "effective_date": "2026-02-01"}),
+    );
+    crm.fact("tick", "clock.ticked", json!({"date": "2026-03-02"}));
+    crm.process();
+
+    let plans = |deal: &str| {
+        let records: Vec<Record> = crm.read("recognition.schedule");
+        let of = records
+            .iter()
+            .filter(|it| it.key.as_deref() == Some(format!("acme/{deal}").as_bytes()));
+        of.map(|it| {
+            crm.schemas
+                .decode_recognition_schedule(it.value.as_deref().expect("value"))
+                .expect("plan")
+        })
+        .collect::<Vec<_>>()
+    };
+    let obligations = |plan: &[accrue::revenue::contract::ScheduleRow]| {
+        let names: BTreeSet<String> = plan.iter().map(|row| row.obligation.to_string()).collect();
+        names.len()
+    };
+    let kept = plans("D1");
+    let shape: Vec<(usize, usize)> = kept.iter().map(|plan| (obligations(plan), plan.len())).collect();
+    assert_eq!(shape, [(2, 24), (1, 12), (1, 12)], "closed, amended, posted in part");
+    let sum: rust_decimal::Decimal = kept[2].iter().map(|row| row.amount).sum();
+    assert_eq!(sum, 1200.into());
+    let posted = |plan: &[accrue::revenue::contract::ScheduleRow]| plan.iter().filter(|row| row.posted).count();
+    assert_eq!(kept.iter().map(|plan| posted(plan)).collect::<Vec<_>>(), [0, 0, 1]);
+    assert_eq!(kept.iter().map(|plan| plan[0].revision).collect::<Vec<_>>(), [1, 2, 2]);
+    let gone = plans("D2");
+    assert_eq!(
+        gone.iter().map(Vec::len).collect::<Vec<_>>(),
+        [24, 0],
+        "closed, cancelled"
+    );
+    let billed: Vec<usize> = crm
+        .read("billing.schedule")
+        .iter()
+        .filter(|it| it.key.as_deref() == Some(b"acme/D2"))
+        .map(|it| {
+            crm.schemas
+                .decode_billing_schedule(it.value.as_deref().expect("value"))
+                .expect("plan")
+                .len()
+        })
+        .collect();
+    assert_eq!(billed, [12, 0]);
+
+    // Each record that was ever written has an id of its own.
+    for topic in ["contract.state", "recognition.schedule", "billing.schedule"] {
+        let records = crm.read(topic);
+        let ids: BTreeSet<_> = records
+            .iter()
+            .map(|it| it.header("ce_id").map(<[u8]>::to_vec))
+            .collect();
+        assert_eq!(ids.len(), records.len(), "{topic}");
+    }
+}
