@@ -9,6 +9,9 @@ use super::{Failure, TopologyFile, connect, run};
 use crate::codec::schemas::{AnyReader, Product};
 use crate::config::{self, Topology, WarehousePlace};
 use crate::observe::logs;
+use crate::sink::warehouse::cloud::Cloud;
+use crate::sink::warehouse::cloud::bigquery::{self, BigQuery};
+use crate::sink::warehouse::cloud::snowflake::{self, Snowflake};
 use crate::sink::warehouse::lakehouse::Lakehouse;
 use crate::sink::warehouse::lakehouse::store::{Folder, S3};
 use crate::sink::warehouse::postgres::Postgres;
@@ -110,6 +113,44 @@ fn open(wanted: &config::Warehouse) -> Result<Box<dyn Warehouse>, Failure> {
             let (access, secret) = (access_key.reveal(), secret_key.reveal());
             let store = S3::new(endpoint.as_str(), region, bucket, prefix, access, secret)?;
             Box::new(Lakehouse::new(Box::new(store), tables::ALL))
+        }
+        WarehousePlace::Snowflake {
+            endpoint,
+            account,
+            user,
+            private_key,
+            database,
+            schema,
+            warehouse,
+            role,
+        } => {
+            let client = Snowflake::new(&snowflake::Place {
+                endpoint,
+                account: account.as_str(),
+                user,
+                private_key: private_key.reveal(),
+                database: database.as_str(),
+                schema: schema.as_str(),
+                warehouse: warehouse.as_str(),
+                role: role.as_ref().map(config::Name::as_str),
+            })?;
+            Box::new(Cloud::new(Box::new(client), tables::ALL))
+        }
+        WarehousePlace::BigQuery {
+            endpoint,
+            project,
+            dataset,
+            location,
+            credentials,
+        } => {
+            let client = BigQuery::new(&bigquery::Place {
+                endpoint,
+                project: project.as_str(),
+                dataset: dataset.as_str(),
+                location: location.as_deref(),
+                credentials: credentials.reveal(),
+            })?;
+            Box::new(Cloud::new(Box::new(client), tables::ALL))
         }
     })
 }

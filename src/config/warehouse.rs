@@ -38,43 +38,86 @@ pub enum WarehousePlace {
         access_key: Secret,
         secret_key: Secret,
     },
+    Snowflake {
+        /// Such as `https://ORG-ACCOUNT.snowflakecomputing.com`.
+        endpoint: String,
+        account: Name,
+        user: String,
+        private_key: Secret,
+        database: Name,
+        schema: Name,
+        warehouse: Name,
+        role: Option<Name>,
+    },
+    BigQuery {
+        /// Such as `https://bigquery.googleapis.com`.
+        endpoint: String,
+        project: Name,
+        dataset: Name,
+        location: Option<String>,
+        credentials: Secret,
+    },
 }
 
 /// What kind of warehouse it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "lowercase")]
 enum WarehouseKind {
     /// PostgreSQL 15 or newer, at `url`.
     Postgres,
     /// Delta Lake tables at `location`.
     Lakehouse,
+    /// Snowflake, over its SQL API.
+    Snowflake,
+    /// Google BigQuery, over its REST API.
+    BigQuery,
 }
 
 /// The books as tables.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WarehouseText {
-    /// `postgres` or `lakehouse`.
+    /// `postgres`, `lakehouse`, `snowflake` or `bigquery`.
     kind: WarehouseKind,
     /// PostgreSQL: a connection string such as `postgresql://user:password@host:5432/database`. TLS is used where the
     /// server offers it, and its certificate checked; `?sslmode=require` insists, `?sslmode=disable` does without.
     url: Option<Secret>,
-    /// PostgreSQL: the schema of the tables; it is made when it is missing.
+    /// PostgreSQL: the schema of the tables; it is made when it is missing. Snowflake: the schema, which must be there,
+    /// as Snowflake shows it: in capitals unless it was made in quotes.
     schema: Option<Name>,
     /// Lakehouse: a folder, or `s3://bucket/prefix`.
     #[schemars(length(min = 1))]
     location: Option<String>,
-    /// Lakehouse on S3: the server's address.
+    /// Lakehouse on S3: the server's address. Snowflake and BigQuery: another address than the vendor's usual one.
     endpoint: Option<HttpUrl>,
-    /// Lakehouse on S3: the region.
+    /// Lakehouse on S3: the region. BigQuery: the dataset's location, such as `EU`.
     #[schemars(length(min = 1))]
     region: Option<String>,
     /// Lakehouse on S3: the access key's id.
     access_key: Option<Secret>,
     /// Lakehouse on S3: the access key's secret.
     secret_key: Option<Secret>,
-    /// A commit comes after this time. Without it, 5s for PostgreSQL and 60s for a lakehouse, whose every commit makes
-    /// files.
+    /// Snowflake: the account, such as `ORG-ACCOUNT`.
+    account: Option<Name>,
+    /// Snowflake: the user who has the public key.
+    #[schemars(length(min = 1))]
+    user: Option<String>,
+    /// Snowflake: the user's private RSA key in PEM, without a passphrase, such as `${file:/secrets/snowflake.p8}`.
+    private_key: Option<Secret>,
+    /// Snowflake: the database, as Snowflake shows it.
+    database: Option<Name>,
+    /// Snowflake: the warehouse that computes.
+    warehouse: Option<Name>,
+    /// Snowflake: the role, if it is not the user's default one.
+    role: Option<Name>,
+    /// BigQuery: the project that holds the dataset and pays for queries.
+    project: Option<Name>,
+    /// BigQuery: the dataset, which must be there.
+    dataset: Option<Name>,
+    /// BigQuery: the service account's key file as JSON, such as `${file:/secrets/bigquery.json}`.
+    credentials: Option<Secret>,
+    /// A commit comes after this time. Without it, 5s for PostgreSQL and 60s for the others, whose every commit makes
+    /// files or costs money.
     interval: Option<Interval>,
     /// A commit comes after this many rows, if the time is not over before.
     #[schemars(range(min = 1, max = 1_000_000))]
@@ -89,7 +132,7 @@ pub(super) fn warehouses(
         let table = KeyPath::of(["warehouses", name.as_str()]);
         let interval = text.interval.unwrap_or(match text.kind {
             WarehouseKind::Postgres => Interval::seconds(5),
-            WarehouseKind::Lakehouse => Interval::seconds(60),
+            WarehouseKind::Lakehouse | WarehouseKind::Snowflake | WarehouseKind::BigQuery => Interval::seconds(60),
         });
         let max_rows = text.max_rows.unwrap_or(50_000);
         let place = place(text, &table, problems)?;
@@ -105,76 +148,131 @@ pub(super) fn warehouses(
     checked.collect()
 }
 
+/// A key that some kinds must have, some may have, and that means nothing for the others.
+struct Key {
+    name: &'static str,
+    given: bool,
+    example: &'static str,
+}
+
 fn place(text: WarehouseText, table: &KeyPath, problems: &mut Problems<'_>) -> Option<WarehousePlace> {
-    let of_postgres = [("url", text.url.is_some()), ("schema", text.schema.is_some())];
-    let of_s3 = [
-        ("endpoint", text.endpoint.is_some()),
-        ("region", text.region.is_some()),
-        ("access_key", text.access_key.is_some()),
-        ("secret_key", text.secret_key.is_some()),
-    ];
-    let mut needless = |keys: &[(&str, bool)], of: &str| {
-        for (key, _) in keys.iter().filter(|(_, given)| *given) {
-            problems.report(&table.key(key), format!("means nothing for {of}; remove it"));
-        }
-    };
     let s3 = text
         .location
         .as_deref()
         .and_then(|location| location.strip_prefix("s3://"));
-    match text.kind {
-        WarehouseKind::Postgres => {
-            needless(&of_s3, "a PostgreSQL warehouse");
-            needless(&[("location", text.location.is_some())], "a PostgreSQL warehouse");
-        }
-        WarehouseKind::Lakehouse => {
-            needless(&of_postgres, "a lakehouse");
-            if s3.is_none() && text.location.is_some() {
-                needless(&of_s3, "a lakehouse in a folder");
+    let s3 = s3.map(str::to_owned);
+    let (of, must, may): (&str, &[&str], &[&str]) = match (text.kind, &s3) {
+        (WarehouseKind::Postgres, _) => ("a PostgreSQL warehouse", &["url"], &["schema"]),
+        (WarehouseKind::Lakehouse, Some(_)) => (
+            "a lakehouse on S3",
+            &["location", "endpoint", "region", "access_key", "secret_key"],
+            &[],
+        ),
+        (WarehouseKind::Lakehouse, None) => ("a lakehouse in a folder", &["location"], &[]),
+        (WarehouseKind::Snowflake, _) => (
+            "Snowflake",
+            &["account", "user", "private_key", "database", "schema", "warehouse"],
+            &["endpoint", "role"],
+        ),
+        (WarehouseKind::BigQuery, _) => (
+            "BigQuery",
+            &["project", "dataset", "credentials"],
+            &["endpoint", "region"],
+        ),
+    };
+    let mut missing = false;
+    for key in keys(&text) {
+        if must.contains(&key.name) {
+            if !key.given {
+                missing = true;
+                let said = format!("missing; write {} = {:?}", key.name, key.example);
+                problems.report(&table.key(key.name), said);
             }
+        } else if key.given && !may.contains(&key.name) {
+            problems.report(&table.key(key.name), format!("means nothing for {of}; remove it"));
         }
     }
-    let mut missing = |key: &str, example: &str| {
-        problems.report(&table.key(key), format!("missing; write {key} = {example:?}"));
-    };
-    match (text.kind, s3) {
-        (WarehouseKind::Postgres, _) => {
-            let schema = text.schema.unwrap_or_else(|| Name::literal("accrue"));
-            match text.url {
-                Some(url) => Some(WarehousePlace::Postgres { url, schema }),
-                None => {
-                    missing("url", "${WAREHOUSE_URL}");
-                    None
-                }
-            }
-        }
-        (WarehouseKind::Lakehouse, None) => match text.location {
-            Some(location) => Some(WarehousePlace::Folder(location.into())),
-            None => {
-                missing("location", "s3://bucket/prefix");
-                None
+    if missing {
+        return None;
+    }
+    match text.kind {
+        WarehouseKind::Postgres => Some(WarehousePlace::Postgres {
+            url: text.url?,
+            schema: text.schema.unwrap_or_else(|| Name::literal("accrue")),
+        }),
+        WarehouseKind::Lakehouse => match s3 {
+            None => Some(WarehousePlace::Folder(text.location?.into())),
+            Some(place) => {
+                let (bucket, prefix) = place.split_once('/').unwrap_or((&place, ""));
+                Some(WarehousePlace::S3 {
+                    endpoint: text.endpoint?,
+                    region: text.region?,
+                    bucket: bucket.to_owned(),
+                    prefix: prefix.to_owned(),
+                    access_key: text.access_key?,
+                    secret_key: text.secret_key?,
+                })
             }
         },
-        (WarehouseKind::Lakehouse, Some(place)) => {
-            let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
-            for (key, example) in [
-                ("endpoint", "https://s3.eu-central-1.amazonaws.com"),
-                ("region", "eu-central-1"),
-                ("access_key", "${AWS_ACCESS_KEY_ID}"),
-                ("secret_key", "${AWS_SECRET_ACCESS_KEY}"),
-            ] {
-                if of_s3.contains(&(key, false)) {
-                    missing(key, example);
-                }
-            }
-            Some(WarehousePlace::S3 {
-                endpoint: text.endpoint?,
-                region: text.region?,
-                bucket: bucket.to_owned(),
-                prefix: prefix.to_owned(),
-                access_key: text.access_key?,
-                secret_key: text.secret_key?,
+        WarehouseKind::Snowflake => {
+            let account = text.account?;
+            Some(WarehousePlace::Snowflake {
+                endpoint: match text.endpoint {
+                    Some(endpoint) => endpoint.as_str().to_owned(),
+                    None => format!("https://{account}.snowflakecomputing.com"),
+                },
+                account,
+                user: text.user?,
+                private_key: text.private_key?,
+                database: text.database?,
+                schema: text.schema?,
+                warehouse: text.warehouse?,
+                role: text.role,
             })
         }
+        WarehouseKind::BigQuery => Some(WarehousePlace::BigQuery {
+            endpoint: match text.endpoint {
+                Some(endpoint) => endpoint.as_str().to_owned(),
+                None => "https://bigquery.googleapis.com".to_owned(),
+            },
+            project: text.project?,
+            dataset: text.dataset?,
+            location: text.region,
+            credentials: text.credentials?,
+        }),
     }
+}
+
+fn keys(text: &WarehouseText) -> [Key; 16] {
+    let key = |name, given, example| Key { name, given, example };
+    [
+        key("url", text.url.is_some(), "${WAREHOUSE_URL}"),
+        key("schema", text.schema.is_some(), "ACCRUE"),
+        key("location", text.location.is_some(), "s3://bucket/prefix"),
+        key(
+            "endpoint",
+            text.endpoint.is_some(),
+            "https://s3.eu-central-1.amazonaws.com",
+        ),
+        key("region", text.region.is_some(), "eu-central-1"),
+        key("access_key", text.access_key.is_some(), "${AWS_ACCESS_KEY_ID}"),
+        key("secret_key", text.secret_key.is_some(), "${AWS_SECRET_ACCESS_KEY}"),
+        key("account", text.account.is_some(), "ORG-ACCOUNT"),
+        key("user", text.user.is_some(), "ACCRUE"),
+        key(
+            "private_key",
+            text.private_key.is_some(),
+            "${file:/secrets/snowflake.p8}",
+        ),
+        key("database", text.database.is_some(), "FINANCE"),
+        key("warehouse", text.warehouse.is_some(), "LOADING"),
+        key("role", text.role.is_some(), "ACCRUE"),
+        key("project", text.project.is_some(), "company-finance"),
+        key("dataset", text.dataset.is_some(), "accrue"),
+        key(
+            "credentials",
+            text.credentials.is_some(),
+            "${file:/secrets/bigquery.json}",
+        ),
+    ]
 }

@@ -269,7 +269,7 @@ pub const NEVER: [(&str, &str); 5] = [
     ),
     (
         "a recurring revenue bridge does not close",
-        "SELECT period FROM mart_arr_movement WHERE opening + new + expansion - contraction - churn <> closing",
+        "SELECT period FROM mart_arr_movement WHERE opening + new_business + expansion - contraction - churn <> closing",
     ),
     (
         "a forecast is not its plan",

@@ -1,6 +1,7 @@
 //! Views over the tables: the plans that stand, and what finance reports.
 //!
-//! Owns the SQL, which PostgreSQL and DuckDB both run. Invariant: amounts are sums and differences of stored amounts:
+//! Owns the SQL, which PostgreSQL, DuckDB, Snowflake and BigQuery all run: no word that one of them reserves, tables
+//! right after FROM or JOIN. Invariant: amounts are sums and differences of stored amounts:
 //! no division, which DuckDB does in floating point. Absent: parameters, and the day: what is past is what was posted.
 
 /// A view; later ones use earlier ones.
@@ -24,7 +25,7 @@ pub const ALL: &[View] = views! {
         both currencies.",
     "mart_rpo": "Remaining performance obligations (ASC 606-10-50-13) by tenant and currency: planned and not posted, due \
         within twelve periods of the latest posted one, and later.",
-    "mart_arr_movement": "Annual recurring revenue by tenant, currency and period: opening + new + expansion - contraction - churn = \
+    "mart_arr_movement": "Annual recurring revenue by tenant, currency and period: opening + new_business + expansion - contraction - churn = \
         closing. Straight-line obligations of recurring lines that are active on the period's last day, at annual_amount; \
         as the terms that stand now say, not as they were known then.",
     "mart_forecast": "Planned and posted revenue by tenant, currency, period and line type.",

@@ -7,8 +7,9 @@
 //! Absent: consumer groups, receipts, and accounting; a row says what a topic says.
 //!
 //! In reading order: [`table`], [`tables`], [`row`], [`worker`]; [`sql`], what SQL warehouses share; [`postgres`],
-//! [`lakehouse`]; [`marts`], the views; [`docs`].
+//! [`lakehouse`], [`cloud`]; [`marts`], the views; [`docs`].
 
+pub mod cloud;
 pub mod docs;
 pub mod lakehouse;
 pub mod marts;
@@ -25,7 +26,7 @@ use crate::stream::record::{Offset, TopicPartition};
 use row::Row;
 use table::Table;
 
-/// Where tables are kept. Implemented by [`postgres`], [`lakehouse`], and the budget feeds, which keep theirs in memory.
+/// Where tables are kept. Implemented by [`postgres`], [`lakehouse`], [`cloud`], and the budget feeds, which keep theirs in memory.
 pub trait Warehouse: Send {
     /// Creates what is missing and adds columns that are new; with `dry_run` it only says what it would do. Returns one
     /// line for each step.

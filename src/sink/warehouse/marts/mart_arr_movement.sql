@@ -10,21 +10,21 @@ WITH active AS (
     WHERE coalesce(l.recurring, coalesce(l.line_type, 'subscription') = 'subscription')
     GROUP BY p.tenant_id, p.period_index, o.deal_id, o.currency
 ), steps AS (
-    SELECT tenant_id, period_index, deal_id, currency, sum(before) AS before, sum(after) AS after
+    SELECT tenant_id, period_index, deal_id, currency, sum(was) AS was, sum(is_now) AS is_now
     FROM (
-        SELECT tenant_id, period_index, deal_id, currency, 0 * arr AS before, arr AS after FROM active
+        SELECT tenant_id, period_index, deal_id, currency, 0 * arr AS was, arr AS is_now FROM active
         UNION ALL
         SELECT tenant_id, period_index + 1, deal_id, currency, arr, 0 * arr FROM active
     ) both_ends
     GROUP BY tenant_id, period_index, deal_id, currency
 )
 SELECT s.tenant_id, s.currency, p.period, p.last_day,
-       sum(s.before) AS opening,
-       sum(CASE WHEN s.before = 0 THEN s.after ELSE 0 END) AS new,
-       sum(CASE WHEN s.before > 0 AND s.after > s.before THEN s.after - s.before ELSE 0 END) AS expansion,
-       sum(CASE WHEN s.after > 0 AND s.after < s.before THEN s.before - s.after ELSE 0 END) AS contraction,
-       sum(CASE WHEN s.after = 0 THEN s.before ELSE 0 END) AS churn,
-       sum(s.after) AS closing
+       sum(s.was) AS opening,
+       sum(CASE WHEN s.was = 0 THEN s.is_now ELSE 0 END) AS new_business,
+       sum(CASE WHEN s.was > 0 AND s.is_now > s.was THEN s.is_now - s.was ELSE 0 END) AS expansion,
+       sum(CASE WHEN s.is_now > 0 AND s.is_now < s.was THEN s.was - s.is_now ELSE 0 END) AS contraction,
+       sum(CASE WHEN s.is_now = 0 THEN s.was ELSE 0 END) AS churn,
+       sum(s.is_now) AS closing
 FROM steps s
 JOIN dim_period p ON p.tenant_id = s.tenant_id AND p.period_index = s.period_index
 GROUP BY s.tenant_id, s.currency, p.period, p.last_day

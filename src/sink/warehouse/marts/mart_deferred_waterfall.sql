@@ -13,7 +13,7 @@ WITH moves AS (
     FROM fact_journal_line
     WHERE role = 'contract_liability'
     GROUP BY tenant_id, currency, functional_currency, period
-), closing AS (
+), running AS (
     SELECT moves.*,
            sum(change) OVER (PARTITION BY tenant_id, currency, functional_currency ORDER BY period) AS closing,
            sum(functional_change) OVER (PARTITION BY tenant_id, currency, functional_currency ORDER BY period)
@@ -24,4 +24,4 @@ SELECT tenant_id, currency, functional_currency, period,
        closing - change AS opening, billed, recognised, fx, closing,
        functional_closing - functional_change AS functional_opening, functional_billed, functional_recognised,
        functional_fx, functional_closing
-FROM closing
+FROM running
