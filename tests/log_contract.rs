@@ -2,7 +2,7 @@
 //!
 //! The Kafka half needs a broker at `ACCRUE_TEST_KAFKA`; `make test` starts one and runs it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use accrue::stream::log::embedded::EmbeddedLog;
@@ -341,6 +341,32 @@ fn a_group_shares_partitions(subject: &Subject) {
     });
 }
 
+/// A task reads the partitions of one number of several topics: they must never be dealt out to several members.
+fn partitions_of_one_number_are_one_members(subject: &Subject) {
+    let topics: Vec<Topic> = ["one", "two", "three"].map(|name| subject.topic(name, 4)).into();
+    let group = GroupSpec {
+        topics: topics.clone(),
+        ..subject.group("together", &topics[0])
+    };
+    let mut members: Vec<Member> = (0..3).map(|_| Member::join(subject, &group)).collect();
+    until("all partitions are owned, by three", || {
+        members.iter_mut().for_each(Member::poll);
+        members.iter().map(|member| member.owned.len()).sum::<usize>() == 12
+            && members.iter().all(|member| !member.owned.is_empty())
+    });
+    for member in &members {
+        let of = |topic: &Topic| -> BTreeSet<Partition> {
+            let owned = member.owned.iter().filter(|at| at.topic == *topic);
+            owned.map(|at| at.partition).collect()
+        };
+        assert!(
+            topics.iter().all(|topic| of(topic) == of(&topics[0])),
+            "{:?}",
+            member.owned
+        );
+    }
+}
+
 fn a_member_that_lost_its_partition_cannot_commit_for_it(subject: &Subject) {
     let topic = subject.topic("stale", 1);
     let mut producer = subject.producer("stale");
@@ -391,6 +417,7 @@ contract! {
     a_partition_without_news_is_caught_up
     a_newer_producer_fences_the_older
     a_group_shares_partitions
+    partitions_of_one_number_are_one_members
     a_member_that_lost_its_partition_cannot_commit_for_it
 }
 

@@ -149,7 +149,7 @@ const OWNED: &[(&str, &str)] = &[
     ),
     (
         "partition.assignment.strategy",
-        "the runtime assigns cooperatively, so that a rebalance stops only what moves",
+        "the runtime keeps the partitions of one number with one member, since they are one task's input",
     ),
     ("session.timeout.ms", "write runtime.session_timeout"),
     ("transaction.timeout.ms", "write runtime.transaction_timeout"),

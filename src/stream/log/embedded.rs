@@ -67,48 +67,23 @@ struct Group {
 }
 
 impl Group {
-    /// Who should own what: each partition goes to one of the members subscribed to its topic, in turn; one that is
-    /// owned stays where it is as long as no member has two more than another.
+    /// Who should own what, as Kafka's range assignor has it: the partitions of a topic are cut into as many runs as
+    /// members read it. So partitions of one number are together, as far as their topics have equally many.
     fn target(&self, topics: &BTreeMap<Topic, TopicState>) -> BTreeMap<TopicPartition, u64> {
-        let mut target: BTreeMap<TopicPartition, u64> = BTreeMap::new();
-        let mut load: BTreeMap<u64, usize> = self.members.keys().map(|m| (*m, 0)).collect();
+        let mut target = BTreeMap::new();
         for (topic, state) in topics {
-            let subscribed: Vec<u64> = self
-                .members
-                .iter()
-                .filter(|(_, wanted)| wanted.contains(topic))
-                .map(|(member, _)| *member)
-                .collect();
-            if subscribed.is_empty() {
-                continue;
-            }
-            let ceiling = state.bounds.len().div_ceil(subscribed.len());
-            let mut here: BTreeMap<u64, usize> = BTreeMap::new();
-            let all = (0..state.bounds.len() as u32).map(|n| TopicPartition::new(topic, Partition(n)));
-            let mut open = Vec::new();
-            for at in all {
-                match self.owned.get(&at) {
-                    Some(owner) if subscribed.contains(owner) && here.get(owner).copied().unwrap_or(0) < ceiling => {
-                        *here.entry(*owner).or_default() += 1;
-                        *load.entry(*owner).or_default() += 1;
-                        target.insert(at, *owner);
-                    }
-                    Some(_) | None => open.push(at),
-                }
-            }
-            for at in open {
-                let least = subscribed.iter().min_by_key(|m| {
-                    (
-                        here.get(m).copied().unwrap_or(0),
-                        load.get(m).copied().unwrap_or(0),
-                        **m,
-                    )
-                });
-                if let Some(member) = least {
-                    *here.entry(*member).or_default() += 1;
-                    *load.entry(*member).or_default() += 1;
-                    target.insert(at, *member);
-                }
+            let subscribed = self.members.iter().filter(|(_, wanted)| wanted.contains(topic));
+            let subscribed: Vec<u64> = subscribed.map(|(member, _)| *member).collect();
+            let (count, members) = (state.bounds.len(), subscribed.len());
+            let mut next = 0..count as u32;
+            for (rank, member) in subscribed.into_iter().enumerate() {
+                // The first ones get what is left over.
+                let run = count / members + usize::from(rank < count % members);
+                target.extend(
+                    next.by_ref()
+                        .take(run)
+                        .map(|n| (TopicPartition::new(topic, Partition(n)), member)),
+                );
             }
         }
         target

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::{ClientConfig, FromClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, ConsumerGroupMetadata, RebalanceProtocol};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header as KafkaHeader, Headers as _, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, NoCustomPartitioner, Producer as _, ProducerContext, ThreadedProducer};
@@ -215,7 +215,9 @@ impl Log for KafkaLog {
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "earliest")
             .set("isolation.level", "read_committed")
-            .set("partition.assignment.strategy", "cooperative-sticky")
+            // The partitions of one number of all sources are one task's, and belong to one member: of librdkafka's
+            // assignors only this one sees to that (cooperative-sticky deals them out one by one).
+            .set("partition.assignment.strategy", "range")
             .set("session.timeout.ms", self.timeouts.session.as_millis().to_string())
             // A fetch that waits longer than a commit interval only adds latency.
             .set("fetch.wait.max.ms", "50")
@@ -406,14 +408,8 @@ impl ConsumerContext for Rebalances {
             .collect();
         let assign = err == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         if self.0.closing.load(Ordering::SeqCst) {
-            if !assign {
-                let done = match consumer.rebalance_protocol() {
-                    RebalanceProtocol::Cooperative => consumer.incremental_unassign(list),
-                    RebalanceProtocol::Eager | RebalanceProtocol::None => consumer.unassign(),
-                };
-                if let Err(error) = done {
-                    tracing::warn!(%error, "unassigning while closing the consumer");
-                }
+            if !assign && let Err(error) = consumer.unassign() {
+                tracing::warn!(%error, "unassigning while closing the consumer");
             }
             return;
         }
@@ -540,38 +536,35 @@ impl KafkaConsumer {
         }
         flow.behind_at = None;
         tracing::warn!(%at, position = here, end, "the partition has records and delivers none; it is assigned anew");
-        let Some(next) = self.next.get(&at) else {
-            return Ok(());
-        };
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(
-            at.topic.as_str(),
-            at.partition.0 as i32,
-            KafkaOffset::Offset(next.0 as i64),
-        )
-        .map_err(|error| classify(&format!("reading {at}"), &error))?;
-        let one = list_of(std::slice::from_ref(&at));
-        self.consumer
-            .incremental_unassign(&one)
-            .and_then(|()| self.consumer.incremental_assign(&list))
-            .map_err(|error| classify(&format!("reading {at}"), &error))
+        self.assign_anew()
     }
 
-    fn accept(&self, list: &TopicPartitionList) -> Result<(), LogError> {
-        let done = if self.cooperative() {
-            self.consumer.incremental_assign(list)
-        } else {
-            self.consumer.assign(list)
-        };
-        done.and_then(|()| self.consumer.pause(list))
-            .map_err(|error| classify("assigning partitions", &error))
-    }
-
-    fn cooperative(&self) -> bool {
-        match self.consumer.rebalance_protocol() {
-            RebalanceProtocol::Cooperative => true,
-            RebalanceProtocol::Eager | RebalanceProtocol::None => false,
+    /// Assigns all partitions once more, each at its next record, and pauses those that do not flow.
+    fn assign_anew(&self) -> Result<(), LogError> {
+        let mut list = TopicPartitionList::with_capacity(self.next.len());
+        for (at, next) in &self.next {
+            let next = KafkaOffset::Offset(next.0 as i64);
+            list.add_partition_offset(at.topic.as_str(), at.partition.0 as i32, next)
+                .map_err(|error| classify(&format!("reading {at}"), &error))?;
         }
+        let held: Vec<TopicPartition> = self
+            .next
+            .keys()
+            .filter(|at| !self.flowing.contains_key(*at))
+            .cloned()
+            .collect();
+        self.consumer
+            .assign(&list)
+            .and_then(|()| self.consumer.pause(&list_of(&held)))
+            .map_err(|error| classify("assigning partitions anew", &error))
+    }
+
+    /// An assignment replaces the one before it, so an answer that failed half way may be given again.
+    fn accept(&self, list: &TopicPartitionList) -> Result<(), LogError> {
+        self.consumer
+            .assign(list)
+            .and_then(|()| self.consumer.pause(list))
+            .map_err(|error| classify("assigning partitions", &error))
     }
 }
 
@@ -645,17 +638,13 @@ impl Consumer for KafkaConsumer {
         self.accept(&list)
     }
 
-    fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
-        for at in partitions {
-            self.next.remove(at);
-            self.flowing.remove(at);
-        }
-        let done = if self.cooperative() {
-            self.consumer.incremental_unassign(&list_of(partitions))
-        } else {
-            self.consumer.unassign()
-        };
-        done.map_err(|error| classify("letting partitions go", &error))
+    fn unassign(&mut self, _partitions: &[TopicPartition]) -> Result<(), LogError> {
+        // The group takes all partitions or none.
+        self.next.clear();
+        self.flowing.clear();
+        self.consumer
+            .unassign()
+            .map_err(|error| classify("letting partitions go", &error))
     }
 
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
@@ -685,9 +674,9 @@ impl Consumer for KafkaConsumer {
         let done = self
             .consumer
             .seek_partitions(list, REQUEST_TIMEOUT)
-            .map_err(|error| classify("rewinding", &error))?;
+            .map_err(|error| rewinding(&error))?;
         for element in done.elements() {
-            element.error().map_err(|error| classify("rewinding", &error))?;
+            element.error().map_err(|error| rewinding(&error))?;
         }
         Ok(())
     }
@@ -742,13 +731,7 @@ impl Drop for KafkaConsumer {
                     }
                 }
                 Event::Assigned(_) => {
-                    let none = TopicPartitionList::new();
-                    let done = if self.cooperative() {
-                        self.consumer.incremental_assign(&none)
-                    } else {
-                        self.consumer.assign(&none)
-                    };
-                    if let Err(error) = done {
+                    if let Err(error) = self.consumer.assign(&TopicPartitionList::new()) {
                         tracing::warn!(%error, "declining partitions while closing");
                     }
                 }
@@ -1014,6 +997,14 @@ const TRANSIENT: [RDKafkaErrorCode; 13] = [
     RDKafkaErrorCode::UnknownPartition,
     RDKafkaErrorCode::PartitionEOF,
 ];
+
+/// A partition that librdkafka has not begun to fetch cannot be rewound yet.
+fn rewinding(error: &KafkaError) -> LogError {
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::State) => LogError::retry(format!("rewinding: {error}")),
+        Some(_) | None => classify("rewinding", error),
+    }
+}
 
 /// What a librdkafka error means to the caller. The one place where its retriable, abortable and fatal flags are read.
 fn classify(doing: &str, error: &KafkaError) -> LogError {

@@ -29,7 +29,8 @@ pub trait Log: Send + Sync {
     /// How many partitions a topic has; `None` when there is no such topic.
     fn partitions(&self, topic: &Topic) -> Result<Option<u32>, LogError>;
 
-    /// Joins a consumer group; partitions come by [`Event::Assigned`].
+    /// Joins a consumer group; partitions come by [`Event::Assigned`]. The partitions of one number of all topics with
+    /// equally many go to one member: they are the input of one task.
     fn consumer(&self, group: &GroupSpec) -> Result<Box<dyn Consumer>, LogError>;
 
     /// A transactional producer. When this returns, an older producer of the same id is fenced and its open
