@@ -557,7 +557,7 @@ fn nothing_hangs(platform: &Platform, prefix: &str) {
 #[ignore = "needs real servers: make test"]
 fn queries_reach_all_contracts_through_any_instance() {
     let platform = Platform::get();
-    let books = Installation::new(&platform, "books-asked", "plain", "debezium-json");
+    let books = Installation::new(&platform, "books-queried", "plain", "debezium-json");
     books.apply();
     let instances: Vec<Installation<'_>> = ["a", "b"].map(|name| books.instance(name)).into();
     let ports: Vec<u16> = (0..2)

@@ -457,3 +457,47 @@ fn a_standby_takes_over_without_a_restore() {
     other.join().expect("clean end");
     assert_counted(log.as_ref(), &[first, second].concat());
 }
+
+/// Finds its store unusable, however often it is rebuilt.
+struct Hopeless(Arc<AtomicU64>);
+
+impl Processor for Hopeless {
+    fn open(&mut self, _cx: &mut Context<'_>) -> Result<(), Failure> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Err(Rejected {
+            code: "unreadable".into(),
+            message: "a value of the future".into(),
+        }
+        .into())
+    }
+
+    fn process(&mut self, _record: &Record, _cx: &mut Context<'_>) -> Result<Progress, Failure> {
+        Ok(Progress::Done)
+    }
+}
+
+#[test]
+fn a_store_that_a_rebuild_does_not_mend_stops_the_process() {
+    let dir = tempfile::tempdir().expect("folder");
+    let log: Arc<dyn Log> = Arc::new(open(dir.path()));
+    let opened = Arc::new(AtomicU64::new(0));
+    let count = opened.clone();
+    let mut topology = topology();
+    topology.processors = vec![Arc::new(move || Box::new(Hopeless(count.clone())))];
+    let metrics = Metrics::new(&prometheus::Registry::new()).expect("metrics");
+    let runtime = Runtime::start(topology, log, config(dir.path(), 1), metrics.clone()).expect("start");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !runtime.has_ended() {
+        assert!(Instant::now() < deadline, "it rebuilds for ever");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let fault = runtime.join().expect_err("it stops").to_string();
+    assert!(
+        fault.contains("right after it was rebuilt") && fault.contains("a value of the future"),
+        "{fault}"
+    );
+    // Each of the tasks may be rebuilt once; then the first one found unusable again ends it.
+    let rebuilt = metrics.faults.with_label_values(&["corrupted"]).get();
+    assert!((2..=u64::from(PARTITIONS) + 1).contains(&rebuilt), "{rebuilt} rebuilds");
+    assert_eq!(opened.load(Ordering::SeqCst), rebuilt);
+}

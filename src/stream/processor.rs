@@ -38,7 +38,9 @@ pub trait Processor: Send {
         Ok(())
     }
 
-    /// Called when everything staged so far is durable. Effects outside the log may begin here, never earlier.
+    /// Called after a commit that carried something of this task, with the store written: everything staged so far is
+    /// durable, and effects outside the log may begin here, never earlier. It may be left out: after a crash, or a commit
+    /// whose outcome was unknown, a new processor gets [`Processor::open`] instead, and finds there what is still to do.
     fn committed(&mut self) {}
 }
 

@@ -53,6 +53,8 @@ pub struct StreamThread {
     last_commit: Duration,
     /// Whether there was a fault since the last commit.
     troubled: bool,
+    /// Tasks whose stores were wiped, and that have committed nothing since.
+    rebuilt: BTreeSet<TaskId>,
 }
 
 /// The time, as a turn is told it.
@@ -92,6 +94,7 @@ impl StreamThread {
             processed: 0,
             last_commit: Duration::ZERO,
             troubled: false,
+            rebuilt: BTreeSet::new(),
         }
     }
 
@@ -320,9 +323,12 @@ impl StreamThread {
             return Err(Fault::Abort("the producer is gone".to_owned()));
         };
         self.app.enters(self.index, "a commit");
+        let staged = self.tasks.values().filter(|task| task.is_staged());
+        let staged: Vec<TaskId> = staged.map(|task| task.id.clone()).collect();
         let (shape, log) = (&self.app.topology.shape, self.app.log.as_ref());
         let (consumer, producer) = (consumer.as_ref(), producer.as_mut());
         commit::run(shape, log, &mut self.tasks, consumer, producer, &self.app.metrics)?;
+        self.rebuilt.retain(|task| !staged.contains(task));
         self.open = false;
         self.processed = 0;
         self.troubled = false;
@@ -356,9 +362,15 @@ impl StreamThread {
                 self.fall_back();
                 Ok(wait)
             }
+            // What a rebuild does not mend lies in the disk, the changelog or the program; wiping again would go on for ever.
+            Fault::Corrupted { task, message } if self.rebuilt.contains(&task) => self.end(Fault::Fatal(format!(
+                "the store of task {task} is unusable again right after it was rebuilt from its changelog: {message}. Look at the disk under {}, and whether a newer version of the program wrote the changelog",
+                self.app.task_dir(&task).display()
+            ))),
             Fault::Corrupted { task, message } => {
                 tracing::error!(%task, message, "the store is wiped and rebuilt from its changelog");
                 self.fall_back();
+                self.rebuilt.insert(task.clone());
                 match TaskStore::wipe(&self.app.task_dir(&task), &self.app.home) {
                     Ok(()) => Ok(wait),
                     Err(error) => self.end(Fault::Fatal(error.to_string())),
