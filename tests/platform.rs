@@ -573,7 +573,7 @@ fn queries_reach_all_contracts_through_any_instance() {
     let (mut first, second) = (start(0), start(1));
     books.settle(&mut first);
 
-    let within = Duration::from_secs(60);
+    let within = Duration::from_secs(90);
     let list = |port: u16| -> Vec<serde_json::Value> {
         let began = Instant::now();
         let (mut deals, mut from) = (Vec::new(), String::new());
