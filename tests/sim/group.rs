@@ -2,7 +2,9 @@
 //!
 //! Owns: members, generations, who owns which partition; sessions that end, static members that return (KIP-345).
 //! Partitions move one by one, given up by one member before the next one gets them: harder on the runtime than Kafka's
-//! range assignor, which moves all at once. Absent: that equal numbers stay together (`tests/log_contract.rs`), and offsets (`broker.rs` moves them with transactions).
+//! range assignor, which moves all at once.
+//! Absent: that equal numbers stay together (`tests/log_contract.rs`), and offsets (`broker.rs` moves them with
+//! transactions).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
