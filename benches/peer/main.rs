@@ -3,6 +3,10 @@
 //! It is one process for each of these, so that its CPU time and memory can be read from outside, as those of the Kafka
 //! Streams peer (benches/kafka-streams) are. Deliberately absent: starting servers and measuring (`compare.py`).
 
+/// As in the binary.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 mod digest;
 mod rungs;
 mod workload;
