@@ -1028,7 +1028,11 @@ fn classify(doing: &str, error: &KafkaError) -> LogError {
         KafkaError::Transaction(_) => LogErrorKind::Fatal,
         other => match other.rdkafka_error_code() {
             Some(code) if fenced(code) => LogErrorKind::Fenced,
-            Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight) => LogErrorKind::Abort,
+            // A record that was not delivered in `delivery.timeout.ms`, because brokers were away or slow, makes librdkafka
+            // demand an abort; it is no reason to stop.
+            Some(
+                RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight | RDKafkaErrorCode::MessageTimedOut,
+            ) => LogErrorKind::Abort,
             Some(code) if TRANSIENT.contains(&code) => LogErrorKind::Retry,
             _ => LogErrorKind::Fatal,
         },
@@ -1042,6 +1046,24 @@ impl LogError {
         match self.kind {
             LogErrorKind::Retry => LogError::new(LogErrorKind::Abort, self.message),
             LogErrorKind::Abort | LogErrorKind::Unknown | LogErrorKind::Fenced | LogErrorKind::Fatal => self,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_was_not_delivered_in_time_only_aborts() {
+        for (code, kind) in [
+            (RDKafkaErrorCode::MessageTimedOut, LogErrorKind::Abort),
+            (RDKafkaErrorCode::NotLeaderForPartition, LogErrorKind::Abort),
+            (RDKafkaErrorCode::ProducerFenced, LogErrorKind::Fenced),
+            (RDKafkaErrorCode::MessageSizeTooLarge, LogErrorKind::Fatal),
+        ] {
+            let error = classify("delivering", &KafkaError::MessageProduction(code)).but_not_retry();
+            assert_eq!(error.kind, kind, "{code}");
         }
     }
 }
