@@ -46,6 +46,8 @@ BROUGHT_BY_CONNECT = ("kafka-clients-", "connect-api-", "connect-json-", "slf4j-
 PYTHON_PACKAGES = ["confluent-kafka==2.12.1", "fastavro==1.12.1"]
 # Programs of others that read a lakehouse, and a server that speaks S3.
 LAKE_PACKAGES = ["duckdb==1.5.5", "duckdb-extension-delta==1.5.5", "deltalake==1.6.6", "pyarrow==26.0.1", "moto[server]==5.2.2"]
+# What the doubles of Snowflake and BigQuery are made of: an engine, a translator, Google's own SQL parser.
+DOUBLE_PACKAGES = ["duckdb==1.5.5", "sqlglot==30.30.0", "zetasql==0.1.5", "cryptography==50.0.2"]
 
 
 class Missing(Exception):
