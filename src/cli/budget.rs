@@ -1,5 +1,7 @@
 //! `accrue budget NAME`: publishes what is planned for each month.
 
+use std::net::SocketAddr;
+
 use anyhow::Context as _;
 use clap::Args;
 
@@ -11,6 +13,7 @@ use crate::sink::budget::lines::{Basis, By, Feed};
 use crate::sink::budget::outlet::{Http, Outlet, Sftp};
 use crate::sink::budget::{BY_BILLING, BY_RECOGNITION, Budget};
 use crate::sink::warehouse::lakehouse::store::Folder;
+use crate::sink::warehouse::metrics::Metrics;
 use crate::sink::warehouse::worker::Worker;
 
 /// Rows folded between two looks at the clock.
@@ -25,6 +28,9 @@ pub struct Arguments {
     /// End when everything that is in the topics now is published
     #[arg(long)]
     until_idle: bool,
+    /// Where health and metrics are served, instead of http.listen
+    #[arg(long)]
+    listen: Option<SocketAddr>,
 }
 
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
@@ -63,6 +69,11 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     };
     let log = connect::log(&topology)?;
     let (registry, _) = connect::registry(&topology)?;
+    let metrics = if arguments.until_idle {
+        Metrics::new(&prometheus::Registry::new(), "budget", &arguments.name)?
+    } else {
+        warehouse::watched(&topology, "budget", &arguments.name, arguments.listen)?
+    };
     let mut budget = Budget::new(feed, outlet(&wanted.place)?);
     let worker = Worker {
         log,
@@ -73,6 +84,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         interval: wanted.interval.get(),
         max_rows: MAX_ROWS,
         until_idle: arguments.until_idle,
+        metrics,
     };
     let report = worker
         .run(&mut budget, &stop)

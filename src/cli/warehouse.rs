@@ -1,6 +1,8 @@
 //! `accrue warehouse NAME`: carries the books into a warehouse's tables.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -8,12 +10,13 @@ use clap::Args;
 use super::{Failure, TopologyFile, connect, run};
 use crate::codec::schemas::{AnyReader, Product};
 use crate::config::{self, Topology, WarehousePlace};
-use crate::observe::logs;
+use crate::observe::{logs, server};
 use crate::sink::warehouse::cloud::Cloud;
 use crate::sink::warehouse::cloud::bigquery::{self, BigQuery};
 use crate::sink::warehouse::cloud::snowflake::{self, Snowflake};
 use crate::sink::warehouse::lakehouse::Lakehouse;
 use crate::sink::warehouse::lakehouse::store::{Folder, S3};
+use crate::sink::warehouse::metrics::Metrics;
 use crate::sink::warehouse::postgres::Postgres;
 use crate::sink::warehouse::worker::Worker;
 use crate::sink::warehouse::{Warehouse, tables};
@@ -28,6 +31,9 @@ pub struct Arguments {
     /// End when everything that is in the topics now is in the warehouse
     #[arg(long)]
     until_idle: bool,
+    /// Where health and metrics are served, instead of http.listen
+    #[arg(long)]
+    listen: Option<SocketAddr>,
     /// Empty the tables first, and fill them from the start of the topics
     #[arg(long)]
     backfill: bool,
@@ -57,6 +63,11 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let (registry, _) = connect::registry(&topology)?;
     let mut warehouse = open(wanted)?;
     let name = &arguments.name;
+    let metrics = if arguments.until_idle {
+        Metrics::new(&prometheus::Registry::new(), "warehouse", name)?
+    } else {
+        watched(&topology, "warehouse", name, arguments.listen)?
+    };
     for step in warehouse.prepare(false).with_context(|| format!("warehouse {name}"))? {
         tracing::info!(warehouse = name, "{step}");
     }
@@ -74,6 +85,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         interval: wanted.interval.get(),
         max_rows: wanted.max_rows as usize,
         until_idle: arguments.until_idle,
+        metrics,
     };
     let report = worker
         .run(warehouse.as_mut(), &stop)
@@ -83,6 +95,22 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         report.rows, report.commits, report.unfit
     );
     Ok(())
+}
+
+/// The figures of a worker that runs on, served with its health.
+pub fn watched(topology: &Topology, kind: &str, name: &str, listen: Option<SocketAddr>) -> Result<Metrics, Failure> {
+    let registry = prometheus::Registry::new();
+    let metrics = Metrics::new(&registry, kind, name)?;
+    let (seen, what) = (
+        metrics.clone(),
+        format!("{kind} {name} has not answered, or fails; see the log"),
+    );
+    let ready: server::Readiness = Arc::new(move || if seen.is_working() { Ok(()) } else { Err(what.clone()) });
+    let listen = listen.unwrap_or(topology.http.listen.0);
+    let bound = server::serve(listen, server::routes(registry, ready));
+    let bound = bound.with_context(|| format!("http.listen {listen}"))?;
+    tracing::info!(name, http = %bound, "running");
+    Ok(metrics)
 }
 
 /// What `accrue apply` does, or would do, about the warehouses: one line a step.

@@ -17,6 +17,7 @@ use accrue::codec::schemas::{AnyReader, Product, Schemas};
 use accrue::config::{self, Topology};
 use accrue::revenue::books::Books;
 use accrue::revenue::measures;
+use accrue::sink::warehouse::metrics::Metrics;
 use accrue::sink::warehouse::worker::Worker;
 use accrue::sink::warehouse::{Warehouse, tables};
 use accrue::stream::log::Log;
@@ -97,6 +98,7 @@ impl Data {
             interval: Duration::from_secs(5),
             max_rows,
             until_idle: true,
+            metrics: Metrics::new(&prometheus::Registry::new(), "warehouse", "test").expect("metrics"),
         }
     }
 

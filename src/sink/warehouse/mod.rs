@@ -7,12 +7,13 @@
 //! Absent: consumer groups, receipts, and accounting; a row says what a topic says.
 //!
 //! In reading order: [`table`], [`tables`], [`row`], [`worker`]; [`sql`], what SQL warehouses share; [`postgres`],
-//! [`lakehouse`], [`cloud`]; [`marts`], the views; [`docs`].
+//! [`lakehouse`], [`cloud`]; [`marts`], the views; [`docs`]; [`metrics`].
 
 pub mod cloud;
 pub mod docs;
 pub mod lakehouse;
 pub mod marts;
+pub mod metrics;
 pub mod postgres;
 pub mod row;
 mod sql;

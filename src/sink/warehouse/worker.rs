@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::metrics::Metrics;
 use super::row::{Row, Value, rows};
 use super::table::Table;
 use super::{Move, TableBatch, Warehouse, WarehouseError};
@@ -43,6 +44,7 @@ pub struct Worker {
     pub max_rows: usize,
     /// End when everything that was in the topics at the start is in the warehouse.
     pub until_idle: bool,
+    pub metrics: Metrics,
 }
 
 /// What a run did.
@@ -97,6 +99,8 @@ impl Worker {
                     if report.commits > commits {
                         pause = FIRST_PAUSE;
                     }
+                    self.metrics.set_working(false);
+                    self.metrics.restarts.inc();
                     tracing::warn!(%error, "starting over from the warehouse's positions");
                     let until = Instant::now() + pause;
                     while Instant::now() < until && !stop.load(Ordering::SeqCst) {
@@ -117,14 +121,20 @@ impl Worker {
         report: &mut Report,
     ) -> Result<(), WorkerError> {
         let mut feeds = self.feeds(warehouse)?;
+        self.metrics.set_working(true);
         let mut live = false;
         while !stop.load(Ordering::SeqCst) {
             let (batch, unfit) = self.gather(&mut feeds, live, stop)?;
             if !batch.is_empty() {
                 warehouse.commit(&batch)?;
+                let rows = batch.iter().map(|table| table.rows.len() as u64).sum::<u64>();
                 report.commits += 1;
-                report.rows += batch.iter().map(|table| table.rows.len() as u64).sum::<u64>();
+                report.rows += rows;
                 report.unfit += unfit;
+                self.metrics.commits.inc();
+                self.metrics.rows.inc_by(rows);
+                self.metrics.unfit.inc_by(unfit);
+                self.metrics.last_commit.set(jiff::Timestamp::now().as_second());
                 for moved in batch
                     .iter()
                     .flat_map(|table| table.moves.iter().map(|it| (table.table.name, it)))
@@ -138,6 +148,7 @@ impl Worker {
                 }
                 tracing::info!(rows = report.rows, commits = report.commits, "committed");
             }
+            self.metrics.lag.set(self.lag(&feeds)?);
             let reached = live || Feed::all_reached(&feeds)?;
             if reached && (!live || !batch.is_empty()) {
                 warehouse.live()?;
@@ -189,6 +200,15 @@ impl Worker {
             }
         }
         Ok(feeds)
+    }
+
+    /// Offsets between where the feeds stand and where their partitions end now.
+    fn lag(&self, feeds: &[Feed]) -> Result<i64, LogError> {
+        let mut lag = 0;
+        for feed in feeds {
+            lag += self.log.end(&feed.at)?.0.saturating_sub(feed.position()?.0);
+        }
+        Ok(i64::try_from(lag).unwrap_or(i64::MAX))
     }
 
     /// Reads until the interval is over, enough rows are there or, before going live, all feeds have reached their end.
