@@ -86,6 +86,10 @@ refuses "a misspelt field of a StatefulSet" conform 1.37.0 "$work/planted.yaml"
 sed 's/containerPort: 8080/containerPort: "http"/' "$work/default.yaml" >"$work/planted.yaml"
 refuses "a port that is text" conform 1.37.0 "$work/planted.yaml"
 refuses "an unknown value of the chart" template --kube-version 1.37.0 --set replica=3
+[ "$(grep -c '^kind: Deployment' "$work/all.yaml")" = 3 ] || fail "not one Deployment for each of sinks"
+ok "one Deployment for each of sinks"
+refuses "a sink of an unknown command" template --kube-version 1.37.0 --set 'sinks[0].name=x,sinks[0].command=push'
+refuses "a second replica of a warehouse" template --kube-version 1.37.0 --set 'sinks[0].name=x,sinks[0].command=warehouse,sinks[0].replicas=2'
 refuses "text where a number belongs" template --kube-version 1.37.0 --set replicas=three
 refuses "a registry address without http" template --kube-version 1.37.0 --set registry.url=registry:8081
 refuses "a Kubernetes that is too old" template --kube-version 1.26.0
