@@ -16,7 +16,7 @@ use super::journal::{JournalEntry, Kind};
 use super::ledger::Role;
 use super::money::{Currency, proportion};
 use super::obligation::{Curve, Obligation};
-use super::period::{Period, add_days, add_months};
+use super::period::{FiscalCalendar, Period, add_days, add_months};
 use super::policy::{Rounding, StraightLine};
 use super::reference::Context;
 
@@ -162,23 +162,25 @@ pub fn annual_recurring(contract: &Contract, day: Date, cx: &Context) -> Decimal
 
 fn annual_rate(obligation: &Obligation, day: Date, cx: &Context) -> Decimal {
     match &obligation.segment_before(add_days(day, 1)).curve {
-        Curve::Time(time) => {
-            let spread = Spread {
-                convention: StraightLine::Monthly,
-                rounding: Rounding::Cumulative,
-                calendar: cx.tenant.fiscal,
-                currency: obligation.currency,
-            };
-            let months = TimeCurve::new(time.amount, time.from, time.to, spread).total_weight();
-            let annual = proportion(time.amount, (12 * MONTH).into(), months.into());
-            obligation.currency.round(annual)
-        }
+        Curve::Time(time) => annual_amount(time.amount, time.from, time.to, cx.tenant.fiscal, obligation.currency),
         Curve::Point { .. }
         | Curve::Units { .. }
         | Curve::Milestones { .. }
         | Curve::Progress { .. }
         | Curve::Usage { .. } => Decimal::ZERO,
     }
+}
+
+/// An amount that is spread evenly over its months, of a calendar, for twelve of them.
+pub fn annual_amount(amount: Decimal, from: Date, to: Date, calendar: FiscalCalendar, currency: Currency) -> Decimal {
+    let spread = Spread {
+        convention: StraightLine::Monthly,
+        rounding: Rounding::Cumulative,
+        calendar,
+        currency,
+    };
+    let months = TimeCurve::new(amount, from, to, spread).total_weight();
+    currency.round(proportion(amount, (12 * MONTH).into(), months.into()))
 }
 
 /// How recurring revenue moved between two days:

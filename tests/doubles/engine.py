@@ -35,7 +35,7 @@ class Database:
     def __init__(self, dialect, names=()):
         self.dialect, self.names = dialect, names
         self.root = duckdb.connect()
-        self.root.execute("SET TimeZone = 'UTC'")
+        self.root.execute("SET TimeZone = 'UTC'; SET threads = 1; SET memory_limit = '512MB'")
         self.root.execute(
             "CREATE TABLE _columns (table_schema TEXT, table_name TEXT, column_name TEXT, data_type TEXT,"
             " numeric_precision INTEGER, numeric_scale INTEGER)"
@@ -121,22 +121,8 @@ class Database:
             else:
                 table.set("db", None)
                 table.set("catalog", None)
-        for join in list(tree.find_all(exp.Join)):
-            lateral = join.this
-            if isinstance(lateral, exp.Lateral) and isinstance(lateral.this, exp.Explode):
-                path = lateral.this.this.expression
-                source, name = path.this.this.sql("duckdb"), path.expression.expressions[-1].this
-                text = f"SELECT 1 FROM x CROSS JOIN UNNEST(CAST(json_extract({source}, '$.{name}') AS JSON[])) AS {lateral.alias}(value)"
-                join.replace(sqlglot.parse_one(text, read="duckdb").args["joins"][0])
-        for bracket in list(tree.find_all(exp.Bracket)):
-            number = bracket.expressions[0].name
-            bracket.replace(sqlglot.parse_one(f"json_extract_string({bracket.this.sql('duckdb')}, '$[{number}]')", read="duckdb"))
-        for scalar in list(tree.find_all(exp.JSONExtractScalar, exp.JSONValue)):
-            if isinstance(scalar.parent, exp.Lateral) or scalar.args.get("_done"):
-                continue
-            path = sqlglot.parse_one("SELECT " + scalar.sql("bigquery"), read="bigquery").expressions[0]
-            number = path.sql("bigquery").rsplit("[", 1)[1].split("]")[0]
-            scalar.replace(exp.Anonymous(this="json_extract_string", expressions=[scalar.this.copy(), exp.Literal.string(f"$[{number}]")]))
+        for select in list(tree.find_all(exp.Select)):
+            self.unfold(select)
         for part in list(tree.find_all(exp.Anonymous)):
             if part.name.upper() == "CURRENT_SCHEMA":
                 part.replace(exp.Literal.string("MAIN"))
@@ -145,6 +131,30 @@ class Database:
         if isinstance(tree, exp.Create):
             tree.set("properties", None)
         return tree.sql(dialect="duckdb")
+
+
+    def unfold(self, select):
+        """FLATTEN and UNNEST of a staged body: its rows alone, since DuckDB would carry the body along with each."""
+        joins = select.args.get("joins") or []
+        unfolded = joins[0].this if joins else None
+        if isinstance(unfolded, exp.Lateral):
+            path = unfolded.this.this.expression
+            source, name, alias = path.this.this, path.expression.expressions[-1].this, unfolded.alias
+        elif isinstance(unfolded, exp.Unnest):
+            path = unfolded.expressions[0]
+            source, name, alias = path.this, path.expression.expressions[-1].this, "r"
+        else:
+            return
+        body, parts = source.sql("duckdb"), select.args["from_"].this.sql("duckdb")
+        rows = f"SELECT UNNEST(CAST(json_extract({body}, '$.{name}') AS JSON[])) AS value FROM {parts}"
+        select.set("from_", sqlglot.parse_one(f"SELECT 1 FROM ({rows}) AS {alias}", read="duckdb").args["from_"])
+        select.set("joins", None)
+        for cell in list(select.find_all(exp.Bracket, exp.JSONExtractScalar, exp.JSONValue)):
+            if isinstance(cell, exp.Bracket):
+                number = cell.expressions[0].name
+            else:
+                number = cell.sql("bigquery").rsplit("[", 1)[1].split("]")[0]
+            cell.replace(sqlglot.parse_one(f"json_extract_string({alias}.value, '$[{number}]')", read="duckdb"))
 
 
 class Assertion(exp.Expression):

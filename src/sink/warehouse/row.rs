@@ -11,6 +11,8 @@ use serde_json::Value as Json;
 
 use super::table::{Column, From, Kind, PeriodPart, Table};
 use crate::revenue::ids::TenantId;
+use crate::revenue::measures;
+use crate::revenue::money::Currency;
 use crate::revenue::period::{self, days_between};
 use crate::revenue::reference::Settings;
 use crate::stream::record::Record;
@@ -159,16 +161,23 @@ impl Place<'_> {
     }
 
     fn annual(&self, amount: &str, from: &str, to: &str) -> Result<Value, String> {
-        let (Value::Decimal(amount), Some(days)) =
-            (typed(at(self.innermost(), amount), Kind::Amount)?, self.days(from, to)?)
-        else {
-            return Ok(Value::Null);
-        };
-        let annual = amount
-            .checked_mul(Decimal::from(365))
-            .and_then(|year| year.checked_div(Decimal::from(days)))
-            .map(|annual| annual.round_dp(6).normalize());
-        Ok(annual.map_or(Value::Null, Value::Decimal))
+        let of = |path, kind| typed(at(self.innermost(), path), kind);
+        let currency = at(self.json, "currency").as_str().and_then(Currency::parse);
+        let tenant = at(self.json, "tenant_id").as_str().and_then(TenantId::parse);
+        match (
+            of(amount, Kind::Amount)?,
+            of(from, Kind::Day)?,
+            of(to, Kind::Day)?,
+            currency,
+            tenant,
+        ) {
+            (Value::Decimal(amount), Value::Day(from), Value::Day(to), Some(currency), Some(tenant)) if from <= to => {
+                let calendar = self.settings.tenant(&tenant).fiscal;
+                let annual = measures::annual_amount(amount, from, to, calendar, currency);
+                Ok(Value::Decimal(annual.normalize()))
+            }
+            _ => Ok(Value::Null),
+        }
     }
 }
 

@@ -198,7 +198,7 @@ pub const FACT_OBLIGATION: Table = Table {
             "annual_amount",
             Amount,
             Annual("allocated", "start", "end"),
-            "allocated for 365 days, spread evenly; means something for straight_line.",
+            "allocated for twelve months, spread evenly over its months; means something for straight_line.",
         )
         .nullable(),
         PARTITION,
