@@ -16,6 +16,9 @@ fn each_kind_has_what_it_needs_and_its_own_interval() {
          [warehouses.lake]\nkind = \"lakehouse\"\nlocation = \"/data/lake\"\n\
          [warehouses.s3]\nkind = \"lakehouse\"\nlocation = \"s3://bucket/a/b\"\nendpoint = \"http://s3:9000\"\n\
          region = \"eu\"\naccess_key = \"k\"\nsecret_key = \"${SECRET}\"\ninterval = \"10s\"\n\
+         [warehouses.snow]\nkind = \"snowflake\"\naccount = \"ORG-A\"\nuser = \"ACCRUE\"\nprivate_key = \"${SECRET}\"\n\
+         database = \"FINANCE\"\nschema = \"ACCRUE\"\nwarehouse = \"LOADING\"\n\
+         [warehouses.google]\nkind = \"bigquery\"\nproject = \"p\"\ndataset = \"d\"\ncredentials = \"${SECRET}\"\nregion = \"EU\"\n\
          [budgets.plan]\nkind = \"sftp\"\ntenant = \"acme-corp\"\nhost = \"h\"\nuser = \"u\"\nfolder = \"in\"\nbasis = \"billing\"\n",
     )
     .unwrap_or_else(|problems| panic!("{problems}"));
@@ -40,6 +43,22 @@ fn each_kind_has_what_it_needs_and_its_own_interval() {
     }
     match &of("s3").place {
         WarehousePlace::S3 { bucket, prefix, .. } => assert_eq!((bucket.as_str(), prefix.as_str()), ("bucket", "a/b")),
+        other => panic!("{other:?}"),
+    }
+    match &of("snow").place {
+        WarehousePlace::Snowflake { endpoint, role, .. } => {
+            assert_eq!(
+                (endpoint.as_str(), role),
+                ("https://ORG-A.snowflakecomputing.com", &None)
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    match &of("google").place {
+        WarehousePlace::BigQuery { endpoint, location, .. } => {
+            let place = (endpoint.as_str(), location.as_deref());
+            assert_eq!(place, ("https://bigquery.googleapis.com", Some("EU")));
+        }
         other => panic!("{other:?}"),
     }
     let plan = topology.budgets.values().next().expect("a budget");
@@ -67,6 +86,14 @@ fn what_is_missing_or_means_nothing_is_named() {
         (
             "[warehouses.a]\nkind = \"lakehouse\"\nlocation = \"s3://b\"\nregion = \"eu\"\n",
             "warehouses.a.secret_key: missing; write secret_key = \"${AWS_SECRET_ACCESS_KEY}\"",
+        ),
+        (
+            "[warehouses.a]\nkind = \"snowflake\"\naccount = \"O-A\"\nuser = \"U\"\ndatabase = \"D\"\nschema = \"S\"\nwarehouse = \"W\"\n",
+            "warehouses.a.private_key: missing; write private_key = \"${file:/secrets/snowflake.p8}\"",
+        ),
+        (
+            "[warehouses.a]\nkind = \"bigquery\"\nproject = \"p\"\ndataset = \"d\"\ncredentials = \"k\"\nrole = \"r\"\n",
+            "warehouses.a.role: means nothing for BigQuery; remove it",
         ),
         ("[budgets.a]\nkind = \"http\"\n", "budgets.a.tenant: missing"),
         (

@@ -238,7 +238,7 @@ fn killed_before_and_after_every_kind_of_request_it_ends_with_the_same_tables() 
         double.warehouse(vendor, "KILLED").prepare(false).expect("prepare");
         // What a start asks: the columns, its own tables, the views, the sweep, the positions.
         let start = 1 + 2 + accrue::sink::warehouse::marts::ALL.len() as u64 + 1 + 1;
-        let mut held = 0;
+        let (mut held, mut staged) = (0, false);
         for (at, fault) in [
             (start, "hold_before"),
             (start, "hold_after"),
@@ -267,13 +267,8 @@ fn killed_before_and_after_every_kind_of_request_it_ends_with_the_same_tables() 
             held > 0,
             "{vendor:?}: no transaction stood before a kill: the test proves nothing"
         );
-        // What the killed left in the stage is theirs; a day later it is swept.
-        let left = double.ask(vendor, "KILLED", "SELECT COUNT(*) FROM accrue_stage");
-        assert_ne!(
-            left,
-            [["0"]],
-            "{vendor:?}: nobody was killed between stage and transaction"
-        );
+        assert!(staged, "{vendor:?}: nobody was killed between stage and transaction");
+        // What a killed worker left is merged with the same batch, or swept a day later.
         double.ask(vendor, "KILLED", "DELETE FROM accrue_stage WHERE TRUE");
         double.arm(&json!([]));
         assert!(run().status().expect("accrue").success(), "{vendor:?}");

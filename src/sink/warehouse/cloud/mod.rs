@@ -8,7 +8,7 @@
 //! Owns that order and the ids of requests. Invariant: the position moves in the transaction that merges the rows, and a
 //! request that was sent and not answered is sent again under its own id, which the vendor carries out once. Ids are of
 //! one session: one that outlived it would be taken for done after the tables were emptied or made anew. A worker that
-//! was killed asks for the positions instead; what it left in the stage is removed a day later.
+//! was killed asks for the positions instead; what it left in the stage goes with the same batch, or a day later.
 //! Neither vendor takes parameters where it takes transactions (Snowflake) or more than ten megabytes of them (BigQuery):
 //! that is why rows go by way of a stage. No value of a record is ever part of a statement's text.
 //! Absent: databases, schemas, datasets and grants; they are the warehouse owner's.
