@@ -262,6 +262,7 @@ fn killed_before_and_after_every_kind_of_request_it_ends_with_the_same_tables() 
             let now: u64 = sum[0][0].parse().unwrap_or(0);
             assert!(now >= held, "{vendor:?}: positions went back from {held} to {now}");
             held = now;
+            staged |= double.ask(vendor, "KILLED", "SELECT COUNT(*) FROM accrue_stage") != [["0"]];
         }
         assert!(
             held > 0,
