@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use accrue::sink::warehouse::lakehouse::Lakehouse;
 use accrue::sink::warehouse::lakehouse::store::{Folder, S3, Store};
+use accrue::sink::warehouse::metrics::Metrics;
 use accrue::sink::warehouse::row::Value;
+use accrue::sink::warehouse::worker::Worker;
 use accrue::sink::warehouse::{Move, TableBatch, Warehouse, WarehouseError, tables};
 use accrue::stream::record::{Offset, Partition, Topic, TopicPartition};
 use serde_json::{Value as Json, json};
@@ -278,4 +280,39 @@ fn on_s3_too_and_of_two_writers_one_is_refused() {
     owner.commit(&step(from, next)).expect("owner");
     let refused = zombie.commit(&step(seen, next + 1));
     assert!(matches!(refused, Err(WarehouseError::Fenced(_))), "{refused:?}");
+}
+
+#[test]
+fn a_worker_tells_what_it_wrote_and_how_far_it_is() {
+    let data = Data::new();
+    let log = data.log();
+    let folder = data.dir.path().join("lake");
+    let registry = prometheus::Registry::new();
+    let metrics = Metrics::new(&registry, "warehouse", "lake").expect("metrics");
+    let worker = Worker {
+        metrics: metrics.clone(),
+        ..data.worker(log, 50_000)
+    };
+    assert!(!metrics.is_working(), "nothing has answered yet");
+    let mut warehouse = lake(&folder);
+    warehouse.prepare(false).expect("prepare");
+    let report = worker.run(&mut warehouse, &AtomicBool::new(false)).expect("worker");
+    assert!(metrics.is_working());
+    let told = prometheus::TextEncoder::new()
+        .encode_to_string(&registry.gather())
+        .expect("text");
+    for line in [
+        format!("accrue_warehouse_rows_total{{name=\"lake\"}} {}", report.rows),
+        format!("accrue_warehouse_commits_total{{name=\"lake\"}} {}", report.commits),
+        "accrue_warehouse_lag_records{name=\"lake\"} 0".to_owned(),
+    ] {
+        assert!(
+            report.rows > 0 && told.lines().any(|known| known == line),
+            "{line}\n{told}"
+        );
+    }
+    assert!(
+        !told.contains("last_commit_timestamp_seconds{name=\"lake\"} 0\n"),
+        "{told}"
+    );
 }
