@@ -1,20 +1,24 @@
 //! `accrue budget NAME`: publishes what is planned for each month.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use anyhow::Context as _;
 use clap::Args;
 
 use super::{Failure, TopologyFile, connect, run, warehouse};
+use crate::codec::registry::Registry;
 use crate::codec::schemas::AnyReader;
-use crate::config::{self, BudgetBasis, BudgetBy, BudgetPlace};
+use crate::config::{self, BudgetBasis, BudgetBy, BudgetPlace, Topology};
 use crate::observe::logs;
 use crate::sink::budget::lines::{Basis, By, Feed};
 use crate::sink::budget::outlet::{Http, Outlet, Sftp};
 use crate::sink::budget::{BY_BILLING, BY_RECOGNITION, Budget};
 use crate::sink::warehouse::lakehouse::store::Folder;
 use crate::sink::warehouse::metrics::Metrics;
-use crate::sink::warehouse::worker::Worker;
+use crate::sink::warehouse::worker::{Report, Worker};
+use crate::stream::log::Log;
 
 /// Rows folded between two looks at the clock.
 const MAX_ROWS: usize = 50_000;
@@ -53,6 +57,37 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         )));
     };
     let stop = run::stop_on_signals()?;
+    let log = connect::log(&topology)?;
+    let (registry, _) = connect::registry(&topology)?;
+    let metrics = if arguments.until_idle {
+        Metrics::new(&prometheus::Registry::new(), "budget", &arguments.name)?
+    } else {
+        warehouse::watched(&topology, "budget", &arguments.name, arguments.listen)?
+    };
+    let name = &arguments.name;
+    let report = publish(
+        &topology,
+        name,
+        wanted,
+        (log, registry),
+        arguments.until_idle,
+        metrics,
+        &stop,
+    )?;
+    println!("{} rows folded; {} records fit no table", report.rows, report.unfit);
+    Ok(())
+}
+
+/// Folds the plans of the topics, and publishes what differs from what is there.
+pub fn publish(
+    topology: &Topology,
+    name: &str,
+    wanted: &config::Budget,
+    (log, registry): (Arc<dyn Log>, Arc<dyn Registry>),
+    until_idle: bool,
+    metrics: Metrics,
+    stop: &AtomicBool,
+) -> Result<Report, Failure> {
     let (basis, tables) = match wanted.basis {
         BudgetBasis::Recognition => (Basis::Recognition, BY_RECOGNITION),
         BudgetBasis::Billing => (Basis::Billing, BY_BILLING),
@@ -67,30 +102,21 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         source: wanted.source.clone(),
         categories: wanted.categories.clone(),
     };
-    let log = connect::log(&topology)?;
-    let (registry, _) = connect::registry(&topology)?;
-    let metrics = if arguments.until_idle {
-        Metrics::new(&prometheus::Registry::new(), "budget", &arguments.name)?
-    } else {
-        warehouse::watched(&topology, "budget", &arguments.name, arguments.listen)?
-    };
-    let mut budget = Budget::new(feed, outlet(&wanted.place)?);
     let worker = Worker {
         log,
         values: AnyReader::new(registry),
         settings: topology.settings().clone(),
-        topics: warehouse::topics(&topology),
+        topics: warehouse::topics(topology),
         tables,
         interval: wanted.interval.get(),
         max_rows: MAX_ROWS,
-        until_idle: arguments.until_idle,
+        until_idle,
         metrics,
     };
     let report = worker
-        .run(&mut budget, &stop)
-        .with_context(|| format!("budget {}", arguments.name))?;
-    println!("{} rows folded; {} records fit no table", report.rows, report.unfit);
-    Ok(())
+        .run(&mut Budget::new(feed, outlet(&wanted.place)?), stop)
+        .with_context(|| format!("budget {name}"))?;
+    Ok(report)
 }
 
 fn outlet(place: &BudgetPlace) -> Result<Box<dyn Outlet>, Failure> {

@@ -10,9 +10,12 @@ use clap::{Args, Subcommand};
 
 use super::{Failure, TopologyFile, connect};
 use crate::codec::receipt::{ChainEnd, Receipt, from_line, to_line};
+use crate::codec::schemas::Schemas;
+use crate::config::Topology;
 use crate::observe::logs;
 use crate::sink::reading;
 use crate::sink::receipt::{Broken, Chains};
+use crate::stream::log::Log;
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -52,44 +55,73 @@ pub fn run(command: &Command) -> Result<(), Failure> {
 }
 
 fn verify(arguments: &Verify) -> Result<(), Failure> {
-    let mut chains = Chains::default();
-    let mut broken: Vec<Broken> = Vec::new();
-    let mut count = 0_u64;
-    let ends = match &arguments.dir {
+    let proof = match &arguments.dir {
         Some(dir) => {
+            let mut proof = Proof::default();
             for file in files(dir)? {
-                for receipt in read(&file)? {
-                    count += 1;
-                    broken.extend(chains.add(&receipt));
-                }
+                read(&file)?.iter().for_each(|receipt| proof.add(receipt));
             }
-            read_ends(&dir.join(ENDS))?
+            proof.end(&read_ends(&dir.join(ENDS))?);
+            proof
         }
         None => {
             let topology = arguments.file.load()?;
             let log = connect::log(&topology)?;
             let (registry, _) = connect::registry(&topology)?;
-            let schemas = connect::schemas(&topology, &registry)?;
-            // Before the receipts: a sink that runs may add more meanwhile.
-            let ends = known_ends(&topology, log.as_ref())?;
-            reading::receipts(log.as_ref(), &topology, &schemas, |receipt| {
-                count += 1;
-                broken.extend(chains.add(&receipt));
-                Ok(())
-            })?;
-            ends
+            proof(&topology, log.as_ref(), &connect::schemas(&topology, &registry)?)?
         }
     };
-    broken.extend(chains.end(&ends));
-    for problem in &broken {
-        println!("{problem}");
+    println!("{}", proof.verdict()?);
+    Ok(())
+}
+
+/// Every receipt of the topic, held against its chain.
+pub fn proof(topology: &Topology, log: &dyn Log, schemas: &Schemas) -> Result<Proof, Failure> {
+    // Before the receipts: a sink that runs may add more meanwhile.
+    let ends = known_ends(topology, log)?;
+    let mut proof = Proof::default();
+    reading::receipts(log, topology, schemas, |receipt| {
+        proof.add(&receipt);
+        Ok(())
+    })?;
+    proof.end(&ends);
+    Ok(proof)
+}
+
+/// What a look at receipts found.
+#[derive(Default)]
+pub struct Proof {
+    chains: Chains,
+    broken: Vec<Broken>,
+    count: u64,
+}
+
+impl Proof {
+    fn add(&mut self, receipt: &Receipt) {
+        self.count += 1;
+        self.broken.extend(self.chains.add(receipt));
     }
-    let chains = chains.ends().len();
-    if broken.is_empty() {
-        println!("{count} receipts in {chains} chains: whole");
-        return Ok(());
+
+    fn end(&mut self, ends: &Ends) {
+        self.broken.extend(self.chains.end(ends));
     }
-    Err(anyhow::anyhow!("{count} receipts in {chains} chains: {} problems", broken.len()).into())
+
+    /// The verdict in words; each problem is printed before.
+    ///
+    /// # Errors
+    /// A receipt was changed, left out or moved.
+    pub fn verdict(&self) -> Result<String, anyhow::Error> {
+        for problem in &self.broken {
+            println!("{problem}");
+        }
+        let (count, chains) = (self.count, self.chains.ends().len());
+        match self.broken.len() {
+            0 => Ok(format!("{count} receipts in {chains} chains: whole")),
+            problems => Err(anyhow::anyhow!(
+                "{count} receipts in {chains} chains: {problems} problems"
+            )),
+        }
+    }
 }
 
 fn export(arguments: &Export) -> Result<(), Failure> {
@@ -144,7 +176,7 @@ fn export(arguments: &Export) -> Result<(), Failure> {
 type Ends = BTreeMap<crate::sink::receipt::ChainName, crate::codec::delivery::ChainRow>;
 
 /// How each chain ends, as the sinks themselves say.
-fn known_ends(topology: &crate::config::Topology, log: &dyn crate::stream::log::Log) -> Result<Ends, Failure> {
+fn known_ends(topology: &Topology, log: &dyn Log) -> Result<Ends, Failure> {
     let mut ends = Ends::new();
     for sink in topology.sinks.values() {
         match reading::holdings(log, topology, sink) {

@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -13,6 +13,7 @@ use clap::Args;
 
 use super::{Failure, TopologyFile, connect, run};
 use crate::codec::registry::serve;
+use crate::codec::schemas::Schemas;
 use crate::config::{Sink, Topology};
 use crate::observe::{logs, server};
 use crate::pipeline;
@@ -20,6 +21,7 @@ use crate::sink::application::{self, Application};
 use crate::sink::courier::Clock;
 use crate::sink::{accounting, metrics};
 use crate::stream::app::{Runtime, RuntimeConfig};
+use crate::stream::log::Log;
 use crate::stream::metrics::Metrics;
 
 /// How long answers are awaited at the end.
@@ -41,7 +43,7 @@ pub struct Arguments {
 }
 
 /// A sink that runs.
-struct Running {
+pub struct Running {
     name: String,
     application: Application,
     runtime: Arc<Runtime>,
@@ -65,32 +67,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         log.create_topics(&application::topics(&topology))?;
     }
     let registry = prometheus::Registry::new();
-    let (stream_metrics, sink_metrics) = (Metrics::new(&registry)?, metrics::Metrics::new(&registry)?);
-    let mut running = Vec::new();
-    for sink in &sinks {
-        application::check_topics(&topology, sink, log.as_ref())?;
-        let application = application::build(
-            &topology,
-            sink,
-            accounting::build(sink)?,
-            schemas.clone(),
-            sink_metrics.clone(),
-            clock(),
-            pipeline::dead_letters(schemas.clone()),
-        )?;
-        let config = runtime_config(&topology, sink, sinks.len());
-        let runtime = Runtime::start(
-            application.topology.clone(),
-            log.clone(),
-            config,
-            stream_metrics.clone(),
-        )?;
-        running.push(Running {
-            name: sink.name.as_str().to_owned(),
-            application,
-            runtime: Arc::new(runtime),
-        });
-    }
+    let running = start(&topology, &sinks, &log, &schemas, &registry)?;
     if !arguments.until_idle {
         let watched: Vec<(String, Arc<Runtime>)> = running
             .iter()
@@ -116,11 +93,53 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         tracing::info!(sinks = arguments.names.join(","), http = %bound, "running");
     }
 
+    deliver(&running, arguments.until_idle, &stop)
+}
+
+/// Starts the sinks, which share the memory.
+pub fn start(
+    topology: &Topology,
+    sinks: &[Sink],
+    log: &Arc<dyn Log>,
+    schemas: &Arc<Schemas>,
+    registry: &prometheus::Registry,
+) -> Result<Vec<Running>, Failure> {
+    let (stream_metrics, sink_metrics) = (Metrics::new(registry)?, metrics::Metrics::new(registry)?);
+    let mut running = Vec::new();
+    for sink in sinks {
+        application::check_topics(topology, sink, log.as_ref())?;
+        let application = application::build(
+            topology,
+            sink,
+            accounting::build(sink)?,
+            schemas.clone(),
+            sink_metrics.clone(),
+            clock(),
+            pipeline::dead_letters(schemas.clone()),
+        )?;
+        let config = runtime_config(topology, sink, sinks.len());
+        let runtime = Runtime::start(
+            application.topology.clone(),
+            log.clone(),
+            config,
+            stream_metrics.clone(),
+        )?;
+        running.push(Running {
+            name: sink.name.as_str().to_owned(),
+            application,
+            runtime: Arc::new(runtime),
+        });
+    }
+    Ok(running)
+}
+
+/// Waits for a signal, or with `until_idle` until nothing is left to write; then ends the sinks.
+pub fn deliver(running: &[Running], until_idle: bool, stop: &AtomicBool) -> Result<(), Failure> {
     let mut told = Instant::now();
     while !stop.load(Ordering::SeqCst) && !running.iter().any(|sink| sink.runtime.is_finished()) {
-        if arguments.until_idle {
+        if until_idle {
             let mut left = 0;
-            for sink in &running {
+            for sink in running {
                 left += left_to_do(sink)?;
             }
             if left == 0 {
@@ -133,8 +152,8 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    finish(&running)?;
-    for sink in &running {
+    finish(running)?;
+    for sink in running {
         let work = sink.application.board.work();
         if work.parked > 0 {
             eprintln!(
@@ -143,10 +162,10 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
             );
         }
     }
-    for sink in &running {
+    for sink in running {
         sink.runtime.stop();
     }
-    for sink in &running {
+    for sink in running {
         sink.runtime.join()?;
     }
     Ok(())

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use anyhow::Context as _;
 use clap::Args;
 
 use super::{Failure, TopologyFile, connect, run};
+use crate::codec::registry::Registry;
 use crate::codec::schemas::{AnyReader, Product};
 use crate::config::{self, Topology, WarehousePlace};
 use crate::observe::{logs, server};
@@ -18,8 +20,9 @@ use crate::sink::warehouse::lakehouse::Lakehouse;
 use crate::sink::warehouse::lakehouse::store::{Folder, S3};
 use crate::sink::warehouse::metrics::Metrics;
 use crate::sink::warehouse::postgres::Postgres;
-use crate::sink::warehouse::worker::Worker;
+use crate::sink::warehouse::worker::{Report, Worker};
 use crate::sink::warehouse::{Warehouse, tables};
+use crate::stream::log::Log;
 use crate::stream::record::Topic;
 
 #[derive(Args)]
@@ -61,40 +64,64 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let stop = run::stop_on_signals()?;
     let log = connect::log(&topology)?;
     let (registry, _) = connect::registry(&topology)?;
-    let mut warehouse = open(wanted)?;
     let name = &arguments.name;
     let metrics = if arguments.until_idle {
         Metrics::new(&prometheus::Registry::new(), "warehouse", name)?
     } else {
         watched(&topology, "warehouse", name, arguments.listen)?
     };
-    for step in warehouse.prepare(false).with_context(|| format!("warehouse {name}"))? {
-        tracing::info!(warehouse = name, "{step}");
-    }
-    if arguments.backfill {
-        warehouse
-            .clear()
-            .with_context(|| format!("emptying warehouse {name}"))?;
-    }
-    let worker = Worker {
-        log,
-        values: AnyReader::new(registry),
-        settings: topology.settings().clone(),
-        topics: topics(&topology),
-        tables: tables::ALL,
-        interval: wanted.interval.get(),
-        max_rows: wanted.max_rows as usize,
-        until_idle: arguments.until_idle,
-        metrics,
-    };
-    let report = worker
-        .run(warehouse.as_mut(), &stop)
-        .with_context(|| format!("warehouse {name}"))?;
+    let worker = worker(&topology, wanted, log, registry, arguments.until_idle, metrics);
+    let report = fill(name, wanted, &worker, arguments.backfill, &stop)?;
     println!(
         "{} rows in {} commits; {} records fit no table",
         report.rows, report.commits, report.unfit
     );
     Ok(())
+}
+
+/// What carries the topics into a warehouse.
+pub fn worker(
+    topology: &Topology,
+    wanted: &config::Warehouse,
+    log: Arc<dyn Log>,
+    registry: Arc<dyn Registry>,
+    until_idle: bool,
+    metrics: Metrics,
+) -> Worker {
+    Worker {
+        log,
+        values: AnyReader::new(registry),
+        settings: topology.settings().clone(),
+        topics: topics(topology),
+        tables: tables::ALL,
+        interval: wanted.interval.get(),
+        max_rows: wanted.max_rows as usize,
+        until_idle,
+        metrics,
+    }
+}
+
+/// Makes the tables that are missing, and runs the worker.
+pub fn fill(
+    name: &str,
+    wanted: &config::Warehouse,
+    worker: &Worker,
+    backfill: bool,
+    stop: &AtomicBool,
+) -> Result<Report, Failure> {
+    let mut warehouse = open(wanted)?;
+    for step in warehouse.prepare(false).with_context(|| format!("warehouse {name}"))? {
+        tracing::info!(warehouse = name, "{step}");
+    }
+    if backfill {
+        warehouse
+            .clear()
+            .with_context(|| format!("emptying warehouse {name}"))?;
+    }
+    let report = worker
+        .run(warehouse.as_mut(), stop)
+        .with_context(|| format!("warehouse {name}"))?;
+    Ok(report)
 }
 
 /// The figures of a worker that runs on, served with its health.
@@ -117,6 +144,10 @@ pub fn watched(topology: &Topology, kind: &str, name: &str, listen: Option<Socke
 pub fn apply(topology: &Topology, dry_run: bool) -> Result<Vec<String>, Failure> {
     let mut steps = Vec::new();
     for (name, wanted) in &topology.warehouses {
+        if let WarehousePlace::Folder(_) = wanted.place {
+            // A folder is of the machine that the worker runs on, which makes its tables when it starts.
+            continue;
+        }
         let name = name.as_str();
         let done = open(wanted)?
             .prepare(dry_run)

@@ -1,9 +1,11 @@
 //! `accrue quickstart`: everything in one process on the embedded log, with a sample CRM history.
 //!
-//! Owns: loading the sample once, running the stream processor until nothing is left, and printing what came of it.
+//! Owns: loading the sample once, running the stream processor until nothing is left, delivering the books, and printing
+//! what came of it.
 //! Invariant: what is printed is read back from the topics, not from memory; the journal in its topic must equal the
 //! fold of `contract.facts` through the accounting core, and the command fails when it does not.
 
+mod deliver;
 mod report;
 mod sample;
 
@@ -35,6 +37,9 @@ pub struct Arguments {
     /// Where the log, the registry and the stores are kept
     #[arg(long, default_value = "quickstart-data")]
     dir: PathBuf,
+    /// Make the books, and leave out what delivers them: ledger, lakehouse, budget
+    #[arg(long)]
+    books_only: bool,
     /// Go on running, with the registry and the metrics served, until Ctrl-C
     #[arg(long)]
     keep_running: bool,
@@ -69,15 +74,20 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         return Err(anyhow::anyhow!("stopped with {done} records left; run it again to go on").into());
     }
 
-    report::print(&report::Run {
+    let processed = began.elapsed();
+    report::books(&report::Run {
         topology: &topology,
         log: log.as_ref(),
         schemas: &schemas,
-        dir: &arguments.dir,
         loaded,
         processed: left > 0,
-        seconds: began.elapsed().as_secs_f64(),
+        seconds: processed.as_secs_f64(),
     })?;
+
+    if !arguments.books_only {
+        deliver::run(&topology, &log, &registry, &schemas, &stop)?;
+    }
+    report::further(&topology, &arguments.dir);
 
     if arguments.keep_running {
         let ready: server::Readiness = Arc::new(|| Ok(()));

@@ -33,13 +33,12 @@ pub struct Run<'a> {
     pub topology: &'a Topology,
     pub log: &'a dyn Log,
     pub schemas: &'a Schemas,
-    pub dir: &'a Path,
     pub loaded: usize,
     pub processed: bool,
     pub seconds: f64,
 }
 
-pub fn print(run: &Run<'_>) -> Result<(), anyhow::Error> {
+pub fn books(run: &Run<'_>) -> Result<(), anyhow::Error> {
     let out = &run.topology.outputs;
     if run.processed {
         println!(
@@ -109,14 +108,18 @@ pub fn print(run: &Run<'_>) -> Result<(), anyhow::Error> {
     print!("{}", deferred.text(Some(PERIODS)));
     explained(run, &facts)?;
 
-    let dir = run.dir.display();
+    Ok(())
+}
+
+/// Where it lies, and how to go on.
+pub fn further(topology: &Topology, dir: &Path) {
+    let (out, dir) = (&topology.outputs, dir.display());
     println!("\nWhere it lies: {dir}/log (topics), {dir}/state (stores), {dir}/registry (Avro schemas)");
     println!(
         "Look further: ACCRUE_DATA_DIR={dir} accrue topics tail {} -n 3",
         out.journal_entries.as_str()
     );
     println!("              ACCRUE_DATA_DIR={dir} accrue books report movement");
-    Ok(())
 }
 
 /// Every committed record of a topic, partition by partition; none where there is no such topic.
