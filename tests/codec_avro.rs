@@ -226,11 +226,36 @@ fn deal_body() -> impl Strategy<Value = Body> {
                 Body::CreditGranted(Credit { deal_id, line_id, amount, reason, date })
             }
         ),
+        1 => (id(DealId::parse), id(EstimateId::parse), of(id(LineId::parse)), day(), consideration(), of(text())).prop_map(
+            |(deal_id, estimate_id, line_id, date, consideration, reason)| {
+                Body::ConsiderationEstimated(Estimate { deal_id, estimate_id, line_id, date, consideration, reason })
+            }
+        ),
         1 => (id(DealId::parse), amount(), currency(), day(), of(id(InvoiceId::parse))).prop_map(
             |(deal_id, amount, currency, date, invoice_id)| {
                 Body::PaymentReceived(Payment { deal_id, amount, currency, date, invoice_id })
             }
         ),
+    ]
+}
+
+fn consideration() -> impl Strategy<Value = Consideration> {
+    let method = || prop::sample::select(vec![EstimateMethod::ExpectedValue, EstimateMethod::MostLikelyAmount]);
+    let outcome = (amount(), rate()).prop_map(|(amount, probability)| Outcome { amount, probability });
+    prop_oneof![
+        (method(), prop::collection::vec(outcome, 1..4), of(amount())).prop_map(|(method, outcomes, included)| {
+            Consideration::Outcomes {
+                method,
+                outcomes,
+                included,
+            }
+        }),
+        (method(), amount(), of(amount())).prop_map(|(method, amount, included)| Consideration::Amount {
+            method,
+            amount,
+            included
+        }),
+        amount().prop_map(Consideration::Resolved),
     ]
 }
 

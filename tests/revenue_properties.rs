@@ -62,11 +62,12 @@ fn minor(currency: &str) -> i64 {
 
 fn amount(units: i64, currency: &str) -> Value {
     let minor = minor(currency);
+    let (sign, units) = (if units < 0 { "-" } else { "" }, units.abs());
     match minor {
-        1 => json!(units.to_string()),
+        1 => json!(format!("{sign}{units}")),
         _many => {
             let width = minor.to_string().len() - 1;
-            json!(format!("{}.{:0width$}", units / minor, units % minor))
+            json!(format!("{sign}{}.{:0width$}", units / minor, units % minor))
         }
     }
 }
@@ -204,6 +205,15 @@ enum Step {
         units: i64,
         days: i64,
     },
+    /// A bonus or a penalty, of one line or all; `last` resolves it.
+    Estimate {
+        line: Option<usize>,
+        name: usize,
+        units: i64,
+        constrained: i64,
+        days: i64,
+        last: bool,
+    },
 }
 
 fn prices() -> impl Strategy<Value = Vec<(i64, usize)>> {
@@ -228,6 +238,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0usize..3, 0i64..=60, prop::option::of((0i64..=40, 30i64..=40)), days.clone()).prop_map(
             |(line, to_date, materials, days)| Step::Cost { line, to_date, materials, days }),
         1 => Just(Step::CancelNow),
+        3 => (prop::option::of(0usize..3), 0usize..2, -900_000i64..900_000, 0i64..200_000, days.clone(), 0usize..3).prop_map(
+            |(line, name, units, constrained, days, last)| Step::Estimate {
+                line, name, units, constrained, days, last: last == 0 }),
         1 => (0usize..4, days).prop_map(|(role, days)| Step::Map { role, days }),
     ]
 }
@@ -352,6 +365,36 @@ fn fact(number: usize, step: &Step, start: &str, currency: &str) -> Value {
                 payload["line_item_id"] = json!(format!("li-{line}"));
             }
             event(number, "credit.granted", payload)
+        }
+        Step::Estimate {
+            line,
+            name,
+            units,
+            constrained,
+            days,
+            last,
+        } => {
+            let mut payload = json!({"deal_id": "D-1", "estimate_id": format!("v-{name}"), "date": day(days)});
+            match (last, name) {
+                (true, _) => {
+                    payload["final"] = json!(true);
+                    payload["amount"] = amount(*units, currency);
+                }
+                (false, 0) => {
+                    payload["method"] = json!("expected_value");
+                    payload["outcomes"] = json!([{"amount": amount(*units, currency), "probability": "62.5"},
+                        {"amount": amount(units / 3, currency), "probability": "37.5"}]);
+                }
+                (false, _) => {
+                    payload["method"] = json!("most_likely_amount");
+                    payload["amount"] = amount(*units, currency);
+                    payload["included"] = amount(units - constrained, currency);
+                }
+            }
+            if let Some(line) = line {
+                payload["line_item_id"] = json!(format!("li-{line}"));
+            }
+            event(number, "consideration.estimated", payload)
         }
         Step::Pay { units, days } => event(
             number,

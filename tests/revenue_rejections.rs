@@ -118,6 +118,10 @@ fn examples() -> Vec<Example> {
     };
     let accepted = |id: &str| of_line(id, "milestone.accepted", "m", json!({"milestone_id": "m1"}));
     let cancelled = |id: &str| of_deal(id, "deal.cancelled", json!({"effective_date": "2026-02-01"}));
+    let resolved = |id: &str, amount: i64| {
+        let payload = json!({"date": "2026-02-02", "amount": amount, "final": true});
+        of_deal(id, "consideration.estimated", payload)
+    };
     let residual = json!([{"id": "a", "type": "x", "amount": 700, "ssp": 700},
         {"id": "b", "type": "y", "amount": 500, "ssp_range": [550, 600]}]);
     let ranged = json!([{"id": "a", "type": "x", "amount": 1200, "ssp_range": [9, 8]}]);
@@ -412,6 +416,30 @@ fn examples() -> Vec<Example> {
             "nothing is billed by that day",
         ),
         example(
+            Code::AlreadyResolved,
+            vec![sold(), resolved("e1", 30), resolved("e2", 40)],
+            "e2",
+            "payload.estimate_id",
+            "variable",
+            "resolved by an earlier event",
+        ),
+        example(
+            Code::InvalidEstimate,
+            vec![
+                sold(),
+                of_deal(
+                    "next",
+                    "consideration.estimated",
+                    json!({"date": "2026-02-02", "method": "expected_value",
+                        "outcomes": [{"amount": 10, "probability": 50}, {"amount": 0, "probability": 49}]}),
+                ),
+            ],
+            "next",
+            "payload.outcomes",
+            "99 percent",
+            "sum to 100 percent",
+        ),
+        example(
             Code::RateMissing,
             vec![with(&[("/payload/currency", json!("JPY"))])],
             "sold",
@@ -532,4 +560,69 @@ fn a_fact_of_its_own_faults_is_refused_before_its_identity_and_its_deal_are_look
         [Code::ConflictingDuplicate],
         "identity before the deal"
     );
+}
+
+#[test]
+fn an_estimate_is_refused_with_its_field_and_reason() {
+    let estimate = |rest: Value| {
+        let mut payload = json!({"date": "2026-02-02", "method": "expected_value"});
+        for (key, value) in rest.as_object().unwrap() {
+            payload[key] = value.clone();
+        }
+        of_deal("next", "consideration.estimated", payload)
+    };
+    let cases = [
+        (
+            json!({"amount": 5, "included": 6}),
+            Code::InvalidEstimate,
+            "payload.included",
+        ),
+        (
+            json!({"amount": -5, "included": -4}),
+            Code::InvalidEstimate,
+            "payload.included",
+        ),
+        (
+            json!({"amount": 5, "final": true}),
+            Code::UnknownField,
+            "payload.method",
+        ),
+        (
+            json!({"amount": 5, "outcomes": [{"amount": 1, "probability": 100}]}),
+            Code::UnknownField,
+            "payload.amount",
+        ),
+        (json!({}), Code::MissingField, "payload.amount"),
+        (
+            json!({"amount": 5, "method": "guess"}),
+            Code::Malformed,
+            "payload.method",
+        ),
+        (
+            json!({"amount": 5, "included": "0.001"}),
+            Code::TooPrecise,
+            "payload.included",
+        ),
+        (
+            json!({"amount": 5, "line_item_id": "x"}),
+            Code::UnknownLine,
+            "payload.line_item_id",
+        ),
+        (json!({"amount": -1201}), Code::OverCredit, "payload.included"),
+        (
+            json!({"outcomes": [{"amount": 1, "probability": 101}]}),
+            Code::InvalidPercent,
+            "payload.outcomes[0].probability",
+        ),
+    ];
+    for (rest, code, field) in cases {
+        let found = rejections(&[sold(), estimate(rest.clone())], &Settings::default());
+        let found: Vec<(Code, &str)> = found.iter().map(|(_, it)| (it.code, it.field.as_str())).collect();
+        assert_eq!(found, [(code, field)], "{rest}");
+    }
+    let mut other = estimate(json!({"amount": 5, "method": "most_likely_amount"}));
+    other["event_id"] = json!("other");
+    let found = rejections(&[sold(), estimate(json!({"amount": 5})), other], &Settings::default());
+    let found: Vec<(Code, &str)> = found.iter().map(|(_, it)| (it.code, it.field.as_str())).collect();
+    assert_eq!(found, [(Code::WrongMethod, "payload.method")], "one method throughout");
 }

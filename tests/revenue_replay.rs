@@ -520,6 +520,19 @@ fn every_type_is_read_back_as_it_was_written() {
             json!({"deal_id": "D", "amount": 3, "reason": "defects", "date": "2026-02-03"}),
         ),
         (
+            "consideration.estimated",
+            json!({"deal_id": "D", "date": "2026-02-03", "method": "expected_value", "included": "0.5", "reason": "r",
+                "outcomes": [{"amount": "2", "probability": "62.5"}, {"amount": "-1.5", "probability": "37.5"}]}),
+        ),
+        (
+            "consideration.estimated",
+            of_line(json!({"estimate_id": "bonus", "method": "most_likely_amount", "amount": -7})),
+        ),
+        (
+            "consideration.estimated",
+            of_line(json!({"amount": "1.125", "final": true})),
+        ),
+        (
             "payment.received",
             json!({"deal_id": "D", "amount": 3, "currency": "KWD", "date": "2026-02-03", "invoice_id": "I"}),
         ),

@@ -120,6 +120,22 @@ fn delivered(number: usize, quantity: i64, day: &str) -> Fact {
     )
 }
 
+fn estimated(number: usize, amount: i64, day: &str, line: Option<&str>) -> Fact {
+    let mut rest = json!({"amount": amount, "date": day, "method": "most_likely_amount"});
+    if let Some(line) = line {
+        rest["line_item_id"] = json!(line);
+    }
+    of(number, "consideration.estimated", rest)
+}
+
+fn resolved(number: usize, amount: i64, day: &str) -> Fact {
+    of(
+        number,
+        "consideration.estimated",
+        json!({"amount": amount, "date": day, "final": true}),
+    )
+}
+
 fn rate(number: usize, day: &str, rate: &str) -> Fact {
     event(
         number,
@@ -236,6 +252,43 @@ fn worlds() -> Vec<World> {
                 progress(3, 25, "2026-02-28"),
                 amended(4, "2026-04-01", "USD", &[("p", "progress", 6000)]),
                 credited(5, 321, "2026-04-15", "defects"),
+            ],
+        ),
+        world(
+            "a bonus estimated, estimated anew, resolved, and an amendment in between",
+            None,
+            [
+                closed("USD", &mixed, json!({})),
+                estimated(2, 500, "2026-02-10", None),
+                amended(3, "2026-03-10", "USD", &more),
+                estimated(4, 700, "2026-04-01", None),
+                resolved(5, 650, "2026-05-02"),
+            ],
+        ),
+        world(
+            "a penalty expected of one line, resolved after a cancellation, with a credit",
+            None,
+            [
+                closed("USD", &seats, json!({"billing_cycle": "upfront"})),
+                estimated(2, -900, "2026-02-10", Some("s")),
+                credited(3, 50, "2026-03-01", "goodwill"),
+                cancelled(4, "2026-05-16"),
+                of(
+                    5,
+                    "consideration.estimated",
+                    json!({"line_item_id": "s", "amount": -400, "date": "2026-04-01", "final": true}),
+                ),
+            ],
+        ),
+        world(
+            "a bonus while the clock moves and a period closes",
+            None,
+            [
+                closed("USD", &goods, json!({})),
+                paid(2, 300, "USD", "2026-02-10"),
+                estimated(3, 300, "2026-02-15", Some("s")),
+                tick(4, "2026-02-20"),
+                close(5, "2026-02"),
             ],
         ),
         world(
@@ -450,7 +503,7 @@ fn all_orders_and_duplicates_of_small_worlds_give_the_same_books() {
     }
     assert_eq!(
         folds,
-        15 * 120 * (1 + 5 + 10),
+        18 * 120 * (1 + 5 + 10),
         "every order, every fact twice, every pair of facts twice"
     );
 }

@@ -28,6 +28,7 @@ static STORED: LazyLock<Stored> = LazyLock::new(|| {
         "contract store",
         &[
             include_str!("../../avro/contract-store.1.avsc"),
+            include_str!("../../avro/contract-store.2.avsc"),
             include_str!("../../avro/contract-store.avsc"),
         ],
     )

@@ -63,6 +63,7 @@ static STORED: LazyLock<Stored> = LazyLock::new(|| {
         "CRM store",
         &[
             include_str!("../../avro/crm-store.1.avsc"),
+            include_str!("../../avro/crm-store.2.avsc"),
             include_str!("../../avro/crm-store.avsc"),
         ],
     )

@@ -15,7 +15,7 @@ use rust_decimal::Decimal;
 use serde_json::Value;
 
 pub use self::fields::method_name;
-use self::fields::{CYCLES, Fields, METHODS, TREATMENTS, decimal};
+use self::fields::{CYCLES, ESTIMATE_METHODS, Fields, METHODS, TREATMENTS, decimal};
 pub use self::write::write;
 use crate::revenue::fact::*;
 use crate::revenue::ids::*;
@@ -143,6 +143,17 @@ fn body(kind: &str, payload: &Fields) -> Result<Body, Rejection> {
                 amount: payload.decimal("amount")?,
                 reason: payload.maybe_text("reason")?.map(str::to_owned),
                 date: payload.day("date")?,
+            })
+        }
+        "consideration.estimated" => {
+            payload.only(ESTIMATE_FIELDS)?;
+            Body::ConsiderationEstimated(Estimate {
+                deal_id: deal_id()?,
+                estimate_id: payload.maybe_id("estimate_id", EstimateId::parse)?.unwrap_or_default(),
+                line_id: payload.maybe_id("line_item_id", LineId::parse)?,
+                date: payload.day("date")?,
+                consideration: consideration(payload)?,
+                reason: payload.maybe_text("reason")?.map(str::to_owned),
             })
         }
         "payment.received" => {
@@ -275,6 +286,65 @@ fn deal(payload: &Fields) -> Result<Deal, Rejection> {
             .iter()
             .map(instalment)
             .collect::<Result<_, _>>()?,
+    })
+}
+
+const ESTIMATE_FIELDS: &[&str] = &[
+    "deal_id",
+    "estimate_id",
+    "line_item_id",
+    "date",
+    "method",
+    "outcomes",
+    "amount",
+    "included",
+    "final",
+    "reason",
+];
+
+fn consideration(payload: &Fields) -> Result<Consideration, Rejection> {
+    if payload.maybe_flag("final")? == Some(true) {
+        for field in ["method", "outcomes", "included"] {
+            if let Some(value) = payload.maybe(field) {
+                let message = "a final amount is no estimate any more; leave this field out";
+                return Err(Rejection::new(Code::UnknownField, &payload.path(field), value, message));
+            }
+        }
+        return Ok(Consideration::Resolved(payload.decimal("amount")?));
+    }
+    let method = payload.choice("method", ESTIMATE_METHODS)?;
+    let included = payload.maybe_decimal("included")?;
+    let outcomes = payload.maybe_list("outcomes")?;
+    if outcomes.is_empty() {
+        let amount = payload.decimal("amount")?;
+        return Ok(Consideration::Amount {
+            method,
+            amount,
+            included,
+        });
+    }
+    if let Some(value) = payload.maybe("amount") {
+        let message = "the outcomes give the amount; leave one of the two out";
+        return Err(Rejection::new(
+            Code::UnknownField,
+            &payload.path("amount"),
+            value,
+            message,
+        ));
+    }
+    let outcomes = outcomes.iter().map(outcome).collect::<Result<_, _>>()?;
+    Ok(Consideration::Outcomes {
+        method,
+        outcomes,
+        included,
+    })
+}
+
+fn outcome(it: &Fields) -> Result<Outcome, Rejection> {
+    it.only(&["amount", "probability"])?;
+    Ok(Outcome {
+        amount: it.decimal("amount")?,
+        probability: it.decimal("probability")?,
     })
 }
 

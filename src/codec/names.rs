@@ -2,7 +2,7 @@
 //!
 //! Invariant: each table is a bijection; a word, once published, is never given another meaning.
 
-use crate::revenue::fact::{BillingCycle, Method};
+use crate::revenue::fact::{BillingCycle, EstimateMethod, Method};
 use crate::revenue::policy::Treatment;
 
 /// An enum with one word for each value.
@@ -52,4 +52,9 @@ named! { Treatment:
     SeparateContract = "separate_contract",
     Prospective = "prospective",
     CumulativeCatchUp = "cumulative_catch_up",
+}
+
+named! { EstimateMethod:
+    ExpectedValue = "expected_value",
+    MostLikelyAmount = "most_likely_amount",
 }

@@ -24,6 +24,7 @@
 
 mod amend;
 mod ending;
+mod estimated;
 mod invoicing;
 mod measured;
 
@@ -32,6 +33,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::civil::Date;
 use rust_decimal::Decimal;
 
+use self::estimated::Estimates;
 use self::measured::{Measured, measured_on};
 use super::allocate::{Sold, sell};
 use super::billing::{Grid, Invoice};
@@ -181,6 +183,9 @@ struct Fold<'a> {
     measured: Measured,
     /// Credits in force, by event.
     granted: Vec<(EventId, Credit)>,
+    estimates: Estimates,
+    /// Obligations of each earlier term, with the first day of the term that followed it.
+    former: Vec<(Date, Vec<usize>)>,
     wanted: Wanted,
     term: Term,
 }
@@ -224,6 +229,8 @@ impl<'a> Fold<'a> {
             main: main.clone(),
             measured,
             granted: Vec::new(),
+            estimates: Estimates::new(),
+            former: Vec::new(),
             wanted: Wanted {
                 status: Standing::Active,
                 version: 0,
@@ -271,6 +278,7 @@ impl<'a> Fold<'a> {
             Body::DealRenewed(deal) => self.renew(fact, deal),
             Body::DealCancelled(cancellation) => self.cancel(fact, cancellation),
             Body::CreditGranted(credit) => self.credit(fact, credit),
+            Body::ConsiderationEstimated(estimate) => self.estimate(fact, estimate),
             Body::PaymentReceived(payment) => self.pay(fact, payment),
             Body::MilestoneAccepted(_)
             | Body::DeliveryRecorded(_)
@@ -379,6 +387,9 @@ impl<'a> Fold<'a> {
         let performance = self.invoices_of_performance();
         self.wanted.invoices.extend(performance);
         self.wanted.invoices.append(&mut self.term.settled);
+        if !self.estimates.is_empty() {
+            self.finish_estimates();
+        }
         self.wanted
             .invoices
             .sort_by(|a, b| (a.date, &a.cause).cmp(&(b.date, &b.cause)));

@@ -2,7 +2,7 @@
 //!
 //! Invariant: `None` exactly when the facts are equal. Deliberately absent: what to do about it.
 
-use super::fact::{Body, Fact, Line};
+use super::fact::{Body, Consideration, Fact, Line};
 
 /// The path of the first field in which two facts differ; `None` when they say the same.
 pub fn first_difference(known: &Fact, other: &Fact) -> Option<String> {
@@ -66,6 +66,16 @@ pub fn first_difference(known: &Fact, other: &Fact) -> Option<String> {
             field("reason", a.reason == b.reason),
             field("date", a.date == b.date),
         ]),
+        (Body::ConsiderationEstimated(a), Body::ConsiderationEstimated(b)) => fields.extend([
+            field("estimate_id", a.estimate_id == b.estimate_id),
+            field("line_item_id", a.line_id == b.line_id),
+            field("date", a.date == b.date),
+            (
+                consideration_field(&a.consideration, &b.consideration).to_owned(),
+                a.consideration == b.consideration,
+            ),
+            field("reason", a.reason == b.reason),
+        ]),
         (Body::PaymentReceived(a), Body::PaymentReceived(b)) => fields.extend([
             field("amount", a.amount == b.amount),
             field("currency", a.currency == b.currency),
@@ -94,6 +104,25 @@ pub fn first_difference(known: &Fact, other: &Fact) -> Option<String> {
     fields.push(("source".into(), known.source == other.source));
     fields.push(("occurred_at".into(), known.occurred_at == other.occurred_at));
     fields.into_iter().find(|(_, same)| !same).map(|(path, _)| path)
+}
+
+/// The path of a field in which two estimates differ.
+fn consideration_field(known: &Consideration, other: &Consideration) -> &'static str {
+    match (known, other) {
+        (Consideration::Resolved(_), Consideration::Resolved(_)) => "payload.amount",
+        (Consideration::Resolved(_), _) | (_, Consideration::Resolved(_)) => "payload.final",
+        (_, _) if known.method() != other.method() => "payload.method",
+        (Consideration::Outcomes { outcomes: a, .. }, Consideration::Outcomes { outcomes: b, .. }) if a != b => {
+            "payload.outcomes"
+        }
+        (Consideration::Amount { amount: a, .. }, Consideration::Amount { amount: b, .. }) if a != b => {
+            "payload.amount"
+        }
+        (Consideration::Outcomes { .. }, Consideration::Amount { .. })
+        | (Consideration::Amount { .. }, Consideration::Outcomes { .. }) => "payload.outcomes",
+        (Consideration::Outcomes { .. }, Consideration::Outcomes { .. })
+        | (Consideration::Amount { .. }, Consideration::Amount { .. }) => "payload.included",
+    }
 }
 
 /// The path of the first field in which two lists of lines differ; of the list where only their lengths do.

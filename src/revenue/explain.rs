@@ -12,7 +12,7 @@ use rust_decimal::Decimal;
 pub use self::amounts::{ExplainedAmount, amounts};
 use super::allocate::Sold;
 use super::contract::Contract;
-use super::fact::{Credit, Deal};
+use super::fact::{Consideration, Credit, Deal, Estimate, EstimateMethod};
 use super::ids::EventId;
 use super::policy::Treatment;
 use super::reference::Context;
@@ -163,6 +163,42 @@ impl Explanation {
         }
     }
 
+    pub(super) fn estimate(event: &EventId, it: &Estimate, included: Decimal, date: Date) -> Explanation {
+        let (rule, arithmetic) = match (&it.consideration, it.consideration.method()) {
+            (Consideration::Resolved(_), _) | (_, None) => (
+                "ASC 606-10-32-43 the uncertainty is resolved",
+                format!("{} is owed", plain(included)),
+            ),
+            (Consideration::Outcomes { outcomes, .. }, Some(method)) => {
+                let of = |(amount, probability)| format!("{} at {} %", plain(amount), plain(probability));
+                let shown: Vec<String> = outcomes.iter().map(|it| of((it.amount, it.probability))).collect();
+                (
+                    estimate_rule(method),
+                    format!("{} = {}", shown.join(", "), plain(it.consideration.estimated())),
+                )
+            }
+            (Consideration::Amount { amount, .. }, Some(method)) => {
+                (estimate_rule(method), format!("{} as stated", plain(*amount)))
+            }
+        };
+        let to = match &it.line_id {
+            Some(line) => format!("of line {line} (ASC 606-10-32-40)"),
+            None => "of all lines as at inception (ASC 606-10-32-43)".to_owned(),
+        };
+        Explanation {
+            rule: rule.to_owned(),
+            decision: format!("{} is included in the price {to} from {date}", plain(included)),
+            inputs: inputs([
+                ("estimate", it.estimate_id.to_string()),
+                ("estimated", plain(it.consideration.estimated())),
+                ("included", plain(included)),
+                ("reason", it.reason.clone().unwrap_or_default()),
+            ]),
+            arithmetic,
+            facts: vec![event.clone()],
+        }
+    }
+
     pub(super) fn credit(event: &EventId, it: &Credit, amount: Decimal, past: bool) -> Explanation {
         let rule = match past {
             true => "ASC 606-10-55-114 credit for past defects: revenue now",
@@ -178,6 +214,13 @@ impl Explanation {
             arithmetic: format!("min({}, billed) = {}", plain(it.amount), plain(amount)),
             facts: vec![event.clone()],
         }
+    }
+}
+
+fn estimate_rule(method: EstimateMethod) -> &'static str {
+    match method {
+        EstimateMethod::ExpectedValue => "ASC 606-10-32-8(a) expected value, within the constraint of 32-11",
+        EstimateMethod::MostLikelyAmount => "ASC 606-10-32-8(b) most likely amount, within the constraint of 32-11",
     }
 }
 

@@ -10,7 +10,7 @@
 use jiff::{Timestamp, civil::Date};
 use rust_decimal::Decimal;
 
-use super::ids::{CustomerId, DealId, EventId, InvoiceId, LineId, LineType, MilestoneId, TenantId};
+use super::ids::{CustomerId, DealId, EstimateId, EventId, InvoiceId, LineId, LineType, MilestoneId, TenantId};
 use super::money::Currency;
 use super::period::Period;
 use super::policy::Treatment;
@@ -39,6 +39,7 @@ pub enum Body {
     ProgressMeasured(Progress),
     UsageReported(Usage),
     CreditGranted(Credit),
+    ConsiderationEstimated(Estimate),
     PaymentReceived(Payment),
     FxRate(FxRate),
     AccountMapped(AccountMapped),
@@ -61,6 +62,7 @@ impl Body {
             Body::ProgressMeasured(_) => "progress.measured",
             Body::UsageReported(_) => "usage.reported",
             Body::CreditGranted(_) => "credit.granted",
+            Body::ConsiderationEstimated(_) => "consideration.estimated",
             Body::PaymentReceived(_) => "payment.received",
             Body::FxRate(_) => "fx.rate",
             Body::AccountMapped(_) => "account.mapped",
@@ -80,6 +82,7 @@ impl Body {
             | Body::ProgressMeasured(_)
             | Body::UsageReported(_)
             | Body::CreditGranted(_)
+            | Body::ConsiderationEstimated(_)
             | Body::PaymentReceived(_)
             | Body::FxRate(_)
             | Body::AccountMapped(_)
@@ -99,6 +102,7 @@ impl Body {
             Body::ProgressMeasured(it) => Some(&it.deal_id),
             Body::UsageReported(it) => Some(&it.deal_id),
             Body::CreditGranted(it) => Some(&it.deal_id),
+            Body::ConsiderationEstimated(it) => Some(&it.deal_id),
             Body::PaymentReceived(it) => Some(&it.deal_id),
             Body::FxRate(_)
             | Body::AccountMapped(_)
@@ -346,6 +350,97 @@ pub struct Credit {
     pub amount: Decimal,
     pub reason: Option<String>,
     pub date: Date,
+}
+
+/// What an uncertain part of the price is expected to be: a bonus, a penalty, a rebate, a concession (ASC 606-10-32-5 to
+/// 32-14, IFRS 15.50-59). A later one of the same line and `estimate_id` takes its place from its `date` on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Estimate {
+    pub deal_id: DealId,
+    /// Which uncertainty, unique within the deal and line.
+    pub estimate_id: EstimateId,
+    /// The line to which it wholly relates (ASC 606-10-32-40). Absent: all lines, as at inception (32-43).
+    pub line_id: Option<LineId>,
+    /// The first day on which it holds.
+    pub date: Date,
+    pub consideration: Consideration,
+    pub reason: Option<String>,
+}
+
+/// Amounts are without tax; below zero they lower the price.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Consideration {
+    /// Estimated by its outcomes. `included`: what the constraint leaves in the price (32-11); absent: all of it.
+    Outcomes {
+        method: EstimateMethod,
+        outcomes: Vec<Outcome>,
+        included: Option<Decimal>,
+    },
+    /// Estimated elsewhere, by a method that is named.
+    Amount {
+        method: EstimateMethod,
+        amount: Decimal,
+        included: Option<Decimal>,
+    },
+    /// No longer uncertain: this much is owed, to the customer where it is below zero.
+    Resolved(Decimal),
+}
+
+/// ASC 606-10-32-8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum EstimateMethod {
+    ExpectedValue,
+    MostLikelyAmount,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    pub amount: Decimal,
+    /// In percent; all outcomes of an estimate sum to 100.
+    pub probability: Decimal,
+}
+
+impl Consideration {
+    /// The amount estimated, before the constraint, not rounded; the first of several most likely outcomes.
+    pub fn estimated(&self) -> Decimal {
+        match self {
+            Consideration::Outcomes { method, outcomes, .. } => match method {
+                EstimateMethod::ExpectedValue => {
+                    let weighted = outcomes
+                        .iter()
+                        .map(|it| it.amount * (it.probability / Decimal::ONE_HUNDRED));
+                    weighted.sum()
+                }
+                EstimateMethod::MostLikelyAmount => {
+                    let likelier = |best: Outcome, it: &Outcome| match it.probability > best.probability {
+                        true => *it,
+                        false => best,
+                    };
+                    let first = outcomes.first().copied();
+                    first.map_or(Decimal::ZERO, |first| outcomes.iter().fold(first, likelier).amount)
+                }
+            },
+            Consideration::Amount { amount, .. } | Consideration::Resolved(amount) => *amount,
+        }
+    }
+
+    /// What joins the transaction price.
+    pub fn included(&self, currency: Currency) -> Decimal {
+        match self {
+            Consideration::Outcomes { included, .. } | Consideration::Amount { included, .. } => {
+                included.unwrap_or_else(|| currency.round(self.estimated()))
+            }
+            Consideration::Resolved(amount) => *amount,
+        }
+    }
+
+    /// `None` once it is resolved.
+    pub fn method(&self) -> Option<EstimateMethod> {
+        match self {
+            Consideration::Outcomes { method, .. } | Consideration::Amount { method, .. } => Some(*method),
+            Consideration::Resolved(_) => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -57,6 +57,8 @@ text_ids! {
     LineId: no_slash;
     /// Unique within a line.
     MilestoneId: no_slash;
+    /// An uncertain part of the price; unique within a deal and line.
+    EstimateId: no_slash;
     CustomerId: printable;
     InvoiceId: printable;
     /// `subscription`, `setup`: the tail of the role `revenue.<line type>`.
@@ -65,6 +67,13 @@ text_ids! {
     ContractId: no_slash;
     ObligationId: printable;
     EntryId: printable;
+}
+
+/// Of a deal or line with one uncertainty, which needs no name.
+impl Default for EstimateId {
+    fn default() -> EstimateId {
+        EstimateId::trusted("variable")
+    }
 }
 
 fn printable(c: char) -> bool {

@@ -63,6 +63,7 @@ pub fn promise(
         lumps: Vec::new(),
         credits: Vec::new(),
         stop: None,
+        estimate: None,
         performance,
     }
 }

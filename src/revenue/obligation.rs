@@ -16,7 +16,7 @@ use rust_decimal::Decimal;
 
 use super::curve::TimeCurve;
 use super::fact::{Method, Milestone};
-use super::ids::{ContractId, EventId, LineId, LineType, MilestoneId, ObligationId};
+use super::ids::{ContractId, EstimateId, EventId, LineId, LineType, MilestoneId, ObligationId};
 use super::money::{Currency, proportion};
 use super::performance::{Performance, Reached};
 
@@ -39,6 +39,8 @@ pub struct Obligation {
     pub credits: Vec<(Date, Decimal, EventId)>,
     /// The first day without service, after a cancellation, a removal or an early renewal.
     pub stop: Option<Date>,
+    /// The estimate of which this is a line's share; `None` for the line's own price.
+    pub estimate: Option<EstimateId>,
     pub performance: Performance,
 }
 

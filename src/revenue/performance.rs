@@ -79,6 +79,22 @@ impl Performance {
         }
     }
 
+    /// The same with progress that is of the work alone: materials earn their own cost, and nothing else.
+    pub fn without_materials(&self) -> Performance {
+        let has = |reached: &Reached| !reached.materials.is_zero() || !reached.handed_over.is_zero();
+        if !self.of.progress.iter().any(|(_, reached, _)| has(reached)) {
+            return self.clone();
+        }
+        let mut of = Measurements::clone(&self.of);
+        for (_, reached, _) in &mut of.progress {
+            (reached.materials, reached.handed_over) = (Decimal::ZERO, Decimal::ZERO);
+        }
+        Performance {
+            of: Arc::new(of),
+            ..*self
+        }
+    }
+
     pub fn has_deliveries(&self) -> bool {
         !self.inside(&self.of.deliveries.0, |it| it.date).is_empty()
     }

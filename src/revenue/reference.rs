@@ -151,6 +151,7 @@ impl TenantReference {
             | Body::ProgressMeasured(_)
             | Body::UsageReported(_)
             | Body::CreditGranted(_)
+            | Body::ConsiderationEstimated(_)
             | Body::PaymentReceived(_) => Learned::Already,
         };
         self.seen.insert(fact.event_id.clone(), fact.clone());

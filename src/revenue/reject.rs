@@ -80,6 +80,8 @@ codes! {
     /// Stated invoices that do not sum to the deal, or beside the cycle `milestone`.
     InvalidInstalments = "invalid_instalments",
     InvalidSsp = "invalid_ssp",
+    /// Probabilities that do not sum to 100, or more included than was estimated.
+    InvalidEstimate = "invalid_estimate",
     /// The same event id with other content.
     ConflictingDuplicate = "conflicting_duplicate",
     UnknownPeriod = "unknown_period",
@@ -97,11 +99,13 @@ codes! {
     ResidualRefused = "residual_refused",
     UnknownLine = "unknown_line",
     UnknownMilestone = "unknown_milestone",
-    /// The fact measures a line that is not recognised by that measure.
+    /// The fact measures a line that is not recognised by that measure, or estimates by another method than before.
     WrongMethod = "wrong_method",
     AlreadyAccepted = "already_accepted",
+    /// The uncertainty was resolved by an earlier event.
+    AlreadyResolved = "already_resolved",
     OverDelivery = "over_delivery",
-    /// More credit than was billed.
+    /// More credit than was billed, or a price below zero.
     OverCredit = "over_credit",
     /// Nothing is wrong with the deal, but it waits for a rate.
     RateMissing = "rate_missing",

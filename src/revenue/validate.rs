@@ -22,6 +22,8 @@ pub const MAX_TERM_MONTHS: u32 = 1200;
 pub const MAX_LINES: usize = 1000;
 /// The most stated invoices a deal may have: one a month for a century.
 pub const MAX_INSTALMENTS: usize = 1200;
+/// The most outcomes an estimate may have.
+pub const MAX_OUTCOMES: usize = 1000;
 const FIRST_DAY: Date = date(1970, 1, 1);
 const LAST_DAY: Date = date(2200, 12, 31);
 
@@ -83,6 +85,7 @@ impl Fact {
                 check_size("payload.amount", it.amount, MAX_AMOUNT, &mut found);
                 check_positive("payload.amount", it.amount, &mut found);
             }
+            Body::ConsiderationEstimated(it) => check_estimate(it, &mut found),
             Body::PaymentReceived(it) => {
                 check_days(&[("payload.date", Some(it.date))], &mut found);
                 check_size("payload.amount", it.amount, MAX_AMOUNT, &mut found);
@@ -449,6 +452,84 @@ fn check_materials(it: Materials, to_date: Decimal, expected: Decimal, found: &m
             "materials_expected is part of cost_expected, and the rest of it covers the rest of cost_to_date",
         ));
     }
+}
+
+fn check_estimate(it: &Estimate, found: &mut Vec<Rejection>) {
+    check_days(&[("payload.date", Some(it.date))], found);
+    let included = match &it.consideration {
+        Consideration::Outcomes { outcomes, included, .. } => {
+            check_outcomes(outcomes, found);
+            *included
+        }
+        Consideration::Amount { amount, included, .. } => {
+            check_estimated("payload.amount", *amount, found);
+            *included
+        }
+        Consideration::Resolved(amount) => {
+            check_estimated("payload.amount", *amount, found);
+            None
+        }
+    };
+    let Some(included) = included else {
+        return;
+    };
+    check_estimated("payload.included", included, found);
+    if found
+        .iter()
+        .any(|it| it.code == Code::Overflow || it.code == Code::InvalidEstimate)
+    {
+        return;
+    }
+    let estimated = it.consideration.estimated();
+    if included > estimated {
+        found.push(Rejection::new(
+            Code::InvalidEstimate,
+            "payload.included",
+            format!("{included} of {}", estimated.normalize()),
+            "the constraint only lowers the price: include no more than is estimated (ASC 606-10-32-11)",
+        ));
+    }
+}
+
+fn check_outcomes(outcomes: &[Outcome], found: &mut Vec<Rejection>) {
+    if outcomes.len() > MAX_OUTCOMES {
+        found.push(Rejection::new(
+            Code::Overflow,
+            "payload.outcomes",
+            outcomes.len(),
+            "an estimate has at most 1000 outcomes",
+        ));
+        return;
+    }
+    let mut sum = Decimal::ZERO;
+    for (index, it) in outcomes.iter().enumerate() {
+        let at = |field: &str| format!("payload.outcomes[{index}].{field}");
+        check_estimated(&at("amount"), it.amount, found);
+        check_scale(&at("probability"), it.probability, 6, found);
+        if it.probability.is_sign_negative() || it.probability > Decimal::ONE_HUNDRED {
+            found.push(Rejection::new(
+                Code::InvalidPercent,
+                &at("probability"),
+                it.probability,
+                "a probability is 0 to 100 percent",
+            ));
+        } else {
+            sum += it.probability;
+        }
+    }
+    if sum != Decimal::ONE_HUNDRED {
+        found.push(Rejection::new(
+            Code::InvalidEstimate,
+            "payload.outcomes",
+            format!("{} percent in all", sum.normalize()),
+            "the probabilities of all outcomes sum to 100 percent",
+        ));
+    }
+}
+
+fn check_estimated(field: &str, amount: Decimal, found: &mut Vec<Rejection>) {
+    check_size(field, amount, MAX_AMOUNT, found);
+    check_scale(field, amount, 6, found);
 }
 
 fn check_rate(it: &FxRate, found: &mut Vec<Rejection>) {

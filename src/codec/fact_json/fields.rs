@@ -8,7 +8,7 @@ use jiff::{Timestamp, tz::TimeZone};
 use rust_decimal::Decimal;
 use serde_json::{Map, Value};
 
-use crate::revenue::fact::{BillingCycle, Method};
+use crate::revenue::fact::{BillingCycle, EstimateMethod, Method};
 use crate::revenue::money::Currency;
 use crate::revenue::policy::Treatment;
 use crate::revenue::reject::{Code, Rejection};
@@ -173,6 +173,12 @@ impl<'a> Fields<'a> {
         }
     }
 
+    pub(super) fn choice<T: Copy>(&self, field: &str, choices: Choices<T>) -> Result<T, Rejection> {
+        let value = self.required(field)?;
+        self.maybe_choice(field, choices)?
+            .ok_or_else(|| self.wrong(field, value, "a text"))
+    }
+
     pub(super) fn currency(&self, field: &str) -> Result<Currency, Rejection> {
         let code = self.text(field)?;
         Currency::parse(code).ok_or_else(|| {
@@ -302,6 +308,11 @@ pub(super) const TREATMENTS: Choices<Treatment> = &[
     ("separate_contract", Treatment::SeparateContract),
     ("prospective", Treatment::Prospective),
     ("cumulative_catch_up", Treatment::CumulativeCatchUp),
+];
+
+pub(super) const ESTIMATE_METHODS: Choices<EstimateMethod> = &[
+    ("expected_value", EstimateMethod::ExpectedValue),
+    ("most_likely_amount", EstimateMethod::MostLikelyAmount),
 ];
 
 /// The name of a value in its list of choices.

@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 
-use super::fields::{CYCLES, TREATMENTS, method_name, name_of};
+use super::fields::{CYCLES, ESTIMATE_METHODS, TREATMENTS, method_name, name_of};
 use crate::revenue::fact::*;
 
 /// Writes one event, with amounts as strings and absent fields left out.
@@ -86,6 +86,7 @@ fn payload(body: &Body) -> Value {
             ("reason", text(it.reason.as_ref())),
             ("date", some(it.date)),
         ],
+        Body::ConsiderationEstimated(it) => estimate(it),
         Body::PaymentReceived(it) => vec![
             ("deal_id", some(&it.deal_id)),
             ("amount", some(it.amount)),
@@ -114,6 +115,46 @@ fn payload(body: &Body) -> Value {
         Body::ClockTicked(day) => vec![("date", some(day))],
     };
     object(fields)
+}
+
+fn estimate(it: &Estimate) -> Vec<(&'static str, Option<Value>)> {
+    let method = |method| Some(name_of(ESTIMATE_METHODS, method).into());
+    let mut fields = vec![
+        ("deal_id", some(&it.deal_id)),
+        ("estimate_id", some(&it.estimate_id)),
+        ("line_item_id", text(it.line_id.as_ref())),
+        ("date", some(it.date)),
+    ];
+    match &it.consideration {
+        Consideration::Outcomes {
+            method: by,
+            outcomes,
+            included,
+        } => {
+            let outcome =
+                |it: &Outcome| object(vec![("amount", some(it.amount)), ("probability", some(it.probability))]);
+            let outcomes: Vec<Value> = outcomes.iter().map(outcome).collect();
+            fields.extend([
+                ("method", method(by)),
+                ("outcomes", Some(outcomes.into())),
+                ("included", text(*included)),
+            ]);
+        }
+        Consideration::Amount {
+            method: by,
+            amount,
+            included,
+        } => fields.extend([
+            ("method", method(by)),
+            ("amount", some(amount)),
+            ("included", text(*included)),
+        ]),
+        Consideration::Resolved(amount) => {
+            fields.extend([("amount", some(amount)), ("final", Some(Value::from(true)))])
+        }
+    }
+    fields.push(("reason", text(it.reason.as_ref())));
+    fields
 }
 
 fn write_deal(deal: &Deal) -> Value {

@@ -6,13 +6,15 @@ use rust_decimal::Decimal;
 use super::super::Refused;
 use super::super::names::Named;
 use super::super::wire::Fixed;
-use super::{DealWire, FactWire, LineWire, MilestoneWire, TaxWire, Text};
+use super::{DealWire, EstimateWire, FactWire, LineWire, MilestoneWire, TaxWire, Text};
 use crate::revenue::fact::{
-    AccountMapped, Body, Cancellation, Credit, Customer, Deal, Delivery, Fact, FxRate, Instalment, Line, MappedSubject,
-    Materials, Milestone, MilestoneAccepted, MilestoneShare, Payment, Progress, ProgressMeasure, RecognitionTerms,
-    Refund, Renewal, SspRange, Tax, TaxBasis, Usage,
+    AccountMapped, Body, Cancellation, Consideration, Credit, Customer, Deal, Delivery, Estimate, EstimateMethod, Fact,
+    FxRate, Instalment, Line, MappedSubject, Materials, Milestone, MilestoneAccepted, MilestoneShare, Outcome, Payment,
+    Progress, ProgressMeasure, RecognitionTerms, Refund, Renewal, SspRange, Tax, TaxBasis, Usage,
 };
-use crate::revenue::ids::{CustomerId, DealId, EventId, InvoiceId, LineId, LineType, MilestoneId, TenantId};
+use crate::revenue::ids::{
+    CustomerId, DealId, EstimateId, EventId, InvoiceId, LineId, LineType, MilestoneId, TenantId,
+};
 use crate::revenue::money::Currency;
 use crate::revenue::period::Period;
 
@@ -123,6 +125,17 @@ fn body(wire: &FactWire<'_>) -> Result<Body, Refused> {
                 date: it.date.0,
             })
         }
+        "consideration.estimated" => {
+            let it = given(wire, "estimate", wire.estimate.as_ref())?;
+            Body::ConsiderationEstimated(Estimate {
+                deal_id: deal_id()?,
+                estimate_id: id("estimate.estimate_id", &it.estimate_id, EstimateId::parse)?,
+                line_id: maybe_id("estimate.line_item_id", &it.line_item_id, LineId::parse)?,
+                date: it.date.0,
+                consideration: consideration(it)?,
+                reason: owned(&it.reason),
+            })
+        }
         "payment.received" => {
             let it = given(wire, "payment", wire.payment.as_ref())?;
             Body::PaymentReceived(Payment {
@@ -166,6 +179,37 @@ fn body(wire: &FactWire<'_>) -> Result<Body, Refused> {
             return Err(Refused::new("bad_event", message));
         }
     })
+}
+
+fn consideration(it: &EstimateWire<'_>) -> Result<Consideration, Refused> {
+    let method = named::<EstimateMethod>("estimate.method", &it.method)?;
+    let included = number(it.included);
+    match (method, it.amount, it.resolved) {
+        (None, Some(amount), true) if it.outcomes.is_empty() && included.is_none() => {
+            Ok(Consideration::Resolved(amount.0))
+        }
+        (Some(method), Some(amount), false) if it.outcomes.is_empty() => Ok(Consideration::Amount {
+            method,
+            amount: amount.0,
+            included,
+        }),
+        (Some(method), None, false) if !it.outcomes.is_empty() => Ok(Consideration::Outcomes {
+            method,
+            outcomes: it
+                .outcomes
+                .iter()
+                .map(|it| Outcome {
+                    amount: it.amount.0,
+                    probability: it.probability.0,
+                })
+                .collect(),
+            included,
+        }),
+        _ => Err(bad(
+            "estimate",
+            "neither outcomes nor an amount by a method, nor a final amount alone",
+        )),
+    }
 }
 
 pub(super) fn deal(deal_id: DealId, wire: &DealWire<'_>) -> Result<Deal, Refused> {

@@ -83,6 +83,8 @@ pub(super) struct FactWire<'a> {
     period: Option<String>,
     #[serde(default)]
     clock: Option<Day>,
+    #[serde(default)]
+    estimate: Option<EstimateWire<'a>>,
 }
 
 /// `FactWire` without the facts that belong to no deal.
@@ -104,6 +106,8 @@ struct DealEventWire<'a> {
     usage: Option<UsageWire<'a>>,
     credit: Option<CreditWire<'a>>,
     payment: Option<PaymentWire<'a>>,
+    #[serde(default)]
+    estimate: Option<EstimateWire<'a>>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -272,4 +276,25 @@ struct AccountWire<'a> {
     role: Option<Text<'a>>,
     accounting_id: Text<'a>,
     from: Day,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename = "Estimate")]
+struct EstimateWire<'a> {
+    estimate_id: Text<'a>,
+    line_item_id: Option<Text<'a>>,
+    date: Day,
+    method: Option<Text<'a>>,
+    outcomes: Vec<OutcomeWire>,
+    amount: Option<Amount>,
+    included: Option<Amount>,
+    resolved: bool,
+    reason: Option<Text<'a>>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename = "Outcome")]
+struct OutcomeWire {
+    amount: Amount,
+    probability: Rate,
 }

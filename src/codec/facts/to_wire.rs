@@ -5,12 +5,12 @@ use super::super::names::Named;
 use super::super::wire::{Day, Fixed, Instant};
 use super::{
     AcceptedWire, AccountWire, CancellationWire, CreditWire, CustomerWire, DealEventWire, DealWire, DeliveryWire,
-    FactWire, InstalmentWire, LineWire, MilestoneWire, PaymentWire, ProgressWire, RateWire, RenewalWire, TaxWire,
-    UsageWire,
+    EstimateWire, FactWire, InstalmentWire, LineWire, MilestoneWire, OutcomeWire, PaymentWire, ProgressWire, RateWire,
+    RenewalWire, TaxWire, UsageWire,
 };
 use crate::revenue::fact::{
-    Body, Cancellation, Deal, Fact, Line, MappedSubject, Milestone, MilestoneShare, Progress, ProgressMeasure, Refund,
-    TaxBasis,
+    Body, Cancellation, Consideration, Deal, Estimate, Fact, Line, MappedSubject, Milestone, MilestoneShare, Outcome,
+    Progress, ProgressMeasure, Refund, TaxBasis,
 };
 
 impl<'a> From<&'a Fact> for FactWire<'a> {
@@ -34,6 +34,7 @@ impl<'a> From<&'a Fact> for FactWire<'a> {
             account: None,
             period: None,
             clock: None,
+            estimate: None,
         };
         match &fact.body {
             Body::DealClosed(deal) | Body::DealAmended(deal) | Body::DealRenewed(deal) => {
@@ -71,6 +72,7 @@ impl<'a> From<&'a Fact> for FactWire<'a> {
                     date: Day(it.date),
                 });
             }
+            Body::ConsiderationEstimated(it) => wire.estimate = Some(EstimateWire::from(it)),
             Body::PaymentReceived(it) => {
                 wire.payment = Some(PaymentWire {
                     amount: Fixed(it.amount),
@@ -136,6 +138,7 @@ impl<'a> TryFrom<FactWire<'a>> for DealEventWire<'a> {
             usage,
             credit,
             payment,
+            estimate,
             ..
         } = fact;
         Ok(DealEventWire {
@@ -153,6 +156,7 @@ impl<'a> TryFrom<FactWire<'a>> for DealEventWire<'a> {
             usage,
             credit,
             payment,
+            estimate,
         })
     }
 }
@@ -177,6 +181,7 @@ impl<'a> From<DealEventWire<'a>> for FactWire<'a> {
             usage,
             credit,
             payment,
+            estimate,
             ..
         } = event;
         FactWire {
@@ -198,6 +203,32 @@ impl<'a> From<DealEventWire<'a>> for FactWire<'a> {
             account: None,
             period: None,
             clock: None,
+            estimate,
+        }
+    }
+}
+
+impl<'a> From<&'a Estimate> for EstimateWire<'a> {
+    fn from(it: &'a Estimate) -> EstimateWire<'a> {
+        let (outcomes, amount, included): (&[Outcome], _, _) = match &it.consideration {
+            Consideration::Outcomes { outcomes, included, .. } => (outcomes, None, *included),
+            Consideration::Amount { amount, included, .. } => (&[], Some(*amount), *included),
+            Consideration::Resolved(amount) => (&[], Some(*amount), None),
+        };
+        let outcome = |it: &Outcome| OutcomeWire {
+            amount: Fixed(it.amount),
+            probability: Fixed(it.probability),
+        };
+        EstimateWire {
+            estimate_id: it.estimate_id.as_str().into(),
+            line_item_id: it.line_id.as_ref().map(|line| line.as_str().into()),
+            date: Day(it.date),
+            method: it.consideration.method().map(|method| method.name().into()),
+            outcomes: outcomes.iter().map(outcome).collect(),
+            amount: amount.map(Fixed),
+            included: included.map(Fixed),
+            resolved: matches!(it.consideration, Consideration::Resolved(_)),
+            reason: it.reason.as_deref().map(Into::into),
         }
     }
 }

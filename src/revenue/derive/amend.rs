@@ -56,6 +56,7 @@ impl Fold<'_> {
             .contracts
             .iter()
             .any(|contract| price(contract) < Decimal::ZERO);
+        let below = below || self.price_in_all() < Decimal::ZERO;
         if below || self.billed_before(Date::MAX) < Decimal::ZERO || self.credits_before_invoices() {
             return Err(Rejection::new(
                 Code::OverCredit,

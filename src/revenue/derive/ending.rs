@@ -54,6 +54,8 @@ impl Fold<'_> {
         let performance = self.invoices_of_performance();
         let planned = self.wanted.invoices.drain(..);
         let settled = self.term.settled.drain(..).chain(planned).chain(performance).collect();
+        let ended = std::mem::take(&mut self.term.obligations);
+        self.former.push((start, ended));
         self.term = Term {
             deal: deal.clone(),
             start,
@@ -70,6 +72,7 @@ impl Fold<'_> {
             self.promise(line, self.main.clone(), Decimal::ZERO, &fact.event_id)?;
         }
         self.plan_invoices(Date::MIN, &fact.event_id);
+        self.limit_estimates(fact, ends);
         self.accept(fact, deal.customer.as_ref(), start);
         Ok(())
     }
@@ -88,6 +91,7 @@ impl Fold<'_> {
             return Err(outside_term(from, "the contract has ended by then"));
         }
         self.stop(fact, from, it.refund, None);
+        self.limit_estimates(fact, from);
         self.wanted.status = Standing::Cancelled(from);
         self.accept(fact, None, from);
         Ok(())
@@ -119,7 +123,7 @@ impl Fold<'_> {
             .invoices
             .retain(|invoice| invoice.date < from && invoice.firm);
         self.term.settled.retain(|invoice| invoice.date < from && invoice.firm);
-        let billed = self.billed_before(Date::MAX);
+        let billed = self.billed_of_terms();
         let earned: Decimal = self
             .wanted
             .obligations
@@ -128,12 +132,12 @@ impl Fold<'_> {
                 obligation.level_before(from) + obligation.lumps.iter().map(|lump| lump.amount).sum::<Decimal>()
             })
             .sum();
-        let mut unused = billed - earned - carried;
+        let mut unused = billed - earned - carried + self.unearned_of_resolved();
         if unused < Decimal::ZERO {
             self.invoice(from, -unused, fact);
             unused = Decimal::ZERO;
         }
-        let billed = self.billed_before(Date::MAX);
+        let billed = self.billed_before(Date::MAX) - self.expected_back() - self.resolved_after(from);
         let credited = match refund {
             // Not more than what is still billed: a credit granted for the days now unused has paid part of it back.
             Refund::Unused => unused.min(billed).max(Decimal::ZERO),
@@ -239,12 +243,15 @@ impl Fold<'_> {
         }
         // What a later change takes back from the invoices cannot be credited a second time.
         let by_then = self.billed_before(add_days(it.date, 1));
-        let billed = by_then.min(self.billed_before(Date::MAX));
+        let billed = by_then.min(self.billed_before(Date::MAX)) - self.expected_back();
         let prices: Vec<Decimal> = lines
             .iter()
             .map(|at| self.wanted.obligations[*at].expected().max(Decimal::ZERO))
             .collect();
-        let most = billed.min(prices.iter().sum());
+        let most = match self.estimates.is_empty() {
+            true => billed.min(prices.iter().sum()),
+            false => billed.min(prices.iter().sum()).min(self.price_in_all()),
+        };
         if most <= Decimal::ZERO {
             return Err(Rejection::new(
                 Code::OverCredit,

@@ -146,23 +146,36 @@ impl Fold<'_> {
 
     /// Invoiced less credited on the days before a day: net and tax.
     fn billed(&self, day: Date) -> (Decimal, Decimal) {
+        let mut rows = self.billed_rows();
+        if !self.estimates.is_empty() {
+            let memos = self.credits_of_estimates(rows.clone());
+            rows.extend(memos.iter().map(|it| (it.date, -it.amount, -it.tax)));
+        }
+        let before = rows.into_iter().filter(|it| it.0 < day);
+        before.fold((Decimal::ZERO, Decimal::ZERO), |(net, tax), it| {
+            (net + it.1, tax + it.2)
+        })
+    }
+
+    /// Invoiced less credited over all days, without tax and without what estimates bill.
+    pub(super) fn billed_of_terms(&self) -> Decimal {
+        self.rows_of_terms().into_iter().map(|it| it.1).sum()
+    }
+
+    /// Day, net and tax of every firm invoice and, below zero, of every credit but those of estimates.
+    fn billed_rows(&self) -> Vec<(Date, Decimal, Decimal)> {
+        let mut rows = self.rows_of_terms();
+        let resolved = self.invoices_of_estimates().into_iter();
+        rows.extend(resolved.map(|it| (it.date, it.amount, it.tax)));
+        rows
+    }
+
+    fn rows_of_terms(&self) -> Vec<(Date, Decimal, Decimal)> {
         let performance = self.invoices_of_performance();
-        let invoices = self
-            .wanted
-            .invoices
-            .iter()
-            .chain(&self.term.settled)
-            .chain(&performance);
-        let invoiced = invoices
-            .filter(|it| it.firm && it.date < day)
-            .map(|it| (it.amount, it.tax));
-        let credits = self.wanted.credits.iter().filter(|it| it.date < day);
-        let credited = credits.map(|it| (-it.amount, -it.tax));
-        invoiced
-            .chain(credited)
-            .fold((Decimal::ZERO, Decimal::ZERO), |(net, tax), it| {
-                (net + it.0, tax + it.1)
-            })
+        let invoices = self.wanted.invoices.iter().chain(&self.term.settled);
+        let firm = invoices.chain(&performance).filter(|it| it.firm);
+        let credits = self.wanted.credits.iter().map(|it| (it.date, -it.amount, -it.tax));
+        firm.map(|it| (it.date, it.amount, it.tax)).chain(credits).collect()
     }
 }
 

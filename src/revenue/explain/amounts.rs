@@ -87,6 +87,9 @@ fn earned(obligation: &Obligation, cx: &Context) -> Vec<ExplainedAmount> {
         let lumps = obligation.lumps.iter();
         for lump in lumps.filter(|lump| calendar.of(lump.date) == period && !lump.amount.is_zero()) {
             let rule = match lump.reason {
+                LumpReason::CatchUp if obligation.estimate.is_some() => {
+                    "ASC 606-10-32-43 change of an estimate: revenue to date"
+                }
                 LumpReason::CatchUp => "ASC 606-10-25-13(b) cumulative catch-up",
                 LumpReason::Credit => "ASC 606-10-55-114 credit for past defects: revenue now",
                 LumpReason::Forfeit => "ASC 606-10-25-8 billed, not refundable, and nothing is owed any more",
