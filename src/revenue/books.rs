@@ -102,12 +102,7 @@ impl Books {
     fn settle(&mut self, tenant: &TenantId) {
         let cx = Context::new(&self.settings, &self.reference, tenant);
         for ((of, _), contract) in &mut self.contracts {
-            let due = contract
-                .next_due()
-                .zip(cx.reference.clock())
-                .is_some_and(|(due, clock)| clock >= due);
-            let locks = contract.locked != *cx.reference.closed_periods();
-            if of != tenant || !(due || locks || contract.waits_for().is_some()) {
+            if of != tenant || !contract.is_affected(&cx) {
                 continue;
             }
             if let Ok(decision) = contract::settle(contract.clone(), &cx) {

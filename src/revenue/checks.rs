@@ -11,10 +11,11 @@ use sha2::{Digest, Sha256};
 
 use super::books::Report;
 use super::ids::{DealId, TenantId};
-use super::journal::{JournalEntry, Kind};
+use super::journal::{EntryLine, JournalEntry, Kind};
 use super::ledger::Role;
 use super::measures::waterfall;
 use super::period::Period;
+use super::view::View;
 
 /// What does not hold, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +63,7 @@ pub fn entries_balance(report: &Report) -> Vec<Violation> {
         !sum.is_zero() || !functional.is_zero() || two_sided || entry.lines.len() < 2
     });
     broken
-        .map(|entry| violation("entries_balance", &entry.entry_id, format!("{:?}", entry.lines)))
+        .map(|entry| violation("entries_balance", &entry.entry_id, lines_in_words(entry)))
         .collect()
 }
 
@@ -119,7 +120,7 @@ pub fn one_position(report: &Report) -> Vec<Violation> {
             .as_ref()
             .is_some_and(|it| it.contract_liability > Decimal::ZERO && it.contract_asset > Decimal::ZERO)
     });
-    both.map(|view| violation("one_position", &view.deal, format!("{:?}", view.balances)))
+    both.map(|view| violation("one_position", &view.deal, balances_in_words(view)))
         .collect()
 }
 
@@ -134,7 +135,7 @@ pub fn nothing_below_zero(report: &Report) -> Vec<Violation> {
         balances.chain(prices).any(|amount| amount < Decimal::ZERO)
     });
     below
-        .map(|view| violation("nothing_below_zero", &view.deal, format!("{:?}", view.balances)))
+        .map(|view| violation("nothing_below_zero", &view.deal, balances_in_words(view)))
         .collect()
 }
 
@@ -207,7 +208,18 @@ pub fn waterfall_closes(report: &Report) -> Vec<Violation> {
         let amounts = row.amounts;
         let closes = amounts.opening + amounts.billed - amounts.recognised + amounts.fx == amounts.closing;
         if amounts.opening != opening || !closes {
-            found.push(violation("waterfall_closes", row.period, format!("{row:?}")));
+            let detail = format!(
+                "{} in {}: opening {} after a closing of {opening}; {} + {} billed - {} recognised + {} exchange is not {}",
+                row.tenant,
+                row.currency,
+                amounts.opening,
+                amounts.opening,
+                amounts.billed,
+                amounts.recognised,
+                amounts.fx,
+                amounts.closing
+            );
+            found.push(violation("waterfall_closes", row.period, detail));
         }
         last.insert(key, amounts.closing);
     }
@@ -217,9 +229,13 @@ pub fn waterfall_closes(report: &Report) -> Vec<Violation> {
         *accounts.entry((entry.tenant.clone(), entry.currency)).or_default() +=
             lines.map(|line| line.credit - line.debit).sum::<Decimal>();
     }
-    if accounts != last {
-        let detail = format!("accounts {accounts:?}, waterfall {last:?}");
-        found.push(violation("waterfall_closes", "the last period", detail));
+    for ((tenant, currency), account) in &accounts {
+        let closing = last.get(&(tenant.clone(), *currency)).copied().unwrap_or_default();
+        if *account != closing {
+            let detail =
+                format!("{tenant} in {currency}: the accounts hold {account}, the waterfall ends at {closing}");
+            found.push(violation("waterfall_closes", "the last period", detail));
+        }
     }
     found
 }
@@ -257,6 +273,33 @@ fn content(entry: &JournalEntry) -> String {
         text += &format!("{} {} {amount} {functional}\n", line.account, line.role.name());
     }
     text
+}
+
+/// Each line with its account, its sides, and its sides in functional currency.
+fn lines_in_words(entry: &JournalEntry) -> String {
+    let line = |it: &EntryLine| {
+        format!(
+            "{} debit {} credit {} (functional {} and {})",
+            it.account, it.debit, it.credit, it.functional_debit, it.functional_credit
+        )
+    };
+    let lines: Vec<String> = entry.lines.iter().map(line).collect();
+    lines.join("; ")
+}
+
+fn balances_in_words(view: &View) -> String {
+    let prices: Vec<String> = view
+        .contracts
+        .iter()
+        .map(|it| format!("{} priced {}", it.contract, it.transaction_price))
+        .collect();
+    let balances = view.balances.as_ref().map(|it| {
+        format!(
+            ": liability {}, asset {}, receivable {}, recognised {}, remaining {} {}",
+            it.contract_liability, it.contract_asset, it.receivable, it.recognised, it.remaining, it.currency
+        )
+    });
+    prices.join(", ") + &balances.unwrap_or_default()
 }
 
 fn violation(check: &'static str, subject: impl std::fmt::Display, detail: String) -> Violation {

@@ -145,6 +145,15 @@ impl Contract {
         }
     }
 
+    /// Whether news of reference facts can act on it: something is due, locks changed, or it waits for a rate.
+    pub fn is_affected(&self, cx: &Context) -> bool {
+        let due = self
+            .next_due
+            .zip(cx.reference.clock())
+            .is_some_and(|(due, clock)| clock >= due);
+        due || self.locked != *cx.reference.closed_periods() || self.waits_for.is_some()
+    }
+
     /// The earliest clock at which a tick issues something; `None` when no tick would.
     pub fn next_due(&self) -> Option<Date> {
         self.next_due

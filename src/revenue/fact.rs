@@ -449,6 +449,7 @@ pub struct Payment {
     pub amount: Decimal,
     pub currency: Currency,
     pub date: Date,
+    /// For people: a payment settles the deal's one receivable, whichever invoice it names.
     pub invoice_id: Option<InvoiceId>,
 }
 

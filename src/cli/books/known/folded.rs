@@ -81,15 +81,10 @@ impl Folded {
     fn settle(&mut self, tenant: &TenantId, settings: &Settings) {
         let cx = Context::new(settings, &self.reference, tenant);
         for ((of, _), kept) in &mut self.deals {
-            let Some(contract) = kept.contract.as_ref().filter(|_| of == tenant) else {
+            let affected = |contract: &&Contract| of == tenant && contract.is_affected(&cx);
+            let Some(contract) = kept.contract.as_ref().filter(affected) else {
                 continue;
             };
-            let clock = cx.reference.clock();
-            let due = contract.next_due().zip(clock).is_some_and(|(due, clock)| clock >= due);
-            let locks = contract.locked != *cx.reference.closed_periods();
-            if !(due || locks || contract.waits_for().is_some()) {
-                continue;
-            }
             if let Ok(decision) = contract::settle(contract.clone(), &cx) {
                 kept.keep(decision);
             }
