@@ -165,7 +165,7 @@ fn every_misspelt_key_gets_the_right_suggestion() {
 fn collect<'d>(table: &'d DeTable<'_>, path: &[&'d str], keys: &mut Vec<(Vec<&'d str>, &'d str, usize)>) {
     let chosen_by_the_user = matches!(
         path,
-        ["kafka", "properties"] | ["mapping" | "policies" | "tenants" | "sinks"]
+        ["kafka", "properties"] | ["mapping" | "policies" | "tenants" | "sinks" | "warehouses" | "budgets"]
     ) || matches!(
         path,
         ["mapping", _, "stages" | "line_types" | "billing_cycles" | "methods"] | ["sinks", _, "accounts", "revenue"]
