@@ -7,7 +7,7 @@ export CARGO_TARGET_DIR ?= $(CACHE)/target
 .PHONY: help quickstart test test-fast test-long sim bench deps fmt
 
 help:
-	@echo "make quickstart  build, load the sample CRM history, print the books"
+	@echo "make quickstart  build, load the sample CRM history, print and deliver the books"
 	@echo "make test        all tests, on the embedded log and on real servers"
 	@echo "make test-fast   the tests that need no server"
 	@echo "make sim         the runtime under simulated faults: SEEDS=10000, FROM=0, or SEED=17 for one run with its log"

@@ -519,7 +519,7 @@ fn a_reader_that_stops_reading_ends_a_command_quietly() {
 fn on_a_log_a_close_reaches_the_stream_processor() {
     let dir = tempfile::tempdir().expect("folder");
     let data = dir.path().display().to_string();
-    out(&["quickstart", "--dir", &data]);
+    out(&["quickstart", "--books-only", "--dir", &data]);
     let on_log = |arguments: &[&str]| {
         let out = accrue(arguments)
             .env("ACCRUE_DATA_DIR", &data)
@@ -544,7 +544,7 @@ fn on_a_log_a_close_reaches_the_stream_processor() {
     let hash = ["books", "hash", "--period", "2026-12", "--format", "json"];
     let before: Value = serde_json::from_str(&on_log(&hash)).expect("JSON");
     assert_eq!(before["state"], "open", "said, but not yet processed");
-    let resumed = out(&["quickstart", "--dir", &data]);
+    let resumed = out(&["quickstart", "--books-only", "--dir", &data]);
     let after: Value = serde_json::from_str(&on_log(&hash)).expect("JSON");
     assert_eq!((&after["state"], &after["sha256"]), (&json!("closed"), &said["sha256"]));
     // The quick start prints what the report prints.

@@ -39,7 +39,9 @@ async fn deliver_to(name: &str, documents: &str) {
         let name = name.clone();
         move || {
             let mut quickstart = Command::new(env!("CARGO_BIN_EXE_accrue"));
-            quickstart.arg("quickstart").arg("--dir").arg(dir.join("whole"));
+            quickstart
+                .args(["quickstart", "--books-only", "--dir"])
+                .arg(dir.join("whole"));
             done(quickstart);
             std::fs::write(dir.join("topology.toml"), &topology).unwrap();
             some_deals(&dir, &topology, 4);

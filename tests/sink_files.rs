@@ -53,7 +53,9 @@ fn text(out: &Output) -> String {
 fn quickstart(change: impl Fn(String) -> String) -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("folder");
     let mut command = Command::new(env!("CARGO_BIN_EXE_accrue"));
-    command.arg("quickstart").arg("--dir").arg(dir.path().join("data"));
+    command
+        .args(["quickstart", "--books-only", "--dir"])
+        .arg(dir.path().join("data"));
     done(command);
     write_topology(dir.path(), change);
     dir

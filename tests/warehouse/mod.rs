@@ -38,7 +38,7 @@ impl Data {
         let made = QUICKSTART.get_or_init(|| {
             let dir = tempfile::tempdir().expect("folder");
             let out = Command::new(env!("CARGO_BIN_EXE_accrue"))
-                .arg("quickstart")
+                .args(["quickstart", "--books-only"])
                 .arg("--dir")
                 .arg(dir.path())
                 .output()
