@@ -12,7 +12,7 @@ use super::super::fact::{Deal, Fact, Line, RecognitionTerms};
 use super::super::ids::ContractId;
 use super::super::modify;
 use super::super::money::largest_remainder;
-use super::super::obligation::{LumpReason, Obligation};
+use super::super::obligation::LumpReason;
 use super::super::period::add_days;
 use super::super::policy::Treatment;
 use super::super::reject::{Code, Rejection};
@@ -47,16 +47,7 @@ impl Fold<'_> {
         self.term.grid = grid(self.tenant, deal, grid_start, end, Some(self.term.grid.cycle));
         self.term.deal = deal.clone();
         self.plan_invoices(from, &fact.event_id);
-        let price = |contract: &ContractId| -> Decimal {
-            let of = self.wanted.obligations.iter().filter(|it| it.contract == *contract);
-            of.map(Obligation::expected).sum()
-        };
-        let below = self
-            .wanted
-            .contracts
-            .iter()
-            .any(|contract| price(contract) < Decimal::ZERO);
-        let below = below || self.price_in_all() < Decimal::ZERO;
+        let below = !self.below_zero().is_empty();
         if below || self.billed_before(Date::MAX) < Decimal::ZERO || self.credits_before_invoices() {
             return Err(Rejection::new(
                 Code::OverCredit,

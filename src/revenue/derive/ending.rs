@@ -244,14 +244,16 @@ impl Fold<'_> {
         // What a later change takes back from the invoices cannot be credited a second time.
         let by_then = self.billed_before(add_days(it.date, 1));
         let billed = by_then.min(self.billed_before(Date::MAX)) - self.expected_back();
-        let prices: Vec<Decimal> = lines
-            .iter()
-            .map(|at| self.wanted.obligations[*at].expected().max(Decimal::ZERO))
-            .collect();
-        let most = match self.estimates.is_empty() {
-            true => billed.min(prices.iter().sum()),
-            false => billed.min(prices.iter().sum()).min(self.price_in_all()),
+        // What an estimate takes back of a line cannot be credited as well.
+        let in_all = self.prices_in_all();
+        let price = |at: &usize| {
+            self.wanted.obligations[*at]
+                .expected()
+                .min(in_all[*at])
+                .max(Decimal::ZERO)
         };
+        let prices: Vec<Decimal> = lines.iter().map(price).collect();
+        let most = billed.min(prices.iter().sum());
         if most <= Decimal::ZERO {
             return Err(Rejection::new(
                 Code::OverCredit,

@@ -23,7 +23,7 @@ use super::super::allocate::{milestone_weight, tax_on};
 use super::super::billing::Invoice;
 use super::super::explain::Explanation;
 use super::super::fact::{Consideration, Estimate, EstimateMethod, Fact, Method, Milestone, MilestoneShare};
-use super::super::ids::{EstimateId, EventId, LineId, ObligationId};
+use super::super::ids::{ContractId, EstimateId, EventId, LineId, ObligationId};
 use super::super::modify;
 use super::super::money::{largest_remainder, proportion};
 use super::super::obligation::{LineTerms, Lump, LumpReason, Obligation, Segment};
@@ -120,7 +120,7 @@ impl Fold<'_> {
         }
         now.set(date, included, fact.event_id.clone());
         self.estimates.insert(key.clone(), now);
-        if self.price_in_all() < Decimal::ZERO {
+        if !self.below_zero().is_empty() {
             match before {
                 Some(before) => self.estimates.insert(key, before),
                 None => self.estimates.remove(&key),
@@ -129,7 +129,7 @@ impl Fold<'_> {
                 Code::OverCredit,
                 "payload.included",
                 included,
-                "with it the deal's price would be below zero; lower the reduction, or cancel the deal",
+                "with it the contract's price would be below zero; lower the reduction, or cancel the deal",
             ));
         }
         self.explain(|| Explanation::estimate(&fact.event_id, it, included, date));
@@ -189,16 +189,18 @@ impl Fold<'_> {
         })
     }
 
-    /// The variable parts as things stand, sorted by estimate; with each, whether it is resolved.
-    fn variable_parts(&self) -> Vec<(Obligation, bool)> {
+    /// The variable parts as things stand, sorted by estimate; each with the line's obligation, by index, and whether it is
+    /// resolved.
+    fn variable_parts(&self) -> Vec<(usize, Obligation, bool)> {
         let parts = |(key, it): (&(Option<LineId>, EstimateId), &Uncertain)| {
             let resolved = it.resolved;
-            self.parts_of(key, it).into_iter().map(move |part| (part, resolved))
+            let parts = self.parts_of(key, it).into_iter();
+            parts.map(move |(at, part)| (at, part, resolved))
         };
         self.estimates.iter().flat_map(parts).collect()
     }
 
-    fn parts_of(&self, (line, name): &(Option<LineId>, EstimateId), uncertain: &Uncertain) -> Vec<Obligation> {
+    fn parts_of(&self, (line, name): &(Option<LineId>, EstimateId), uncertain: &Uncertain) -> Vec<(usize, Obligation)> {
         let weights: Vec<Decimal> = uncertain.shared.iter().map(|(_, weight)| *weight).collect();
         let share = |step: &Step| largest_remainder(step.included, &weights, self.wanted.currency);
         let shares: Vec<Vec<Decimal>> = uncertain.steps.iter().map(share).collect();
@@ -210,7 +212,7 @@ impl Fold<'_> {
             });
             // The id was judged when the estimate was taken.
             let id = self.part_id(*at, line, name).ok()?;
-            Some(self.part(*at, id, name, steps.collect()))
+            Some((*at, self.part(*at, id, name, steps.collect())))
         });
         parts.collect()
     }
@@ -274,30 +276,41 @@ impl Fold<'_> {
         let credited = self.wanted.credits.iter().map(|it| (it.date, -it.amount, -it.tax));
         let memos = self.credits_of_estimates(invoiced.chain(credited).collect());
         self.wanted.credits.extend(memos);
-        let parts = self.variable_parts().into_iter().map(|(part, _)| part);
+        let parts = self.variable_parts().into_iter().map(|(_, part, _)| part);
         self.wanted.obligations.extend(parts);
     }
 
-    /// The price of everything promised, variable parts included.
-    pub(super) fn price_in_all(&self) -> Decimal {
-        let fixed: Decimal = self.wanted.obligations.iter().map(Obligation::expected).sum();
-        let parts = self.variable_parts();
-        fixed + parts.iter().map(|(part, _)| part.expected()).sum::<Decimal>()
+    /// The price of each obligation with its variable parts.
+    pub(super) fn prices_in_all(&self) -> Vec<Decimal> {
+        let mut prices: Vec<Decimal> = self.wanted.obligations.iter().map(Obligation::expected).collect();
+        for (at, part, _) in self.variable_parts() {
+            prices[at] += part.expected();
+        }
+        prices
+    }
+
+    /// The price of each contract, variable parts included, that is below zero.
+    pub(super) fn below_zero(&self) -> BTreeMap<&ContractId, Decimal> {
+        let mut prices: BTreeMap<&ContractId, Decimal> = BTreeMap::new();
+        for (obligation, price) in self.wanted.obligations.iter().zip(self.prices_in_all()) {
+            *prices.entry(&obligation.contract).or_default() += price;
+        }
+        prices.retain(|_, price| *price < Decimal::ZERO);
+        prices
     }
 
     /// An end of service may leave less of the price than an estimate takes back: then it takes back what is left.
     pub(super) fn limit_estimates(&mut self, fact: &Fact, from: Date) {
         let keys: Vec<_> = self.estimates.keys().cloned().collect();
         for key in keys {
-            let short = -self.price_in_all();
-            if short <= Decimal::ZERO {
-                return;
-            }
-            let expected = |it: &Uncertain| -> Decimal {
-                let parts = self.parts_of(&key, it);
-                parts.iter().map(Obligation::expected).sum()
+            let Some(it) = self.estimates.get(&key) else {
+                continue;
             };
-            let takes_back = self.estimates.get(&key).map_or(Decimal::ZERO, |it| -expected(it));
+            let parts = self.parts_of(&key, it);
+            let below = self.below_zero();
+            let of = parts.first().and_then(|(_, part)| below.get(&part.contract));
+            let short = of.map_or(Decimal::ZERO, |price| -price);
+            let takes_back = -parts.iter().map(|(_, part)| part.expected()).sum::<Decimal>();
             let less = short.min(takes_back);
             if less > Decimal::ZERO
                 && let Some(it) = self.estimates.get_mut(&key)
@@ -319,8 +332,8 @@ impl Fold<'_> {
         let parts = self.variable_parts();
         let earned: Decimal = parts
             .iter()
-            .filter(|(_, resolved)| *resolved)
-            .map(|(part, _)| part.expected())
+            .filter(|(.., resolved)| *resolved)
+            .map(|(_, part, _)| part.expected())
             .sum();
         owed - earned
     }
@@ -330,8 +343,8 @@ impl Fold<'_> {
         let parts = self.variable_parts();
         let open: Decimal = parts
             .iter()
-            .filter(|(_, resolved)| !*resolved)
-            .map(|(part, _)| part.expected())
+            .filter(|(.., resolved)| !*resolved)
+            .map(|(_, part, _)| part.expected())
             .sum();
         (-open).max(Decimal::ZERO)
     }
