@@ -4,7 +4,7 @@ SHELL := /bin/bash
 CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/accrue
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 
-.PHONY: help quickstart test test-fast test-long sim bench deps fmt
+.PHONY: help quickstart test test-fast test-long certify sim bench deps fmt
 
 help:
 	@echo "make quickstart  build, load the sample CRM history, print and deliver the books"
@@ -12,6 +12,7 @@ help:
 	@echo "make test-fast   the tests that need no server"
 	@echo "make sim         the runtime under simulated faults: SEEDS=10000, FROM=0, or SEED=17 for one run with its log"
 	@echo "make test-long   100,000 generated histories of each property of the books; hours"
+	@echo "make certify     each accounting connector killed around every kind of write, against its double; minutes"
 	@echo "make bench       records a second, CPU seconds per million records"
 
 quickstart: deps
@@ -30,6 +31,10 @@ sim: deps
 test-long: deps
 	PROPTEST_CASES=$(or $(CASES),100000) PROPTEST_RNG_SEED=$(or $(SEED),606) \
 		cargo test --test revenue_properties
+
+# The lines are those of the table in docs/certification.md.
+certify: deps
+	cargo test --test certification -- --ignored --nocapture
 
 bench: deps
 	tools/bench

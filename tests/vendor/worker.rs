@@ -39,6 +39,11 @@ pub fn done(mut command: Command) -> Output {
 /// Takes a few deals of the quick start's journal, and its registry: all of it, some thousands of entries, would keep
 /// Tryton busy for an hour.
 pub fn some_deals(dir: &Path, topology: &str, count: usize) {
+    deals_of(dir, topology, count, &|entries| (15..=35).contains(&entries.len()));
+}
+
+/// The first deals whose entries are as asked.
+pub fn deals_of(dir: &Path, topology: &str, count: usize, wanted: &dyn Fn(&[Outgoing]) -> bool) {
     let topology = config::parse("topology.toml", topology, &|name| {
         (name == "TRYTON_PASSWORD").then(|| "x".to_owned())
     })
@@ -71,7 +76,7 @@ pub fn some_deals(dir: &Path, topology: &str, count: usize) {
     producer.begin().unwrap();
     let short: Vec<_> = by_deal
         .into_values()
-        .filter(|entries| (15..=35).contains(&entries.len()))
+        .filter(|entries| wanted(entries))
         .take(count)
         .collect();
     assert_eq!(short.len(), count);
