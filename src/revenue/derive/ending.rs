@@ -242,8 +242,7 @@ impl Fold<'_> {
             return Err(unknown_line("payload.line_item_id", line));
         }
         // What a later change takes back from the invoices cannot be credited a second time.
-        let by_then = self.billed_before(add_days(it.date, 1));
-        let billed = by_then.min(self.billed_before(Date::MAX)) - self.expected_back();
+        let billed = self.billed_from(it.date) - self.expected_back();
         // What an estimate takes back of a line cannot be credited as well.
         let in_all = self.prices_in_all();
         let price = |at: &usize| {

@@ -28,6 +28,7 @@ use super::super::modify;
 use super::super::money::{largest_remainder, proportion};
 use super::super::obligation::{LineTerms, Lump, LumpReason, Obligation, Segment};
 use super::super::reject::{Code, Rejection};
+use super::invoicing::lowest_from;
 use super::{CreditMemo, Fold, Standing, too_precise, unknown_line};
 
 /// The estimates of a deal, by line and name.
@@ -404,20 +405,6 @@ impl Fold<'_> {
         }
         memos
     }
-}
-
-/// The least that is billed and not credited at the end of a day or of any later one, and the least tax of it.
-fn lowest_from(billed: &[(Date, Decimal, Decimal)], day: Date) -> (Decimal, Decimal) {
-    let mut later: Vec<&(Date, Decimal, Decimal)> = billed.iter().filter(|it| it.0 > day).collect();
-    // Of one day, credits first: the least of a day is found whatever the order of posting.
-    later.sort_by_key(|it| (it.0, it.1));
-    let by_then = billed.iter().filter(|it| it.0 <= day);
-    let now = by_then.fold((Decimal::ZERO, Decimal::ZERO), |sum, it| (sum.0 + it.1, sum.1 + it.2));
-    let (_, least) = later.iter().fold((now, now), |(sum, least), it| {
-        let sum = (sum.0 + it.1, sum.1 + it.2);
-        (sum, (least.0.min(sum.0), least.1.min(sum.1)))
-    });
-    least
 }
 
 /// The line's change of terms, for its part: as of that day, over what remains, or measured anew where the line was.

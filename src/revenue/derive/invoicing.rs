@@ -5,6 +5,7 @@
 //!
 //! Invariant: invoices sum to the price before credits. Deliberately absent: credit memos.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use jiff::civil::Date;
@@ -146,12 +147,7 @@ impl Fold<'_> {
 
     /// Invoiced less credited on the days before a day: net and tax.
     fn billed(&self, day: Date) -> (Decimal, Decimal) {
-        let mut rows = self.billed_rows();
-        if !self.estimates.is_empty() {
-            let memos = self.credits_of_estimates(rows.clone());
-            rows.extend(memos.iter().map(|it| (it.date, -it.amount, -it.tax)));
-        }
-        let before = rows.into_iter().filter(|it| it.0 < day);
+        let before = self.billed_rows().into_iter().filter(|it| it.0 < day);
         before.fold((Decimal::ZERO, Decimal::ZERO), |(net, tax), it| {
             (net + it.1, tax + it.2)
         })
@@ -162,11 +158,20 @@ impl Fold<'_> {
         self.rows_of_terms().into_iter().map(|it| it.1).sum()
     }
 
-    /// Day, net and tax of every firm invoice and, below zero, of every credit but those of estimates.
+    /// What is billed and not credited by the end of a day and ever after: what a credit of the day may take back.
+    pub(super) fn billed_from(&self, day: Date) -> Decimal {
+        lowest_from(&self.billed_rows(), day).0
+    }
+
+    /// Day, net and tax of every firm invoice and, below zero, of every credit.
     fn billed_rows(&self) -> Vec<(Date, Decimal, Decimal)> {
         let mut rows = self.rows_of_terms();
         let resolved = self.invoices_of_estimates().into_iter();
         rows.extend(resolved.map(|it| (it.date, it.amount, it.tax)));
+        if !self.estimates.is_empty() {
+            let memos = self.credits_of_estimates(rows.clone());
+            rows.extend(memos.iter().map(|it| (it.date, -it.amount, -it.tax)));
+        }
         rows
     }
 
@@ -177,6 +182,20 @@ impl Fold<'_> {
         let credits = self.wanted.credits.iter().map(|it| (it.date, -it.amount, -it.tax));
         firm.map(|it| (it.date, it.amount, it.tax)).chain(credits).collect()
     }
+}
+
+/// The least that is billed and not credited at the end of a day or of any later one, and the least tax of it.
+pub(super) fn lowest_from(billed: &[(Date, Decimal, Decimal)], day: Date) -> (Decimal, Decimal) {
+    let mut later: Vec<&(Date, Decimal, Decimal)> = billed.iter().filter(|it| it.0 > day).collect();
+    // Of one day, invoices first: what counts is the end of it.
+    later.sort_by_key(|it| (it.0, Reverse(it.1)));
+    let by_then = billed.iter().filter(|it| it.0 <= day);
+    let now = by_then.fold((Decimal::ZERO, Decimal::ZERO), |sum, it| (sum.0 + it.1, sum.1 + it.2));
+    let (_, least) = later.iter().fold((now, now), |(sum, least), it| {
+        let sum = (sum.0 + it.1, sum.1 + it.2);
+        (sum, (least.0.min(sum.0), least.1.min(sum.1)))
+    });
+    least
 }
 
 /// A milestone is invoiced on the day of its acceptance; what is not accepted is expected at the end.
