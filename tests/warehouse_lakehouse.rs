@@ -91,13 +91,13 @@ fn killed_again_and_again_and_over_many_versions_it_ends_with_the_same_tables() 
     let data = Data::new();
     let folder = data.dir.path().join("lake");
     let file = data.topology_file(&format!(
-        "[warehouses.lake]\nkind = \"lakehouse\"\nlocation = {:?}\nmax_rows = 400\n",
+        "[warehouses.delta]\nkind = \"lakehouse\"\nlocation = {:?}\nmax_rows = 400\n",
         folder.display().to_string()
     ));
     let run = || {
         let mut command = Command::new(env!("CARGO_BIN_EXE_accrue"));
         command
-            .args(["warehouse", "lake", "--until-idle", "--topology"])
+            .args(["warehouse", "delta", "--until-idle", "--topology"])
             .arg(&file);
         command.stdout(Stdio::null()).stderr(Stdio::null());
         command
