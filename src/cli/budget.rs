@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use anyhow::Context as _;
 use clap::Args;
 
-use super::{Failure, TopologyFile, connect, run, warehouse};
+use super::{Failure, TopologyFile, connect, named, run, warehouse};
 use crate::codec::registry::Registry;
 use crate::codec::schemas::AnyReader;
 use crate::config::{self, BudgetBasis, BudgetBy, BudgetPlace, Topology};
@@ -40,31 +40,12 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     logs::init(if arguments.until_idle { "warn" } else { "info" });
     let topology = arguments.file.load()?;
-    let Some((_, wanted)) = topology
-        .budgets
-        .iter()
-        .find(|(name, _)| name.as_str() == arguments.name)
-    else {
-        let known: Vec<&str> = topology.budgets.keys().map(config::Name::as_str).collect();
-        return Err(Failure::Usage(format!(
-            "there is no [budgets.{}]; there are: {}",
-            arguments.name,
-            if known.is_empty() {
-                "none".to_owned()
-            } else {
-                known.join(", ")
-            }
-        )));
-    };
+    let name = &arguments.name;
+    let wanted = named("budgets", &topology.budgets, name)?;
     let stop = run::stop_on_signals()?;
     let log = connect::log(&topology)?;
     let (registry, _) = connect::registry(&topology)?;
-    let metrics = if arguments.until_idle {
-        Metrics::new(&prometheus::Registry::new(), "budget", &arguments.name)?
-    } else {
-        warehouse::watched(&topology, "budget", &arguments.name, arguments.listen)?
-    };
-    let name = &arguments.name;
+    let metrics = warehouse::metrics(&topology, ("budget", name), arguments.until_idle, arguments.listen)?;
     let report = publish(
         &topology,
         name,

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
-use super::{Failure, TopologyFile, connect, sink};
+use super::{Failure, TopologyFile, connect, named};
 use crate::codec::delivery_command::{Decision, SinkCommand};
 use crate::codec::receipt::hex;
 use crate::config::{Sink, Topology};
@@ -97,7 +97,7 @@ pub fn run(command: &Command) -> Result<(), Failure> {
 
 fn sinks(topology: &Topology, name: Option<&str>) -> Result<Vec<Sink>, Failure> {
     match name {
-        Some(name) => Ok(vec![sink::find(topology, name)?]),
+        Some(name) => Ok(vec![named("sinks", &topology.sinks, name)?.clone()]),
         None => Ok(topology.sinks.values().cloned().collect()),
     }
 }

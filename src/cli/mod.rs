@@ -27,12 +27,13 @@ mod status;
 mod topics;
 mod warehouse;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{self, Problem, Topology};
+use crate::config::{self, Name, Problem, Topology};
 
 /// Carries closed deals from the CRM to the books, exactly once.
 #[derive(Parser)]
@@ -102,6 +103,19 @@ impl TopologyFile {
     fn load(&self) -> Result<Topology, Failure> {
         config::load(&self.topology).map_err(Failure::Configuration)
     }
+}
+
+/// What the topology has under `[TABLE.NAME]`.
+fn named<'t, T>(table: &str, entries: &'t BTreeMap<Name, T>, name: &str) -> Result<&'t T, Failure> {
+    let found = entries.iter().find(|(known, _)| known.as_str() == name);
+    found.map(|(_, entry)| entry).ok_or_else(|| {
+        let known: Vec<&str> = entries.keys().map(Name::as_str).collect();
+        let known = match known.is_empty() {
+            true => "none".to_owned(),
+            false => known.join(", "),
+        };
+        Failure::Usage(format!("there is no [{table}.{name}]; there are: {known}"))
+    })
 }
 
 /// Why a command failed, and so its exit code.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use clap::Args;
 
-use super::{Failure, TopologyFile, connect, run};
+use super::{Failure, TopologyFile, connect, named, run};
 use crate::codec::registry::serve;
 use crate::codec::schemas::Schemas;
 use crate::config::{Sink, Topology};
@@ -55,7 +55,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let sinks = arguments
         .names
         .iter()
-        .map(|name| find(&topology, name))
+        .map(|name| named("sinks", &topology.sinks, name).cloned())
         .collect::<Result<Vec<_>, _>>()?;
     let stop = run::stop_on_signals()?;
     let log = connect::log(&topology)?;
@@ -198,19 +198,6 @@ fn finish(running: &[Running]) -> Result<(), Failure> {
         std::thread::sleep(Duration::from_millis(20));
     }
     Ok(())
-}
-
-/// The sink of a name.
-pub fn find(topology: &Topology, name: &str) -> Result<Sink, Failure> {
-    let known = topology.sinks.values().find(|sink| sink.name.as_str() == name);
-    known.cloned().ok_or_else(|| {
-        let names: Vec<&str> = topology.sinks.keys().map(|name| name.as_str()).collect();
-        let names = match names.is_empty() {
-            true => "none; add a [sinks.NAME]".to_owned(),
-            false => names.join(", "),
-        };
-        Failure::Usage(format!("the topology has no sink {name}; it has {names}"))
-    })
 }
 
 fn runtime_config(topology: &Topology, sink: &Sink, sinks: usize) -> RuntimeConfig {

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use anyhow::Context as _;
 use clap::Args;
 
-use super::{Failure, TopologyFile, connect, run};
+use super::{Failure, TopologyFile, connect, named, run};
 use crate::codec::registry::Registry;
 use crate::codec::schemas::{AnyReader, Product};
 use crate::config::{self, Topology, WarehousePlace};
@@ -45,31 +45,12 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     logs::init(if arguments.until_idle { "warn" } else { "info" });
     let topology = arguments.file.load()?;
-    let Some((_, wanted)) = topology
-        .warehouses
-        .iter()
-        .find(|(name, _)| name.as_str() == arguments.name)
-    else {
-        let known: Vec<&str> = topology.warehouses.keys().map(config::Name::as_str).collect();
-        return Err(Failure::Usage(format!(
-            "there is no [warehouses.{}]; there are: {}",
-            arguments.name,
-            if known.is_empty() {
-                "none".to_owned()
-            } else {
-                known.join(", ")
-            }
-        )));
-    };
+    let name = &arguments.name;
+    let wanted = named("warehouses", &topology.warehouses, name)?;
     let stop = run::stop_on_signals()?;
     let log = connect::log(&topology)?;
     let (registry, _) = connect::registry(&topology)?;
-    let name = &arguments.name;
-    let metrics = if arguments.until_idle {
-        Metrics::new(&prometheus::Registry::new(), "warehouse", name)?
-    } else {
-        watched(&topology, "warehouse", name, arguments.listen)?
-    };
+    let metrics = metrics(&topology, ("warehouse", name), arguments.until_idle, arguments.listen)?;
     let worker = worker(&topology, wanted, log, registry, arguments.until_idle, metrics);
     let report = fill(name, wanted, &worker, arguments.backfill, &stop)?;
     println!(
@@ -124,10 +105,18 @@ pub fn fill(
     Ok(report)
 }
 
-/// The figures of a worker that runs on, served with its health.
-pub fn watched(topology: &Topology, kind: &str, name: &str, listen: Option<SocketAddr>) -> Result<Metrics, Failure> {
+/// The figures of a worker; where it runs on, served with its health.
+pub fn metrics(
+    topology: &Topology,
+    (kind, name): (&str, &str),
+    until_idle: bool,
+    listen: Option<SocketAddr>,
+) -> Result<Metrics, Failure> {
     let registry = prometheus::Registry::new();
     let metrics = Metrics::new(&registry, kind, name)?;
+    if until_idle {
+        return Ok(metrics);
+    }
     let (seen, what) = (
         metrics.clone(),
         format!("{kind} {name} has not answered, or fails; see the log"),
