@@ -5,10 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use accrue::stream::app;
 use accrue::stream::log::embedded::EmbeddedLog;
 use accrue::stream::log::kafka::{KafkaLog, KafkaTimeouts};
 use accrue::stream::log::{Cleanup, Consumer, Event, GroupSpec, Log, LogErrorKind, Positions, Producer, TopicSpec};
 use accrue::stream::record::{Header, Offset, Outgoing, Partition, Record, Timestamp, Topic, TopicPartition};
+use accrue::stream::topology::{Shape, SubTopology};
 
 /// One log under test and a prefix that keeps its topics and groups apart from other tests'.
 struct Subject {
@@ -217,6 +219,31 @@ fn aborted_records_are_never_read(subject: &Subject) {
     assert_eq!(values(&subject.all(&at(&topic, 0))), ["a", "b"]);
 }
 
+/// What an outage leaves at the end of a partition, aborted records and the markers of transactions, is no work left.
+fn a_tail_of_aborted_records_is_no_lag(subject: &Subject) {
+    let topic = subject.topic("tail", 1);
+    let application = format!("{}.tail", subject.prefix);
+    let reads = SubTopology {
+        name: "reads".to_owned(),
+        sources: vec![topic.clone()],
+        stores: Vec::new(),
+        sinks: Vec::new(),
+    };
+    let letters = Topic::new(format!("{application}.letters"));
+    let shape = Shape::new(application, vec![reads], letters).expect("shape");
+    let lag = || app::lag(&shape, subject.log.as_ref()).expect("lag");
+    assert_eq!(lag(), 0);
+    let mut producer = subject.producer("tail");
+    for n in 0..5 {
+        producer.begin().expect("begin");
+        producer.send(outgoing(&topic, 0, "k", Some("aborted"))).expect("send");
+        producer.abort().unwrap_or_else(|error| panic!("abort {n}: {error}"));
+    }
+    until("the aborted tail counts as nothing", || lag() == 0);
+    put(producer.as_mut(), &topic, &["a"]);
+    assert!(lag() > 0, "a record is work");
+}
+
 fn offsets_move_with_the_transaction(subject: &Subject) {
     let topic = subject.topic("in", 1);
     let out = subject.topic("out", 1);
@@ -413,6 +440,7 @@ contract! {
     topics_are_created_once
     records_come_back_as_they_were
     aborted_records_are_never_read
+    a_tail_of_aborted_records_is_no_lag
     offsets_move_with_the_transaction
     a_partition_without_news_is_caught_up
     a_newer_producer_fences_the_older

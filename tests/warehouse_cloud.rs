@@ -19,7 +19,7 @@ use accrue::sink::warehouse::row::Value;
 use accrue::sink::warehouse::{Move, TableBatch, Warehouse, WarehouseError, tables};
 use accrue::stream::record::{Offset, Partition, Topic, TopicPartition};
 use serde_json::{Value as Json, json};
-use warehouse::{Data, compare, fill};
+use warehouse::{Data, compare, fill, program};
 
 const VENDORS: [Vendor; 2] = [Vendor::Snowflake, Vendor::BigQuery];
 
@@ -227,14 +227,7 @@ fn killed_before_and_after_every_kind_of_request_it_ends_with_the_same_tables() 
         double.schema("KILLED");
         let data = Data::new();
         let file = data.topology_file(&double.section(vendor, "KILLED", 6_000));
-        let run = || {
-            let mut command = Command::new(env!("CARGO_BIN_EXE_accrue"));
-            command
-                .args(["warehouse", "cloud", "--until-idle", "--topology"])
-                .arg(&file);
-            command.stdout(Stdio::null()).stderr(Stdio::null());
-            command
-        };
+        let run = || program(&file, "cloud");
         double.warehouse(vendor, "KILLED").prepare(false).expect("prepare");
         // What a start asks: the columns, its own tables, the views, the sweep, the positions.
         let start = 1 + 2 + accrue::sink::warehouse::marts::ALL.len() as u64 + 1 + 1;

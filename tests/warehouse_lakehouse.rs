@@ -9,7 +9,6 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 use accrue::sink::warehouse::lakehouse::Lakehouse;
 use accrue::sink::warehouse::lakehouse::store::{Folder, S3, Store};
@@ -19,7 +18,7 @@ use accrue::sink::warehouse::worker::Worker;
 use accrue::sink::warehouse::{Move, TableBatch, Warehouse, WarehouseError, tables};
 use accrue::stream::record::{Offset, Partition, Topic, TopicPartition};
 use serde_json::{Value as Json, json};
-use warehouse::{Data, compare, fill};
+use warehouse::{Data, compare, fill, kill_again_and_again, program};
 
 fn lake(folder: &Path) -> Lakehouse {
     // Small files, so that the sample makes many and they are cut.
@@ -94,31 +93,8 @@ fn killed_again_and_again_and_over_many_versions_it_ends_with_the_same_tables() 
         "[warehouses.delta]\nkind = \"lakehouse\"\nlocation = {:?}\nmax_rows = 400\n",
         folder.display().to_string()
     ));
-    let run = || {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_accrue"));
-        command
-            .args(["warehouse", "delta", "--until-idle", "--topology"])
-            .arg(&file);
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        command
-    };
-    let mut cut_short = 0;
-    // One life after another, each a little longer, until one comes to its end.
-    for life in 1..60 {
-        let mut child = run().spawn().expect("accrue");
-        std::thread::sleep(Duration::from_millis(45 * life));
-        let ended = child.try_wait().expect("wait").is_some();
-        if !ended {
-            child.kill().expect("kill");
-            cut_short += 1;
-        }
-        child.wait().expect("wait");
-        if ended {
-            break;
-        }
-    }
-    assert!(cut_short >= 2, "no run was cut short: the test proves nothing");
-    assert!(run().status().expect("accrue").success());
+    kill_again_and_again(&file, "delta", || ());
+    assert!(program(&file, "delta").status().expect("accrue").success());
     // More than ten versions: readers open a checkpoint.
     let checkpoint = folder.join("fact_journal_line/_delta_log/_last_checkpoint");
     assert!(

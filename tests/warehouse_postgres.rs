@@ -18,7 +18,7 @@ use accrue::stream::log::kafka::{KafkaLog, KafkaTimeouts};
 use accrue::stream::log::{Cleanup, Log, Positions, TopicSpec};
 use accrue::stream::record::{Offset, Outgoing, Partition, Timestamp, Topic, TopicPartition};
 use postgres::{Client, NoTls, SimpleQueryMessage};
-use warehouse::{Data, compare, fill};
+use warehouse::{Data, compare, fill, kill_again_and_again, program};
 
 const NEEDS: &str = "ACCRUE_TEST_POSTGRES must name a server; `make test` starts one";
 
@@ -183,26 +183,8 @@ fn killed_again_and_again_it_ends_with_the_same_tables() {
         "[warehouses.main]\nkind = \"postgres\"\nurl = {:?}\nschema = \"wh_killed\"\nmax_rows = 400\n",
         dsn()
     ));
-    let run = || {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_accrue"));
-        command
-            .args(["warehouse", "main", "--until-idle", "--topology"])
-            .arg(&file);
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        command
-    };
-    let mut cut_short = 0;
     let mut held = 0;
-    // One life after another, each a little longer, until one comes to its end.
-    for life in 1..60 {
-        let mut child = run().spawn().expect("accrue");
-        std::thread::sleep(Duration::from_millis(45 * life));
-        let ended = child.try_wait().expect("wait").is_some();
-        if !ended {
-            child.kill().expect("kill");
-            cut_short += 1;
-        }
-        child.wait().expect("wait");
+    kill_again_and_again(&file, "main", || {
         let now: i64 = match client.query_one("SELECT coalesce(sum(next_offset), 0)::bigint FROM accrue_position", &[])
         {
             Ok(row) => row.get(0),
@@ -210,12 +192,8 @@ fn killed_again_and_again_it_ends_with_the_same_tables() {
         };
         assert!(now >= held, "positions went back from {held} to {now}");
         held = now;
-        if ended {
-            break;
-        }
-    }
-    assert!(cut_short >= 2, "no run was cut short: the test proves nothing");
-    assert!(run().status().expect("accrue").success());
+    });
+    assert!(program(&file, "main").status().expect("accrue").success());
     let log = data.log();
     compare(&data.books(log.as_ref()), &mut |sql| ask(&mut client, sql));
 }

@@ -364,8 +364,9 @@ pub fn lags(shape: &Shape, log: &dyn Log) -> Result<BTreeMap<Topic, u64>, Fault>
         };
         let end = log.end(at)?;
         let left = end.0.saturating_sub(done.0);
-        // A Kafka partition ends in the marker of its last transaction, which nobody processes.
-        if (1..=MARKERS_AT_MOST).contains(&left) && only_markers(log, at, done, end)? {
+        // A Kafka partition ends in what nobody processes: the marker of its last transaction, and after an outage those of
+        // the aborted ones, with their records.
+        if (1..=TAIL_AT_MOST).contains(&left) && is_tail(log, at, done, end)? {
             continue;
         }
         *lags.entry(at.topic.clone()).or_default() += left;
@@ -373,11 +374,11 @@ pub fn lags(shape: &Shape, log: &dyn Log) -> Result<BTreeMap<Topic, u64>, Fault>
     Ok(lags)
 }
 
-/// Offsets at the end of a partition that may be markers alone.
-const MARKERS_AT_MOST: u64 = 2;
+/// Offsets at the end of a partition that may have no committed record. More are counted without a look.
+const TAIL_AT_MOST: u64 = 100;
 
-/// Whether a partition has no record from `done` to `end`.
-fn only_markers(log: &dyn Log, at: &TopicPartition, done: Offset, end: Offset) -> Result<bool, Fault> {
+/// Whether a partition has no committed record from `done` to `end`.
+fn is_tail(log: &dyn Log, at: &TopicPartition, done: Offset, end: Offset) -> Result<bool, Fault> {
     let mut reader = log.reader(at, done)?;
     for _ in 0..20 {
         if !reader.read(Duration::from_millis(50))?.is_empty() {

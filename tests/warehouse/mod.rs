@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -32,6 +32,39 @@ pub struct Data {
 }
 
 static QUICKSTART: OnceLock<tempfile::TempDir> = OnceLock::new();
+
+/// The program on one warehouse of a topology file; it ends when idle and says nothing.
+pub fn program(file: &Path, name: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_accrue"));
+    command
+        .args(["warehouse", name, "--until-idle", "--topology"])
+        .arg(file)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command
+}
+
+/// Kills the program, one life after another, each a little longer, until one comes to its end; `between` looks at what each
+/// left.
+pub fn kill_again_and_again(file: &Path, name: &str, mut between: impl FnMut()) {
+    let mut cut_short = 0;
+    for life in 1..60 {
+        let mut child = program(file, name).spawn().expect("accrue");
+        std::thread::sleep(Duration::from_millis(45 * life));
+        let ended = child.try_wait().expect("wait");
+        if ended.is_none() {
+            child.kill().expect("kill");
+            cut_short += 1;
+        }
+        child.wait().expect("wait");
+        between();
+        if let Some(status) = ended {
+            assert!(status.success(), "the life {life} ended by itself: {status}");
+            break;
+        }
+    }
+    assert!(cut_short >= 2, "no run was cut short: the test proves nothing");
+}
 
 impl Data {
     pub fn new() -> Data {
