@@ -308,6 +308,30 @@ async fn a_draft_of_odoo_that_was_left_is_posted() {
     assert_eq!(sandbox.documents("odoo").len(), 1);
 }
 
+/// What a column of the import or the time of a request cannot hold is refused before anything is sent.
+#[test]
+fn oracle_settings_that_cannot_work_are_refused() {
+    let build = |from: &str, to: &str| {
+        let sink = settings::topology("oracle", "http://127.0.0.1:1").replace(from, to);
+        let shipped = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/topology.toml")).unwrap();
+        let topology = config::parse("topology.toml", &format!("{shipped}\n{sink}"), &|_| None)
+            .unwrap_or_else(|problems| panic!("{:?}", problems.iter().map(ToString::to_string).collect::<Vec<_>>()));
+        let sink = topology
+            .sinks
+            .values()
+            .find(|sink| sink.name.as_str() == "oracle")
+            .unwrap();
+        accounting::build(sink).map(drop).map_err(|error| error.to_string())
+    };
+    assert_eq!(build("poll_every = \"1s\"", "poll_every = \"1s\""), Ok(()));
+    let refused = build("poll_every = \"1s\"", "poll_every = \"1s\"\npoll_for = \"5m\"").unwrap_err();
+    assert!(refused.contains("poll_for"), "{refused}");
+    for (from, to) in [("\"Accrue\"", "\"Accrue, Inc\""), ("\"Revenue\"", "'Re\"venue'")] {
+        let refused = build(from, to).unwrap_err();
+        assert!(refused.contains("holds a comma, a quote"), "{refused}");
+    }
+}
+
 #[tokio::test]
 async fn a_job_of_oracle_that_stays_pending_is_asked_about_and_not_submitted_again() {
     // Half a minute of the sandbox, after which the job would run by itself, is five seconds here.

@@ -18,7 +18,7 @@ use super::gate::{Gate, Permit};
 use super::store::Place;
 
 /// The longest time that a request may take, whatever the destination's own limits are.
-const LONGEST_REQUEST: Duration = Duration::from_secs(120);
+pub const LONGEST_REQUEST: Duration = Duration::from_secs(120);
 /// A write decided longer ago is not made: a process that was stopped in between may have lost its partition to another,
 /// which already looks for the document.
 const LONGEST_DELAY: Duration = Duration::from_secs(10);

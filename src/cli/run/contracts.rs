@@ -226,10 +226,10 @@ impl Desk {
         let tenant = tenant.ok_or_else(|| Refusal::Wrong("give tenant=, the id of one tenant".to_owned()))?;
         let limit = range.limit.unwrap_or(LIMIT);
         // One more than asked for, so that the next one is known; a handed-on request asks for it itself.
-        let wanted = if range.local { limit } else { limit + 1 };
-        if limit == 0 || wanted > LIMIT_AT_MOST + 1 {
+        if !(1..=LIMIT_AT_MOST + usize::from(range.local)).contains(&limit) {
             return Err(Refusal::Wrong(format!("limit is from 1 to {LIMIT_AT_MOST}")));
         }
+        let wanted = limit + usize::from(!range.local);
         let mut deals: BTreeMap<String, Value> = BTreeMap::new();
         let mut positions: BTreeMap<u64, Value> = BTreeMap::new();
         let mut missing = BTreeSet::new();

@@ -132,7 +132,7 @@ pub struct OracleSystem {
     #[serde(default = "ten_seconds")]
     pub poll_every: Interval,
     /// How long a running job is asked about before its document counts as uncertain.
-    #[serde(default = "five_minutes")]
+    #[serde(default = "a_minute")]
     pub poll_for: Interval,
     /// How long one request may take.
     #[serde(default = "a_minute")]
@@ -216,10 +216,6 @@ fn a_minute() -> Interval {
 
 fn ten_seconds() -> Interval {
     Interval::seconds(10)
-}
-
-fn five_minutes() -> Interval {
-    Interval::seconds(300)
 }
 
 fn oracle_jobs() -> PathBuf {

@@ -29,7 +29,7 @@ pub struct Posting<'a> {
 ///
 /// # Errors
 /// The lines do not balance, or there are none.
-fn postings(document: &Document) -> Result<Vec<Posting<'_>>, Refusal> {
+pub fn postings(document: &Document) -> Result<Vec<Posting<'_>>, Refusal> {
     let lines: Vec<Posting> = document
         .lines
         .iter()

@@ -4,7 +4,9 @@
 //! HTTP, sent in one request. Absent: an SSH library. OpenSSH's own `sftp` does what its users set up (keys, agents, jump
 //! hosts, host keys, hardware), costs nothing to build, and knows the rename that replaces (`posix-rename`).
 
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::Write as _;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -110,8 +112,12 @@ impl Sftp {
 
     /// A file of this machine that the commands can name.
     fn aside(&self) -> Result<Aside, WarehouseError> {
-        let folder = std::env::temp_dir().join(format!("accrue-sftp-{}-{:p}", std::process::id(), self));
-        std::fs::create_dir_all(&folder)
+        let own = RandomState::new().build_hasher().finish();
+        let folder = std::env::temp_dir().join(format!("accrue-sftp-{own:016x}"));
+        // New, and this user's alone: the folder of temporary files is everybody's.
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&folder)
             .map_err(|error| WarehouseError::Away(format!("{}: {error}", folder.display())))?;
         Ok(Aside(folder))
     }

@@ -101,12 +101,27 @@ impl Odoo {
         }
     }
 
-    /// The values for `create`, with ids in place of codes.
+    /// The planned values with Odoo's ids of accounts, which is what a look-up compares.
+    async fn with_accounts(&self, form: Form, body: &Value) -> Result<Value, Fault> {
+        let mut values = body.clone();
+        let mut commands = Vec::new();
+        for line in body[lines(form)].as_array().into_iter().flatten() {
+            let mut line = line.clone();
+            let code = line["account_id"].as_str().unwrap_or_default();
+            line["account_id"] = self.id("account.account", "code", code).await?;
+            // 0: create. Odoo's commands for lists.
+            commands.push(json!([0, 0, line]));
+        }
+        values[lines(form)] = json!(commands);
+        Ok(values)
+    }
+
+    /// The values for `create`, with ids in place of codes. A partner that Odoo lacks is made.
     async fn resolve(&self, form: Form, body: &Value) -> Result<Value, Fault> {
         let mut values = body.clone();
-        let (journal, lines) = match form {
-            Form::Journal => (&self.settings.journal, "line_ids"),
-            Form::Invoice | Form::CreditNote => (&self.settings.invoice_journal, "invoice_line_ids"),
+        let journal = match form {
+            Form::Journal => &self.settings.journal,
+            Form::Invoice | Form::CreditNote => &self.settings.invoice_journal,
         };
         values["journal_id"] = self.id("account.journal", "code", journal).await?;
         let partner = match &body["partner_id"] {
@@ -117,26 +132,16 @@ impl Odoo {
         if let Some(code) = body["currency_id"].as_str() {
             values["currency_id"] = self.id("res.currency", "name", code).await?;
         }
-        let mut commands = Vec::new();
-        for line in body[lines].as_array().into_iter().flatten() {
-            let mut line = line.clone();
-            line["account_id"] = self
-                .id(
-                    "account.account",
-                    "code",
-                    line["account_id"].as_str().unwrap_or_default(),
-                )
-                .await?;
+        let mut values = self.with_accounts(form, &values).await?;
+        for command in values[lines(form)].as_array_mut().into_iter().flatten() {
+            let line = &mut command[2];
             if let Some(code) = line["currency_id"].as_str() {
                 line["currency_id"] = self.id("res.currency", "name", code).await?;
             }
             if form == Form::Journal {
                 line["partner_id"] = partner.clone();
             }
-            // 0: create. Odoo's commands for lists.
-            commands.push(json!([0, 0, line]));
         }
-        values[lines] = json!(commands);
         Ok(values)
     }
 
@@ -184,8 +189,16 @@ impl Odoo {
         });
         let (lines, _) = self.call("account.move.line", "search_read", body).await?;
         // Accounts by id on both sides.
-        let resolved = self.resolve(plan.form, &planned).await?;
-        Ok(judge::found(&moves, &lines, &resolved, plan, &reply))
+        let wanted = self.with_accounts(plan.form, &planned).await?;
+        Ok(judge::found(&moves, &lines, &wanted, plan, &reply))
+    }
+}
+
+/// The field of a move that has its lines.
+fn lines(form: Form) -> &'static str {
+    match form {
+        Form::Journal => "line_ids",
+        Form::Invoice | Form::CreditNote => "invoice_line_ids",
     }
 }
 

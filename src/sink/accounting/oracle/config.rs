@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::config::{OracleSystem, Secret};
 use crate::sink::accounting::http::Url;
 use crate::sink::accounting::{address, looked_up_after};
+use crate::sink::courier::LONGEST_REQUEST;
 use crate::sink::destination::{Certainty, Limits};
 
 /// Imports run one after another on the scheduler; more at once only wait there.
@@ -23,6 +24,9 @@ pub const LIMITS: Limits = Limits {
 pub const CERTAINTY: Certainty = Certainty::LookUp {
     after: Duration::from_secs(60 * 60),
 };
+
+/// What separates columns and rows of the import file and the parameters of its job.
+pub(super) const SEPARATORS: [char; 4] = [',', '"', '\n', '\r'];
 
 /// One ledger.
 #[derive(Clone, Debug)]
@@ -47,8 +51,22 @@ pub struct Settings {
 
 impl Settings {
     /// # Errors
-    /// The address is none.
+    /// The address is none; source or category hold what separates columns; a job would be asked about for longer than a
+    /// request may take.
     pub fn of(system: &OracleSystem) -> Result<Settings, String> {
+        for (key, text) in [("source", &system.source), ("category", &system.category)] {
+            if text.contains(SEPARATORS) {
+                return Err(format!(
+                    "oracle.{key} {text:?} holds a comma, a quote or a line's end, which Oracle's import takes for its own"
+                ));
+            }
+        }
+        if system.poll_for.get() + system.poll_every.get() >= LONGEST_REQUEST {
+            let longest = LONGEST_REQUEST.as_secs();
+            return Err(format!(
+                "oracle.poll_for and poll_every together must be below {longest}s, after which a request is given up"
+            ));
+        }
         Ok(Settings {
             url: address(&system.url)?,
             user: system.user.clone(),

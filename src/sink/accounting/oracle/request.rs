@@ -11,8 +11,9 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::archive::archive;
-use super::config::Settings;
-use crate::sink::accounting::voucher::{Voucher, reference, refuse, shorten, voucher};
+use super::config::{SEPARATORS, Settings};
+use crate::codec::ledger::csv_row;
+use crate::sink::accounting::voucher::{postings, reference, refuse, shorten};
 use crate::sink::destination::{Plan, Refusal};
 use crate::sink::document::{Document, Form};
 
@@ -27,16 +28,14 @@ const REFERENCE_MAX: usize = 100;
 /// What is sent. An account is a combination of segments with dashes between: `01-000-4000`.
 ///
 /// # Errors
-/// Unbalanced, or an account of more than 30 segments.
+/// Unbalanced, or an account of more than 30 segments or with signs that no segment has.
 pub fn plan(document: &Document, settings: &Settings) -> Result<Plan, Refusal> {
     let reference = reference(document)?;
-    let journal = Document {
-        form: Form::Journal,
-        ..document.clone()
-    };
-    let Voucher::Journal(postings) = voucher(&journal)? else {
-        return Err(refuse("not_a_journal", reference, "report this entry"));
-    };
+    let postings = postings(document)?;
+    let (narration, group) = (
+        shorten(&document.narration, REFERENCE_MAX),
+        group(&reference).to_string(),
+    );
     let day = document.date.strftime("%Y/%m/%d").to_string();
     let mut csv = String::new();
     for posting in &postings {
@@ -48,6 +47,13 @@ pub fn plan(document: &Document, settings: &Settings) -> Result<Plan, Refusal> {
                 words,
                 "an account has at most 30 segments: correct [sinks.NAME.accounts]",
             ));
+        }
+        if posting.line.account.contains(SEPARATORS) {
+            let words = format!(
+                "account {:?} holds a comma, a quote or a line's end",
+                posting.line.account
+            );
+            return Err(refuse("account_not_valid", words, "correct [sinks.NAME.accounts]"));
         }
         // Both sides have the sign of the functional amount; a line of exchange differences has no amount in its currency.
         let side = |amount: Decimal, debit: bool, currency: crate::revenue::money::Currency| {
@@ -77,13 +83,12 @@ pub fn plan(document: &Document, settings: &Settings) -> Result<Plan, Refusal> {
             side(posting.amount, true, accounted),
             side(posting.amount, false, accounted),
         ]);
-        let narration = shorten(&document.narration, REFERENCE_MAX);
         row.extend([
             reference.clone(),
             narration.clone(),
             String::new(),
             reference.clone(),
-            narration,
+            narration.clone(),
         ]);
         row.extend([
             reference.clone(),
@@ -104,9 +109,8 @@ pub fn plan(document: &Document, settings: &Settings) -> Result<Plan, Refusal> {
             },
             String::new(),
         ]);
-        row.push(group(&reference).to_string());
-        csv.push_str(&row.iter().map(|field| quoted(field)).collect::<Vec<_>>().join(","));
-        csv.push('\n');
+        row.push(group.clone());
+        csv += &csv_row(row);
     }
     let archive = archive(FILE, csv.as_bytes()).ok_or_else(|| {
         refuse(
@@ -119,7 +123,7 @@ pub fn plan(document: &Document, settings: &Settings) -> Result<Plan, Refusal> {
         settings.data_access_set_id.to_string(),
         settings.source.clone(),
         settings.ledger_id.to_string(),
-        group(&reference).to_string(),
+        group,
         "N".to_owned(),
         "N".to_owned(),
         "N".to_owned(),
@@ -150,11 +154,4 @@ fn group(reference: &str) -> u64 {
         .take(8)
         .fold(0u64, |sum, byte| (sum << 8) | u64::from(*byte));
     first % 1_000_000_000_000_000
-}
-
-fn quoted(field: &str) -> String {
-    match field.contains([',', '"', '\n', '\r']) {
-        true => format!("\"{}\"", field.replace('"', "\"\"").replace(['\n', '\r'], " ")),
-        false => field.to_owned(),
-    }
 }

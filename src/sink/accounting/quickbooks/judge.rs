@@ -13,65 +13,73 @@ use crate::sink::accounting::voucher::{Content, decimal};
 use crate::sink::destination::{Found, Outcome, Plan};
 use crate::sink::document::{Form, Key};
 
-/// Words of a fault or its code, the stable code for it, and what to do. Words first: 6000 means many things.
-const FAULTS: &[(&str, &str, &str)] = &[
+/// What an error is known by.
+enum Sign {
+    /// Words anywhere in it.
+    Words(&'static str),
+    /// The code that it states, which its text may hold as part of an amount or an id.
+    Code(&'static str),
+}
+
+/// The sign of a fault, the stable code for it, and what to do. Words first: 6000 means many things.
+const FAULTS: &[(Sign, &str, &str)] = &[
     (
-        "closed",
+        Sign::Words("closed"),
         "closed_period",
         "the books are closed for this day in QuickBooks: move the closing date, or close the period in the books so that entries go to the next",
     ),
     (
-        "closing date",
+        Sign::Words("closing date"),
         "closed_period",
         "the books are closed for this day in QuickBooks: move the closing date, or close the period in the books so that entries go to the next",
     ),
     (
-        "inactive",
+        Sign::Words("inactive"),
         "archived_account",
         "an account, item or customer is inactive in QuickBooks: make it active, or map another",
     ),
     (
-        "2500",
+        Sign::Code("2500"),
         "unknown_account",
         "QuickBooks has nothing of this id: correct it in [sinks.NAME.accounts] or items",
     ),
     (
-        "610",
+        Sign::Code("610"),
         "unknown_account",
         "QuickBooks has nothing of this id: correct it in [sinks.NAME.accounts] or items",
     ),
     (
-        "6240",
+        Sign::Code("6240"),
         "customer_name_taken",
         "another customer, vendor or employee has this display name: rename it in QuickBooks",
     ),
     (
-        "5010",
+        Sign::Code("5010"),
         "stale_object",
         "somebody changed the object at the same time: retry the delivery",
     ),
     (
-        "6190",
+        Sign::Code("6190"),
         "company_unusable",
         "the QuickBooks subscription has ended or has a billing problem",
     ),
     (
-        "balance",
+        Sign::Words("balance"),
         "unbalanced",
         "QuickBooks counts other debits than credits: compare the currency's decimals with the company's",
     ),
     (
-        "currency",
+        Sign::Words("currency"),
         "currency_not_enabled",
         "turn multicurrency on and add the currency in QuickBooks, or post journals, which are in home currency",
     ),
     (
-        "2010",
+        Sign::Code("2010"),
         "body_not_understood",
         "QuickBooks does not know a field that we send: report this delivery",
     ),
     (
-        "2020",
+        Sign::Code("2020"),
         "field_missing",
         "QuickBooks requires a field more: see its words, and the company's settings",
     ),
@@ -139,6 +147,13 @@ fn trouble(reply: &Reply) -> Option<Outcome> {
         .collect::<Vec<_>>()
         .join("; ");
     let small = words.to_lowercase();
+    let shows = |sign: &Sign| match sign {
+        Sign::Words(words) => small.contains(words),
+        Sign::Code(code) => errors
+            .into_iter()
+            .flatten()
+            .any(|error| part(error, "code", "code") == *code),
+    };
     Some(match fault["type"].as_str().unwrap_or_default() {
         "AuthenticationFault" | "AUTHENTICATION" | "AuthorizationFault" => Outcome::Unavailable(format!(
             "QuickBooks refuses the app: {words}; connect it again with the right to post"
@@ -146,7 +161,7 @@ fn trouble(reply: &Reply) -> Option<Outcome> {
         "SystemFault" | "SERVICE" => Outcome::Uncertain(format!("QuickBooks failed: {words}")),
         // Ours from an earlier try, or somebody else's: only a look can tell.
         _ if small.contains("duplicate document number") => Outcome::Uncertain(words),
-        _ => match FAULTS.iter().find(|(sign, _, _)| small.contains(sign)) {
+        _ => match FAULTS.iter().find(|(sign, _, _)| shows(sign)) {
             Some((_, code, advice)) => refused(code, &words, advice),
             None => refused(
                 "invalid",

@@ -1,7 +1,8 @@
 //! Codes to Tryton's own ids.
 //!
 //! Owns: what was looked up before (accounts, journals, currencies, the company do not change their ids). Periods are
-//! asked for every time, since they close; parties are made where there is none of the code.
+//! asked for every time, since they close, and whether an account needs a party again before that is a reason to refuse;
+//! parties are made where there is none of the code.
 //! Invariant: two writers that make the same party get one: Tryton's codes are unique, so the second looks again.
 
 use std::collections::HashMap;
@@ -65,7 +66,13 @@ pub(super) async fn resolve(session: &Session, known: &Known, form: Values, body
     let mut lines = Vec::new();
     for line in body["lines"].as_array().into_iter().flatten() {
         let mut line = line.clone();
-        let account = account(session, known, &company, &line["account"]).await?;
+        let code = line["account"].take();
+        let mut account = account(session, known, &company, &code).await?;
+        if form == Values::Move && party.is_none() && account["party_required"] == true {
+            // A setting, unlike an id, may have changed since.
+            known.0.lock().await.remove(&("account.account", code.to_string()));
+            account = self::account(session, known, &company, &code).await?;
+        }
         line["account"] = account["id"].clone();
         match form {
             Values::Move => {

@@ -98,7 +98,8 @@ impl Snowflake {
             let token = self.token()?;
             let answer = self.http.send("Snowflake", |client, attempt| {
                 let request = match body {
-                    Some(_) if attempt > 0 => client.post(format!("{address}&retry=true")),
+                    // An earlier attempt, or one under the old token, may have been taken.
+                    Some(_) if attempt > 0 || last => client.post(format!("{address}&retry=true")),
                     Some(_) => client.post(address),
                     None => client.get(address),
                 };

@@ -3,6 +3,7 @@
 //! Invariant: [`Store::put_new`] makes a file whole or not at all, and only where there is none of its name: the one
 //! thing on which a Delta commit rests. Absent: streaming; a file is at most some tens of megabytes.
 
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -39,19 +40,27 @@ impl Folder {
         Folder { root: root.to_owned() }
     }
 
-    /// Writes a file beside its place, to the disk.
+    /// Writes a file beside its place, to the disk, under a name that no other worker has: several may write here, also from
+    /// machines that share the folder.
     fn aside(&self, name: &str, bytes: &[u8]) -> Result<(PathBuf, PathBuf), WarehouseError> {
         let place = self.root.join(name);
         let folder = place.parent().unwrap_or(&self.root);
         std::fs::create_dir_all(folder).map_err(|error| broken(folder, &error))?;
         let file = place.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let aside = folder.join(format!(".{file}.{}.new", std::process::id()));
-        let written = std::fs::File::create(&aside).and_then(|mut file| {
+        let own = RandomState::new().build_hasher().finish();
+        let aside = folder.join(format!(".{file}.{own:016x}.new"));
+        let written = std::fs::File::create_new(&aside).and_then(|mut file| {
             file.write_all(bytes)?;
             file.sync_all()
         });
-        written.map_err(|error| broken(&aside, &error))?;
-        Ok((aside, place))
+        match written {
+            Ok(()) => Ok((aside, place)),
+            Err(error) => {
+                // What was written of it is of no use; the error is the one to tell.
+                let _ = std::fs::remove_file(&aside);
+                Err(broken(&aside, &error))
+            }
+        }
     }
 }
 
