@@ -7,8 +7,8 @@
 //! * [`stream`]: the runtime. Records, partitions, transactions, stores; knows no revenue. Uses nothing.
 //! * [`config`]: `topology.toml`, validated. Uses `revenue`.
 //! * [`codec`]: the only place that serializes: Debezium, CloudEvents, Avro, stored state, registry. Uses `revenue`, `config`.
-//! * [`pipeline`]: the stages. Joins `revenue`, `codec`, `config` and `stream`.
-//! * [`sink`]: delivery to ledgers, warehouses and files, each document once. Uses `revenue`, `codec`, `config`, `stream`.
+//! * [`pipeline`]: the stages, and queries of what they hold. Joins `revenue`, `codec`, `config` and `stream`.
+//! * [`sink`]: the books elsewhere: documents in ledgers, tables in warehouses, months of a budget; each once. Uses `revenue`, `codec`, `config`, `stream`.
 //! * [`sandbox`]: doubles of accounting systems, to try and to test. Uses nothing.
 //! * [`observe`]: logs, metrics, health. Uses nothing.
 //! * [`cli`]: one file per subcommand. Sees all.

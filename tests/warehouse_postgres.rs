@@ -80,9 +80,14 @@ fn tables_equal_the_books_and_a_second_run_writes_nothing() {
 }
 
 /// The books' topics on a broker, as transactions with aborted ones between: offsets have gaps there.
-fn copy_to_kafka(from: &dyn Log, to: &KafkaLog, prefix: &str) -> BTreeMap<Product, Topic> {
+fn copy_to_kafka(
+    topics: BTreeMap<Product, Topic>,
+    from: &dyn Log,
+    to: &KafkaLog,
+    prefix: &str,
+) -> BTreeMap<Product, Topic> {
     let mut copied = BTreeMap::new();
-    for (product, topic) in warehouse::topics() {
+    for (product, topic) in topics {
         let there = Topic::new(format!("{prefix}{topic}"));
         to.create_topics(&[TopicSpec {
             topic: there.clone(),
@@ -134,7 +139,12 @@ fn from_a_real_broker_only_what_was_committed_arrives() {
         &|message| eprintln!("{message}"),
     )
     .expect("broker");
-    let topics = copy_to_kafka(log.as_ref(), &kafka, &format!("wh-{}.", std::process::id()));
+    let topics = copy_to_kafka(
+        warehouse::topics(&data.topology("")),
+        log.as_ref(),
+        &kafka,
+        &format!("wh-{}.", std::process::id()),
+    );
     let worker = Worker {
         topics,
         ..data.worker(Arc::new(kafka), 3_000)

@@ -13,6 +13,7 @@ use crate::codec::registry::Registry;
 use crate::codec::schemas::{AnyReader, Product};
 use crate::config::{self, Topology, WarehousePlace};
 use crate::observe::{logs, server};
+use crate::pipeline::product_topic;
 use crate::sink::warehouse::cloud::Cloud;
 use crate::sink::warehouse::cloud::bigquery::{self, BigQuery};
 use crate::sink::warehouse::cloud::snowflake::{self, Snowflake};
@@ -20,6 +21,7 @@ use crate::sink::warehouse::lakehouse::Lakehouse;
 use crate::sink::warehouse::lakehouse::store::{Folder, S3};
 use crate::sink::warehouse::metrics::Metrics;
 use crate::sink::warehouse::postgres::Postgres;
+use crate::sink::warehouse::table::Table;
 use crate::sink::warehouse::worker::{Report, Worker};
 use crate::sink::warehouse::{Warehouse, tables};
 use crate::stream::log::Log;
@@ -205,16 +207,6 @@ fn open(wanted: &config::Warehouse) -> Result<Box<dyn Warehouse>, Failure> {
 
 /// The topics that feed tables.
 pub fn topics(topology: &Topology) -> BTreeMap<Product, Topic> {
-    let out = &topology.outputs;
-    [
-        (Product::DealCanonical, &out.deal_canonical),
-        (Product::ContractState, &out.contract_state),
-        (Product::RecognitionSchedule, &out.recognition_schedule),
-        (Product::BillingSchedule, &out.billing_schedule),
-        (Product::JournalEntries, &out.journal_entries),
-        (Product::Receipts, &out.receipts),
-    ]
-    .into_iter()
-    .map(|(product, topic)| (product, Topic::new(topic.as_str())))
-    .collect()
+    let fed = |table: &Table| (table.feed, Topic::new(product_topic(topology, table.feed).as_str()));
+    tables::ALL.iter().map(fed).collect()
 }

@@ -231,7 +231,8 @@ pub fn schemas(topology: &config::Topology, registry: Arc<dyn Registry>) -> Resu
     Ok(schemas)
 }
 
-fn product_topic(topology: &config::Topology, product: Product) -> &TopicName {
+/// The topic that has a product.
+pub fn product_topic(topology: &config::Topology, product: Product) -> &TopicName {
     let out = &topology.outputs;
     match product {
         Product::DealCanonical => &out.deal_canonical,

@@ -15,6 +15,7 @@ use accrue::codec::registry::{Embedded, Registry};
 use accrue::codec::replay;
 use accrue::codec::schemas::{AnyReader, Product, Schemas};
 use accrue::config::{self, Topology};
+use accrue::pipeline::product_topic;
 use accrue::revenue::books::Books;
 use accrue::revenue::measures;
 use accrue::sink::warehouse::metrics::Metrics;
@@ -126,7 +127,7 @@ impl Data {
             log,
             values: AnyReader::new(self.registry()),
             settings: topology.settings().clone(),
-            topics: topics(),
+            topics: topics(&topology),
             tables: tables::ALL,
             interval: Duration::from_secs(5),
             max_rows,
@@ -138,8 +139,10 @@ impl Data {
     /// What a warehouse must say: the lines of each question.
     pub fn books(&self, log: &dyn Log) -> BTreeMap<&'static str, Vec<String>> {
         let topology = self.topology("");
-        let schemas =
-            Schemas::look_up(self.registry(), |product| topic_of(product).to_owned()).expect("registered schemas");
+        let schemas = Schemas::look_up(self.registry(), |product| {
+            product_topic(&topology, product).as_str().to_owned()
+        })
+        .expect("registered schemas");
         let mut partitions: BTreeMap<Partition, Books> = BTreeMap::new();
         for record in records(log, "contract.facts") {
             let fact = schemas
@@ -375,27 +378,11 @@ fn joined(cells: &[String]) -> String {
     plain.collect::<Vec<_>>().join("|")
 }
 
-pub fn topics() -> BTreeMap<Product, Topic> {
+pub fn topics(topology: &Topology) -> BTreeMap<Product, Topic> {
     tables::ALL
         .iter()
-        .map(|table| (table.feed, Topic::new(topic_of(table.feed))))
+        .map(|table| (table.feed, Topic::new(product_topic(topology, table.feed).as_str())))
         .collect()
-}
-
-fn topic_of(product: Product) -> &'static str {
-    match product {
-        Product::DealCanonical => "deal.canonical",
-        Product::ContractFacts => "contract.facts",
-        Product::ContractState => "contract.state",
-        Product::RecognitionSchedule => "recognition.schedule",
-        Product::BillingSchedule => "billing.schedule",
-        Product::JournalEntries => "journal.entries",
-        Product::DeadLetters => "accrue.dead-letters",
-        Product::CrmChanges => "crm.changes",
-        Product::Receipts => "receipts",
-        Product::Tickets => "tickets",
-        Product::SinkCommands => "sink.commands",
-    }
 }
 
 pub fn records(log: &dyn Log, topic: &str) -> Vec<Record> {

@@ -383,6 +383,9 @@ impl Fold<'_> {
             days.sort_unstable();
             days.dedup();
             for day in days {
+                if left.is_zero() {
+                    break;
+                }
                 let (net, tax) = lowest_from(&billed, day);
                 let amount = left.min(net).max(Decimal::ZERO);
                 if amount.is_zero() {

@@ -12,6 +12,8 @@ use reqwest::redirect::Policy;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use crate::codec::receipt::hex;
+
 pub use reqwest::{Method, Url};
 
 /// The longest reply that is read. A longer one is not understood.
@@ -133,12 +135,9 @@ pub fn words(text: &str) -> String {
     }
 }
 
+/// SHA-256 in hexadecimal.
 pub fn sha256_hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    Sha256::digest(bytes).iter().fold(String::new(), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
+    hex(&Sha256::digest(bytes))
 }
 
 /// A base address with a path below it. The base is checked where it is configured.

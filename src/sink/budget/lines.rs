@@ -9,9 +9,10 @@ use jiff::civil::Date;
 use rust_decimal::Decimal;
 
 use super::super::warehouse::WarehouseError;
-use super::super::warehouse::row::{Row, Value};
+use super::super::warehouse::row::{ByKey, Row, Value};
 use super::super::warehouse::table::Table;
 use super::super::warehouse::tables::{DIM_DEAL, DIM_DEAL_LINE, DIM_PERIOD, FACT_BILLING, FACT_RECOGNITION};
+use crate::codec::ledger::csv_row;
 use crate::revenue::ids::TenantId;
 
 /// The columns, in this order.
@@ -57,8 +58,6 @@ pub struct Line {
     pub deal: String,
     pub amount: Decimal,
 }
-
-type ByKey = BTreeMap<Vec<Value>, Row>;
 
 /// The rows that a feed has folded, by table and key.
 #[derive(Default)]
@@ -244,19 +243,10 @@ impl Feed {
 pub fn csv(lines: &[Line]) -> String {
     let mut text = format!("{HEADER}\n");
     for line in lines {
-        let Line { date, amount, .. } = line;
-        let [category, currency, source, deal] =
-            [&line.category, &line.currency, &line.source, &line.deal].map(|text| quoted(text));
-        text += &format!("{date},{category},{},{currency},{source},{deal}\n", amount.normalize());
+        let (date, amount) = (line.date.to_string(), line.amount.normalize().to_string());
+        text += &csv_row([&date, &line.category, &amount, &line.currency, &line.source, &line.deal]);
     }
     text
-}
-
-fn quoted(text: &str) -> String {
-    match text.contains([',', '"', '\n', '\r']) {
-        true => format!("\"{}\"", text.replace('"', "\"\"")),
-        false => text.to_owned(),
-    }
 }
 
 /// The sum of each currency.

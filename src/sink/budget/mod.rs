@@ -16,9 +16,10 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value as Json, json};
 use sha2::{Digest as _, Sha256};
 
-use super::warehouse::row::{Row, Value};
+use super::warehouse::row::Precedence;
 use super::warehouse::table::Table;
 use super::warehouse::{Held, TableBatch, Warehouse, WarehouseError, tables};
+use crate::codec::receipt::hex;
 use lines::{Feed, Rows};
 use outlet::Outlet;
 
@@ -121,7 +122,7 @@ impl Budget {
         for (month, lines) in &months {
             let file = format!("budget-{month}.csv");
             let text = lines::csv(lines);
-            let digest: String = Sha256::digest(&text).iter().map(|byte| format!("{byte:02x}")).collect();
+            let digest = hex(&Sha256::digest(&text));
             if manifest["months"][month]["sha256"] != digest.as_str() {
                 self.outlet.put(&file, text.as_bytes())?;
                 published += 1;
@@ -157,15 +158,10 @@ impl Warehouse for Budget {
 
     fn commit(&mut self, batch: &[TableBatch]) -> Result<(), WarehouseError> {
         for TableBatch { table, rows, moves } in batch {
-            let order = table.order.and_then(|column| table.position_of(column));
+            let precedence = Precedence::of(table);
             let kept = self.rows.of(table.name);
             for row in rows {
-                let key: Vec<Value> = row[..table.key_width()].to_vec();
-                let known: Option<&Row> = kept.get(&key);
-                let older = order.is_some_and(|at| known.is_some_and(|known| row[at] < known[at]));
-                if !older {
-                    kept.insert(key, row.clone());
-                }
+                precedence.keep(kept, row.clone());
             }
             for moved in moves {
                 self.held.insert((table.name, moved.at.clone()), moved.to);

@@ -4,6 +4,8 @@
 //! column's kind, or the record is refused with the column's name; the same record always makes the same rows.
 //! Absent: Avro (the codec has made plain values of it) and any warehouse's notation.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use jiff::civil::Date;
 use rust_decimal::Decimal;
@@ -31,6 +33,40 @@ pub enum Value {
 
 /// Cells in the order of the table's columns; the key's come first.
 pub type Row = Vec<Value>;
+
+/// Rows of one table by their keys.
+pub type ByKey = BTreeMap<Vec<Value>, Row>;
+
+/// Which of two rows with one key stands: the one of the higher order, of equals the later.
+#[derive(Clone, Copy)]
+pub struct Precedence {
+    key_width: usize,
+    order: Option<usize>,
+}
+
+impl Precedence {
+    pub fn of(table: &Table) -> Precedence {
+        Precedence {
+            key_width: table.key_width(),
+            order: table.order.and_then(|column| table.position_of(column)),
+        }
+    }
+
+    /// Keeps the row, unless a later one of its key is there. Says whether its key is new.
+    pub fn keep(self, rows: &mut ByKey, row: Row) -> bool {
+        match (rows.get_mut(&row[..self.key_width]), self.order) {
+            (Some(known), Some(at)) if row[at] < known[at] => false,
+            (Some(known), _) => {
+                *known = row;
+                false
+            }
+            (None, _) => {
+                rows.insert(row[..self.key_width].to_vec(), row);
+                true
+            }
+        }
+    }
+}
 
 /// A record that cannot be a row of this table. It is ours, so this is a foreign writer or a mistake of ours.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

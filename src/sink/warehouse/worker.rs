@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::metrics::Metrics;
-use super::row::{Row, Value, rows};
+use super::row::{ByKey, Precedence, Row, rows};
 use super::table::Table;
 use super::{Move, TableBatch, Warehouse, WarehouseError};
 use crate::codec::DecodeError;
@@ -322,23 +322,15 @@ impl Feed {
 /// Rows by table and key.
 #[derive(Default)]
 struct Kept {
-    rows: BTreeMap<&'static str, BTreeMap<Vec<Value>, Row>>,
+    rows: BTreeMap<&'static str, (Precedence, ByKey)>,
     count: usize,
 }
 
 impl Kept {
     fn add(&mut self, table: &'static Table, row: Row) {
-        let key = row[..table.key_width()].to_vec();
-        let rows = self.rows.entry(table.name).or_default();
-        let order = table.order.and_then(|column| table.position_of(column));
-        match (rows.get_mut(&key), order) {
-            (Some(known), Some(at)) if row[at] < known[at] => {}
-            (Some(known), _) => *known = row,
-            (None, _) => {
-                rows.insert(key, row);
-                self.count += 1;
-            }
-        }
+        let none = || (Precedence::of(table), ByKey::new());
+        let (precedence, rows) = self.rows.entry(table.name).or_insert_with(none);
+        self.count += usize::from(precedence.keep(rows, row));
     }
 
     fn batch(mut self, feeds: &[Feed], tables: &'static [Table]) -> Result<Vec<TableBatch>, LogError> {
@@ -357,7 +349,8 @@ impl Kept {
                     }
                 }
             }
-            let rows = self.rows.remove(table.name).unwrap_or_default().into_values().collect();
+            let rows = self.rows.remove(table.name).map(|(_, rows)| rows);
+            let rows = rows.unwrap_or_default().into_values().collect();
             if !moves.is_empty() {
                 batch.push(TableBatch { table, rows, moves });
             }

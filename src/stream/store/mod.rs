@@ -192,10 +192,6 @@ enum At<'a> {
 }
 
 impl View<'_> {
-    pub fn get(&self, store: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.find(self.known(store)?, key)
-    }
-
     /// Up to `limit` entries from `from` (inclusive) to `to` (exclusive), in key order.
     pub fn range(&self, store: &str, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Entry>, StoreError> {
         let family = self.known(store)?;
@@ -207,14 +203,12 @@ impl View<'_> {
 
     /// The changelog offset up to which everything is in this view; `None` when nothing was ever written.
     pub fn position(&self, store: &str) -> Result<Option<Offset>, StoreError> {
-        mark(store, self.find(CHECKPOINTS, self.known(store)?.as_bytes())?)
-    }
-
-    fn find(&self, family: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        match &self.at {
-            At::Disk(snapshot) => snapshot.get(family, key),
-            At::Memory(families) => Ok(families.get(family).and_then(|entries| entries.get(key)).cloned()),
-        }
+        let key = self.known(store)?.as_bytes();
+        let found = match &self.at {
+            At::Disk(snapshot) => snapshot.get(CHECKPOINTS, key)?,
+            At::Memory(families) => families.get(CHECKPOINTS).and_then(|marks| marks.get(key)).cloned(),
+        };
+        mark(store, found)
     }
 
     fn known<'s>(&self, store: &'s str) -> Result<&'s str, StoreError> {

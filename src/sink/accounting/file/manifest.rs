@@ -10,10 +10,11 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{digest, format};
+use super::format;
 use crate::codec::delivery_manifest::ManifestLine;
 use crate::config::{Accounts, FileFormat};
 use crate::revenue::ids::TenantId;
+use crate::sink::accounting::http::sha256_hex;
 use crate::sink::document::{Form, Key};
 
 /// The folder of the documents within a tenant's.
@@ -65,7 +66,7 @@ fn path_part(text: &str) -> String {
     if part.len() > LONGEST_BYTES {
         part.truncate(LONGEST_BYTES);
         part.push('~');
-        part.push_str(&digest(text.as_bytes()));
+        part.push_str(&sha256_hex(text.as_bytes()));
     }
     part
 }
@@ -135,7 +136,7 @@ impl Manifests {
     pub fn write(&self, place: &Place, key: &Key, form: Form, body: &[u8]) -> io::Result<Wrote> {
         let home = self.dir.join(&place.home);
         let documents = home.join(DOCUMENTS);
-        let sha256 = digest(body);
+        let sha256 = sha256_hex(body);
         {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             fs::create_dir_all(&documents)?;

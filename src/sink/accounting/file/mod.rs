@@ -17,10 +17,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
-
 use self::manifest::{Manifests, Place, Wrote};
 use crate::config::{Accounts, FileFormat, FileSystem};
+use crate::sink::accounting::http::sha256_hex;
 use crate::sink::destination::{
     Acknowledgement, Answer, Certainty, Destination, Found, Limits, Outcome, Plan, Refusal,
 };
@@ -106,7 +105,7 @@ impl Destination for Folder {
 
     fn look_up<'a>(&'a self, key: &'a Key, plan: &'a Plan) -> Answer<'a, Found> {
         let (key, plan) = (key.clone(), plan.clone());
-        let planned = digest(&plan.body);
+        let planned = sha256_hex(&plan.body);
         Box::pin(async move {
             match self.work(move |manifests| manifests.find(&place(&plan)?, &key)).await {
                 Ok(Some((file, sha256))) if sha256 == planned => Found::Same(acknowledgement(file)),
@@ -135,13 +134,7 @@ fn place(plan: &Plan) -> io::Result<Place> {
 
 fn acknowledgement(file: String) -> Acknowledgement {
     Acknowledgement {
-        response_digest: digest(file.as_bytes()),
+        response_digest: sha256_hex(file.as_bytes()),
         external_id: file,
     }
-}
-
-/// SHA-256 in hexadecimal.
-fn digest(bytes: &[u8]) -> String {
-    let hash = Sha256::digest(bytes);
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -6,7 +6,7 @@
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
-use crate::sink::accounting::voucher::{Posting, Sale, Voucher, number, reference, voucher};
+use crate::sink::accounting::voucher::{Posting, Sale, Voucher, number, postings, reference, voucher};
 use crate::sink::destination::{Plan, Refusal};
 use crate::sink::document::{Document, Form, Party};
 
@@ -21,11 +21,7 @@ pub fn plan(document: &Document) -> Result<Plan, Refusal> {
     let (form, body) = match voucher(document)? {
         Voucher::Journal(postings) => (Form::Journal, entry(document, &postings, &reference)),
         Voucher::Invoice(_) | Voucher::CreditNote(_) if foreign => {
-            let journal = Document {
-                form: Form::Journal,
-                ..document.clone()
-            };
-            return plan(&journal);
+            (Form::Journal, entry(document, &postings(document)?, &reference))
         }
         Voucher::Invoice(sale) => (Form::Invoice, invoice(document, &sale, "out_invoice", &reference)),
         Voucher::CreditNote(sale) => (Form::CreditNote, invoice(document, &sale, "out_refund", &reference)),

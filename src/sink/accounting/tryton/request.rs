@@ -8,7 +8,7 @@ use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
 use super::rpc;
-use crate::sink::accounting::voucher::{Posting, Sale, Voucher, reference, voucher};
+use crate::sink::accounting::voucher::{Posting, Sale, Voucher, postings, reference, voucher};
 use crate::sink::destination::{Plan, Refusal};
 use crate::sink::document::{Document, Form, Party};
 
@@ -23,11 +23,7 @@ pub fn plan(document: &Document) -> Result<Plan, Refusal> {
     let (form, body) = match voucher(document)? {
         Voucher::Journal(postings) => (Form::Journal, a_move(document, &postings, &reference)),
         Voucher::Invoice(_) | Voucher::CreditNote(_) if foreign => {
-            let journal = Document {
-                form: Form::Journal,
-                ..document.clone()
-            };
-            return plan(&journal);
+            (Form::Journal, a_move(document, &postings(document)?, &reference))
         }
         Voucher::Invoice(sale) => (Form::Invoice, invoice(document, &sale, Decimal::ONE, &reference)),
         Voucher::CreditNote(sale) => (Form::CreditNote, invoice(document, &sale, -Decimal::ONE, &reference)),

@@ -27,6 +27,7 @@ use sha2::{Digest as _, Sha256};
 use super::row::Value;
 use super::table::Table;
 use super::{Held, TableBatch, Warehouse, WarehouseError, marts};
+use crate::codec::receipt::hex;
 use crate::stream::record::{Offset, Partition, Topic, TopicPartition};
 use script::{Dialect, POSITIONS};
 
@@ -57,7 +58,7 @@ pub struct RequestId([u8; 16]);
 impl RequestId {
     /// 32 hexadecimal digits.
     fn hex(&self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&self.0)
     }
 
     /// The same in the form of a UUID.
@@ -196,7 +197,7 @@ impl Warehouse for Cloud {
         let parts = parts(batch, PART_BYTES);
         let mut hash = Sha256::new();
         parts.iter().for_each(|part| hash.update(part));
-        let name: String = hash.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+        let name = hex(&hash.finalize()[..16]);
         let dialect = self.client.dialect();
         for (n, part) in parts.iter().enumerate() {
             let id = self.id(&name, n);

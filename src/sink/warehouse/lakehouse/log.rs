@@ -18,6 +18,7 @@ use super::super::row::Value;
 use super::super::table::{Kind, Table};
 use super::checkpoint;
 use super::store::Store;
+use crate::codec::receipt::hex;
 use crate::stream::record::{Offset, TopicPartition};
 
 /// A key as text, to be kept in the log: bounds are only compared after they were made values again.
@@ -156,7 +157,7 @@ pub(super) fn stats(file: &DataFile) -> String {
 /// The table's id follows from its place, so that it is the same however often it is made.
 pub(super) fn metadata(table: &Table, location: &str, schema: &Json, created: i64) -> Json {
     let digest = Sha256::digest(format!("{location}/{}", table.name));
-    let hex: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    let hex = hex(&digest[..16]);
     let id = format!(
         "{}-{}-{}-{}-{}",
         &hex[..8],

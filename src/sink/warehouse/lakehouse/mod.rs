@@ -18,9 +18,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest as _, Sha256};
 
-use super::row::{Row, Value};
+use super::row::{ByKey, Precedence, Row};
 use super::table::Table;
 use super::{Held, TableBatch, Warehouse, WarehouseError, marts};
+use crate::codec::receipt::hex;
 use crate::stream::record::{Offset, Partition, Topic, TopicPartition};
 use log::{Action, Bound, DataFile, Snapshot};
 use store::Store;
@@ -92,10 +93,10 @@ impl Lakehouse {
             let path = by_first.get(after.saturating_sub(1)).map(|(_, path)| *path);
             touched.entry(path).or_default().push(row);
         }
-        let order = table.order.and_then(|column| table.position_of(column));
+        let precedence = Precedence::of(table);
         let mut actions = Vec::new();
         for (path, rows) in touched {
-            let mut merged: BTreeMap<Vec<Value>, Row> = BTreeMap::new();
+            let mut merged = ByKey::new();
             if let Some(path) = path {
                 let name = format!("{}/{path}", table.name);
                 let Some(bytes) = self.store.get(&name)? else {
@@ -113,11 +114,7 @@ impl Lakehouse {
                 });
             }
             for row in rows {
-                let known = merged.get(&row[..table.key_width()]);
-                let older = order.is_some_and(|at| known.is_some_and(|known| row[at] < known[at]));
-                if !older {
-                    merged.insert(row[..table.key_width()].to_vec(), row.clone());
-                }
+                precedence.keep(&mut merged, row.clone());
             }
             let merged: Vec<Row> = merged.into_values().collect();
             let pieces = merged.len().div_ceil(self.max_rows_per_file).max(1);
@@ -131,11 +128,7 @@ impl Lakehouse {
     /// The name says what is inside, so that another writer's file of this version is never overwritten by another.
     fn add(&self, table: &Table, version: u64, rows: &[Row]) -> Result<Action, WarehouseError> {
         let bytes = datafile::write(table, rows)?;
-        let digest: String = Sha256::digest(&bytes)
-            .iter()
-            .take(8)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let digest = hex(&Sha256::digest(&bytes)[..8]);
         let path = format!("part-{version:08}-{digest}.parquet");
         self.store.put(&format!("{}/{path}", table.name), &bytes)?;
         let first = rows
