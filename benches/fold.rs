@@ -6,7 +6,8 @@
 
 use std::time::Duration;
 
-use accrue::codec::{contract_store, fact_json};
+use accrue::codec::contract_store::{self, Paged};
+use accrue::codec::fact_json;
 use accrue::revenue::contract::{self, Contract};
 use accrue::revenue::fact::Fact;
 use accrue::revenue::ids::TenantId;
@@ -66,9 +67,9 @@ fn many_deals(deals: usize) {
         }
         let began = cpu();
         for contract in alive.iter().flatten().take(100) {
-            let stored = contract_store::encode(contract).expect("a contract is stored");
+            let stored = contract_store::encode(contract, Paged::default()).expect("a contract is stored");
             bytes += stored.len() as u64;
-            let back = contract_store::decode(&stored).expect("a contract is read");
+            let (back, _) = contract_store::decode(&stored).expect("a contract is read");
             assert_eq!(back.facts.len(), 10, "nothing is lost");
             stores += 1;
         }
@@ -165,7 +166,7 @@ fn one_deal() {
             spent = Duration::ZERO;
         }
     }
-    let stored = contract_store::encode(&contract.expect("a contract")).expect("stored");
+    let stored = contract_store::encode(&contract.expect("a contract"), Paged::default()).expect("stored");
     println!("  stored bytes {}", stored.len());
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use accrue::codec::contract_store::Paged;
 use accrue::codec::registry::Embedded;
 use accrue::codec::schemas::{AnyReader, Product, Schemas};
 use accrue::codec::{Incoming, contract_store, fact_json, source};
@@ -136,20 +137,37 @@ fn decisions(stored: impl Fn(Contract) -> Contract) -> Vec<Decision> {
 }
 
 fn through_the_store(contract: Contract) -> Contract {
-    let bytes = contract_store::encode(&contract).unwrap();
+    let nothing = Paged::default();
+    let bytes = contract_store::encode(&contract, nothing).unwrap();
     assert_eq!(
-        contract_store::encode(&contract).unwrap(),
+        contract_store::encode(&contract, nothing).unwrap(),
         bytes,
         "the same bytes each time"
     );
-    let back = contract_store::decode(&bytes).unwrap();
-    assert_eq!(back, contract);
+    let (back, pages) = contract_store::decode(&bytes).unwrap();
+    assert_eq!((&back, pages), (&contract, 0));
     assert_eq!(
-        contract_store::encode(&back).unwrap(),
+        contract_store::encode(&back, nothing).unwrap(),
         bytes,
         "whatever decimals a number was written with"
     );
+    on_a_page(&contract);
     back
+}
+
+/// What is on a page is not in the head, and together they are the contract.
+fn on_a_page(contract: &Contract) {
+    let before = Paged {
+        pages: 2,
+        facts: contract.facts.len() / 2,
+        issued: contract.issued.len() / 2,
+    };
+    let (facts, issued) = contract_store::decode_page(&contract_store::encode_page(contract, before).unwrap()).unwrap();
+    assert_eq!(facts, contract.facts[before.facts..]);
+    assert_eq!(issued, contract.issued[before.issued..]);
+    let (head, pages) = contract_store::decode(&contract_store::encode(contract, before).unwrap()).unwrap();
+    assert_eq!((&head.facts, &head.issued, pages), (&facts, &issued, 2));
+    assert_eq!((&head.ledger, head.next_due), (&contract.ledger, contract.next_due));
 }
 
 fn schemas(folder: &std::path::Path) -> (Arc<Embedded>, Schemas) {
@@ -250,6 +268,7 @@ fn reference_facts_are_stored_too() {
         );
     }
     let fact = &story()[0];
+    contract_store::decode_page(&contract_store::encode_fact(fact).unwrap()).unwrap_err();
     let refused = contract_store::decode(&contract_store::encode_fact(fact).unwrap()).unwrap_err();
     assert_eq!(refused.code, "bad_store");
 }
@@ -319,17 +338,18 @@ fn a_dead_letter_keeps_the_record_whole() {
 fn stored_contracts_of_earlier_versions_are_still_read() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/codec");
     let newest = decisions(through_the_store).pop().unwrap().contract;
-    for version in [1, 2] {
+    for version in [1, 2, 3] {
         let bytes = std::fs::read(folder.join(format!("contract-store.{version}.bin"))).unwrap();
         assert_eq!(bytes[0], version);
-        let contract = contract_store::decode(&bytes).unwrap();
+        let (contract, pages) = contract_store::decode(&bytes).unwrap();
+        assert_eq!(pages, 0);
         assert_eq!(contract.deal.as_str(), "D-1");
         assert_eq!(contract.facts, newest.facts);
         assert!(!contract.issued.is_empty());
     }
     assert_eq!(
-        contract_store::encode(&newest).unwrap()[0],
-        3,
+        contract_store::encode(&newest, Paged::default()).unwrap()[0],
+        4,
         "a new version needs its fixture here"
     );
 }

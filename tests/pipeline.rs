@@ -10,6 +10,7 @@ use accrue::codec::schemas::Schemas;
 use accrue::config::{self, Topology};
 use accrue::pipeline;
 use accrue::pipeline::dead_letters::{self, Clerk, LetterError, LetterId, Resolution};
+use accrue::revenue::books::Books;
 use accrue::revenue::fact::{Body, Fact};
 use accrue::stream::app::{self, Runtime, RuntimeConfig};
 use accrue::stream::log::embedded::EmbeddedLog;
@@ -681,4 +682,75 @@ fn the_last_schedule_of_a_deal_is_its_whole_plan() {
             .collect();
         assert_eq!(ids.len(), records.len(), "{topic}");
     }
+}
+
+/// What a fact writes does not grow with the deal's history, and a start in between finds all of it.
+#[test]
+fn a_long_history_is_stored_page_by_page() {
+    let mut crm = Crm::new(false);
+    let terms = json!({"deal_id": "D1", "amount": 1200, "currency": "USD", "term_months": 12, "billing_cycle": "monthly",
+        "contract_start": "2026-01-01", "line_items": [{"id": "seats", "type": "subscription", "amount": 1200},
+        {"id": "calls", "type": "usage", "amount": 0, "method": "usage", "unit_price": "0.05"}]});
+    crm.fact("e0", "deal.closed", terms);
+    for start in 0..3 {
+        for n in 0..60 {
+            // Some are of earlier days than what was stored before.
+            let day = format!("2026-{:02}-{:02}", 1 + (n * 5 + start) % 9, 1 + n % 28);
+            let usage = json!({"deal_id": "D1", "line_item_id": "calls", "quantity": 100 + n, "date": day});
+            crm.fact(&format!("u{start}-{n}"), "usage.reported", usage);
+        }
+        crm.fact(
+            &format!("t{start}"),
+            "clock.ticked",
+            json!({"date": format!("2026-{:02}-01", 4 + 3 * start)}),
+        );
+        crm.process();
+    }
+    assert_eq!(crm.codes(), Vec::<String>::new());
+
+    let stored = crm.read("test-contract-changelog");
+    let size = |record: &Record| record.value.as_ref().map_or(0, Vec::len);
+    let largest = stored.iter().map(size).max().unwrap();
+    assert!(largest < 8_000, "a record of {largest} bytes");
+    let pages = stored
+        .iter()
+        .filter(|record| record.key.as_ref().is_some_and(|key| key.starts_with(b"h ")));
+    let pages: Vec<_> = pages.map(|record| record.key.clone()).collect();
+    assert!(pages.len() >= 5, "{} pages", pages.len());
+    assert_eq!(
+        pages.iter().collect::<BTreeSet<_>>().len(),
+        pages.len(),
+        "a page is written once"
+    );
+
+    let records = crm.read("contract.facts");
+    let here = records
+        .iter()
+        .find(|record| record.key.as_deref() == Some(b"acme/D1"))
+        .unwrap()
+        .at
+        .partition;
+    let mut books = Books::new(crm.topology.settings().clone());
+    for record in records.iter().filter(|record| record.at.partition == here) {
+        books.fold(crm.schemas.decode_fact(record.value.as_deref().unwrap()).expect("fact"));
+    }
+    let expected: BTreeSet<_> = books
+        .finish(None)
+        .journals
+        .iter()
+        .map(|entry| entry.entry_id.to_string())
+        .collect();
+    let issued: BTreeSet<_> = crm
+        .read("journal.entries")
+        .iter()
+        .map(|record| {
+            crm.schemas
+                .decode_journal_entry(record.value.as_deref().unwrap())
+                .expect("entry")
+                .entry_id
+                .to_string()
+        })
+        .collect();
+    assert!(issued.len() > 20, "{} entries", issued.len());
+    assert_eq!(issued, expected);
 }

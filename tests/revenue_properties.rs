@@ -18,12 +18,14 @@ use std::collections::BTreeMap;
 use accrue::codec::{fact_json, replay};
 use accrue::revenue::books::{Books, Report};
 use accrue::revenue::checks;
+use accrue::revenue::contract::{self, Contract};
+use accrue::revenue::derive::Memo;
 use accrue::revenue::fact::Fact;
-use accrue::revenue::ids::TenantId;
+use accrue::revenue::ids::{DealId, TenantId};
 use accrue::revenue::money::Currency;
 use accrue::revenue::period::FiscalCalendar;
 use accrue::revenue::policy::*;
-use accrue::revenue::reference::{Settings, Tenant};
+use accrue::revenue::reference::{Context, Reference, Settings, Tenant};
 use jiff::civil::Date;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -544,6 +546,43 @@ fn assert_sound(report: &Report) {
     assert!(violations.is_empty(), "{violations:#?}");
 }
 
+fn shuffle(facts: &mut [Fact], seed: u64) {
+    let mut state = seed;
+    for index in (1..facts.len()).rev() {
+        state = state
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
+        facts.swap(index, (state >> 33) as usize % (index + 1));
+    }
+}
+
+/// Folds facts as they come, with contracts that remember and with contracts that forget between two facts.
+fn same_without_memo(facts: &[Fact], settings: &Settings) -> Result<(), TestCaseError> {
+    let mut reference = Reference::default();
+    let (mut remembering, mut forgetful): (BTreeMap<DealId, Contract>, BTreeMap<DealId, Contract>) = Default::default();
+    for fact in facts {
+        let Some(deal) = fact.body.deal_id() else {
+            let _refused = reference.learn(fact);
+            continue;
+        };
+        let cx = Context::new(settings, &reference, &fact.tenant);
+        let with = contract::apply(remembering.remove(deal), fact, &cx);
+        let without = contract::apply(forgetful.remove(deal), fact, &cx);
+        prop_assert_eq!(&with, &without);
+        if let (Ok(with), Ok(without)) = (with, without) {
+            remembering.insert(deal.clone(), with.contract);
+            forgetful.insert(
+                deal.clone(),
+                Contract {
+                    memo: Memo::default(),
+                    ..without.contract
+                },
+            );
+        }
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(repeatable())]
 
@@ -561,11 +600,7 @@ proptest! {
         let once = replay::document(&fold(facts.clone(), &settings, "2025-02-01")).to_string();
         let mut shuffled = facts.clone();
         shuffled.extend(facts.into_iter().step_by(2));
-        let mut state = seed;
-        for index in (1..shuffled.len()).rev() {
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            shuffled.swap(index, (state >> 33) as usize % (index + 1));
-        }
+        shuffle(&mut shuffled, seed);
         let again = replay::document(&fold(shuffled, &settings, "2025-02-01")).to_string();
         prop_assert_eq!(once, again);
     }
@@ -607,6 +642,65 @@ proptest! {
         let recognised = |report: &Report| balances(report).into_iter()
             .map(|(status, it)| (status, it.map(|it| (it.recognised, it.remaining)))).collect::<Vec<_>>();
         prop_assert_eq!(recognised(&direct), recognised(&ticked));
+    }
+
+    /// What a contract remembers of its facts saves time, and nothing else.
+    #[test]
+    fn a_memo_changes_nothing(history in history(), seed in any::<u64>()) {
+        let settings = settings(&history.settings);
+        let mut facts = read(&history.facts(), &settings);
+        match seed % 3 {
+            0 => shuffle(&mut facts, seed),
+            _ => facts.sort_by(|a, b| (a.occurred_at, &a.event_id).cmp(&(b.occurred_at, &b.event_id))),
+        }
+        same_without_memo(&facts, &settings)?;
+    }
+
+    #[test]
+    fn a_memo_changes_nothing_of_a_long_deal(steps in prop::collection::vec((0..60u8, -3..20i64, 0..400i64), 20..60)) {
+        let settings = Settings::default();
+        let mut day: Date = "2024-01-10".parse().unwrap();
+        let mut facts = Vec::new();
+        let mut say = |day: Date, name: &str, payload: Value| {
+            let mut said = event(facts.len(), name, payload);
+            said["occurred_at"] = json!(format!("{day}T12:00:00Z"));
+            facts.extend(fact_json::read(said.to_string().as_bytes(), &settings));
+        };
+        // The usage line has a minimum, so that a change of it looks at what was used.
+        let terms = |seats: i64, least: i64, price: &str| json!({"deal_id": "D", "amount": 900 + seats + least,
+            "currency": "USD", "term_months": 24, "billing_cycle": "monthly", "contract_start": "2024-01-01", "line_items": [
+                {"id": "seats", "type": "subscription", "amount": seats, "quantity": 10},
+                {"id": "care", "type": "support", "amount": 900},
+                {"id": "calls", "type": "usage", "amount": least, "method": "usage", "unit_price": price}]});
+        say(day, "deal.closed", terms(2400, 600, "0.5"));
+        for (kind, days, amount) in steps {
+            day = day.checked_add(jiff::Span::new().days(days)).unwrap();
+            let date = day.to_string();
+            let usage = |line: &str, quantity: i64|
+                json!({"deal_id": "D", "line_item_id": line, "quantity": quantity, "date": date});
+            match kind {
+                0..=8 => {
+                    let mut changed = terms(2400 + amount, 2 * amount, if kind == 0 { "0.7" } else { "0.5" });
+                    changed["effective_date"] = json!(date);
+                    if kind < 4 {
+                        changed["treatment"] = json!("cumulative_catch_up");
+                    } else if kind < 6 {
+                        // The price of what follows: what was used before is added to it.
+                        changed["contract_start"] = json!(date);
+                    }
+                    say(day, "deal.amended", changed);
+                }
+                9..=12 => say(day, "payment.received", json!({"deal_id": "D", "amount": amount + 1, "currency": "USD",
+                    "date": date})),
+                13 => say(day, "credit.granted", json!({"deal_id": "D", "amount": 3 * amount + 1, "date": date,
+                    "reason": if amount % 2 == 0 { "goodwill" } else { "" }})),
+                14 => say(day, "usage.reported", usage("calls", -amount)),
+                15 => say(day, "usage.reported", usage("other", amount)),
+                16 if amount < 40 => say(day, "deal.cancelled", json!({"deal_id": "D", "effective_date": date})),
+                _ => say(day, "usage.reported", usage("calls", amount / 8)),
+            }
+        }
+        same_without_memo(&facts, &settings)?;
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use accrue::codec::contract_store;
+use accrue::codec::contract_store::{self, Paged};
 use accrue::codec::registry::Embedded;
 use accrue::codec::schemas::Schemas;
 use accrue::config;
@@ -197,7 +197,11 @@ fn templates(workload: &Workload) -> Result<(Template, Template)> {
             .iter()
             .find(|(key, _)| key.starts_with(b"c "))
             .context("the stage stored no contract")?;
-        let contract = contract_store::decode(&contract.1).map_err(|refused| anyhow::anyhow!("{refused}"))?;
+        let (contract, pages) = contract_store::decode(&contract.1).map_err(|refused| anyhow::anyhow!("{refused}"))?;
+        anyhow::ensure!(
+            pages == 0,
+            "the ladder has no rung for pages; its contracts have to be shorter"
+        );
         templates.push(Template {
             emitted,
             stored,
@@ -238,7 +242,7 @@ impl Processor for Partial {
             }
             for (stored, value) in &template.stored {
                 let value = match self.rung >= Rung::Decode && !value.is_empty() {
-                    true => contract_store::encode(&template.contract)?,
+                    true => contract_store::encode(&template.contract, Paged::default())?,
                     false => value.clone(),
                 };
                 cx.put(contract::STORE, store_key(stored, &key), value)?;

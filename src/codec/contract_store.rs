@@ -1,5 +1,8 @@
 //! The stored state of the contract stage: contracts, and the reference facts it has learned.
 //!
+//! A contract is a head and pages: the head is written with each step, a page once, so that what a step writes does not
+//! grow with the deal's history.
+//!
 //! Invariant: a contract comes back equal to what was stored, its facts' instants to the microsecond. Deliberately
 //! absent: anything `revenue` derives; the schema has a field for each field of `Contract` and of what was issued.
 
@@ -15,6 +18,7 @@ use super::names::{Named, named};
 use super::stored::Stored;
 use super::wire::{Amount, Bytes, Day, Fixed};
 use crate::revenue::contract::Contract;
+use crate::revenue::derive::Memo;
 use crate::revenue::fact::Fact;
 use crate::revenue::ids::{ContractId, DealId, EntryId, EventId, LineType, ObligationId, TenantId};
 use crate::revenue::journal::{Issued, Key, Kind, What};
@@ -29,27 +33,69 @@ static STORED: LazyLock<Stored> = LazyLock::new(|| {
         &[
             include_str!("../../avro/contract-store.1.avsc"),
             include_str!("../../avro/contract-store.2.avsc"),
+            include_str!("../../avro/contract-store.3.avsc"),
             include_str!("../../avro/contract-store.avsc"),
         ],
     )
 });
 
-pub fn encode(contract: &Contract) -> Result<Vec<u8>, Refused> {
+/// How much of a contract is on pages, and so not in its head.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Paged {
+    pub pages: u32,
+    pub facts: usize,
+    pub issued: usize,
+}
+
+/// The head of a contract: all of it but what is on pages.
+pub fn encode(contract: &Contract, paged: Paged) -> Result<Vec<u8>, Refused> {
     STORED.encode(&StoredWire {
-        contract: Some(ContractWire::from(contract)),
+        contract: Some(ContractWire::of(contract, paged)),
         fact: None,
+        page: None,
     })
 }
 
+/// The contract as far as its head has it, and the number of its pages.
+///
 /// # Errors
 /// Bytes of a newer program, or not a contract's: the store cannot be used as it is.
-pub fn decode(bytes: &[u8]) -> Result<Contract, Refused> {
+pub fn decode(bytes: &[u8]) -> Result<(Contract, u32), Refused> {
     match STORED.decode(bytes)? {
         StoredWire {
             contract: Some(contract),
             fact: None,
-        } => Contract::try_from(contract),
+            page: None,
+        } => {
+            let pages = u32::try_from(contract.pages).map_err(|_| bad("pages", "not a count"))?;
+            Ok((Contract::try_from(contract)?, pages))
+        }
         StoredWire { .. } => Err(bad("the value", "not a contract")),
+    }
+}
+
+/// A page of all that a contract has beyond its pages so far.
+pub fn encode_page(contract: &Contract, paged: Paged) -> Result<Vec<u8>, Refused> {
+    STORED.encode(&StoredWire {
+        contract: None,
+        fact: None,
+        page: Some(PageWire {
+            facts: contract.facts[paged.facts..].iter().map(FactWire::from).collect(),
+            issued: contract.issued[paged.issued..].iter().map(IssuedWire::from).collect(),
+        }),
+    })
+}
+
+/// # Errors
+/// As `decode`.
+pub fn decode_page(bytes: &[u8]) -> Result<(Vec<Fact>, Vec<Issued>), Refused> {
+    match STORED.decode(bytes)? {
+        StoredWire {
+            contract: None,
+            fact: None,
+            page: Some(page),
+        } => Ok((all(page.facts)?, all(page.issued)?)),
+        StoredWire { .. } => Err(bad("the value", "not a page of a contract")),
     }
 }
 
@@ -57,6 +103,7 @@ pub fn encode_fact(fact: &Fact) -> Result<Vec<u8>, Refused> {
     STORED.encode(&StoredWire {
         contract: None,
         fact: Some(FactWire::from(fact)),
+        page: None,
     })
 }
 
@@ -67,6 +114,7 @@ pub fn decode_fact(bytes: &[u8]) -> Result<Fact, Refused> {
         StoredWire {
             contract: None,
             fact: Some(fact),
+            page: None,
         } => Fact::try_from(fact),
         StoredWire { .. } => Err(bad("the value", "not a fact")),
     }
@@ -97,6 +145,15 @@ named! { What:
 struct StoredWire<'a> {
     contract: Option<ContractWire<'a>>,
     fact: Option<FactWire<'a>>,
+    #[serde(default)]
+    page: Option<PageWire<'a>>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename = "Page")]
+struct PageWire<'a> {
+    facts: Vec<FactWire<'a>>,
+    issued: Vec<IssuedWire<'a>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -114,6 +171,8 @@ struct ContractWire<'a> {
     billing_hash: Bytes,
     schedule_revision: i64,
     billing_revision: i64,
+    #[serde(default)]
+    pages: i32,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -157,14 +216,14 @@ pub(super) struct RateNeededWire<'a> {
     date: Day,
 }
 
-impl<'a> From<&'a Contract> for ContractWire<'a> {
-    fn from(contract: &'a Contract) -> ContractWire<'a> {
+impl<'a> ContractWire<'a> {
+    fn of(contract: &'a Contract, paged: Paged) -> ContractWire<'a> {
         let ledger = &contract.ledger;
         ContractWire {
             tenant_id: contract.tenant.as_str().into(),
             deal_id: contract.deal.as_str().into(),
-            facts: contract.facts.iter().map(FactWire::from).collect(),
-            issued: contract.issued.iter().map(IssuedWire::from).collect(),
+            facts: contract.facts[paged.facts..].iter().map(FactWire::from).collect(),
+            issued: contract.issued[paged.issued..].iter().map(IssuedWire::from).collect(),
             ledger: LedgerWire {
                 position: Fixed(ledger.position),
                 position_functional: Fixed(ledger.position_functional),
@@ -180,6 +239,7 @@ impl<'a> From<&'a Contract> for ContractWire<'a> {
             billing_hash: Bytes(contract.billing_hash.to_vec()),
             schedule_revision: contract.schedule_revision.into(),
             billing_revision: contract.billing_revision.into(),
+            pages: i32::try_from(paged.pages).unwrap_or(i32::MAX),
         }
     }
 }
@@ -194,12 +254,8 @@ impl TryFrom<ContractWire<'_>> for Contract {
         Ok(Contract {
             tenant: id("tenant_id", &wire.tenant_id, TenantId::parse)?,
             deal: id("deal_id", &wire.deal_id, DealId::parse)?,
-            facts: wire.facts.into_iter().map(Fact::try_from).collect::<Result<_, _>>()?,
-            issued: wire
-                .issued
-                .into_iter()
-                .map(Issued::try_from)
-                .collect::<Result<_, _>>()?,
+            facts: all(wire.facts)?,
+            issued: all(wire.issued)?,
             ledger: Ledger {
                 position: wire.ledger.position.0,
                 position_functional: wire.ledger.position_functional.0,
@@ -219,6 +275,7 @@ impl TryFrom<ContractWire<'_>> for Contract {
             billing_hash: hash("billing_hash", wire.billing_hash)?,
             schedule_revision: revision("schedule_revision", wire.schedule_revision)?,
             billing_revision: revision("billing_revision", wire.billing_revision)?,
+            memo: Memo::default(),
         })
     }
 }
@@ -296,6 +353,10 @@ impl TryFrom<RateNeededWire<'_>> for RateNeeded {
             date: wire.date.0,
         })
     }
+}
+
+fn all<W, T: TryFrom<W, Error = Refused>>(wires: Vec<W>) -> Result<Vec<T>, Refused> {
+    wires.into_iter().map(T::try_from).collect()
 }
 
 pub(super) fn id<T>(field: &str, text: &str, parse: impl Fn(String) -> Option<T>) -> Result<T, Refused> {

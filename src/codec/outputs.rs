@@ -219,7 +219,7 @@ impl<'a> From<&'a Decision> for StateWire<'a> {
             rejections,
             ..
         } = decision;
-        let fact = |event: &EventId| contract.facts.iter().find(|fact| fact.event_id == *event);
+        let fact = |event: &EventId| contract.fact(event);
         let terms = view
             .history
             .iter()

@@ -9,7 +9,7 @@
 //! Keys of the store:
 //!
 //! ```text
-//! c <tenant>/<deal>             the contract
+//! c, h <tenant>/<deal>          the contract: see `kept`
 //! r <number, big-endian>        a reference fact, in the order of arrival
 //! u <tenant>/<day>/<deal>       a contract on which a tick of that day or later acts
 //! w <tenant>/<deal>             a contract that waits for a rate
@@ -19,7 +19,9 @@
 use std::sync::Arc;
 
 use super::emit::{self, Named, deal_key, emission, incoming, named};
-use crate::codec::contract_store;
+use super::kept::{Kept, Warm, head_key};
+use crate::codec::Refused;
+use crate::codec::contract_store::{self, Paged};
 use crate::codec::schemas::Schemas;
 use crate::codec::trace::Trace;
 use crate::revenue::contract::{self, Contract, Decision};
@@ -53,6 +55,7 @@ pub struct ContractStage {
     reference: Reference,
     /// How many reference facts are stored.
     known: u64,
+    warm: Warm,
 }
 
 impl ContractStage {
@@ -63,6 +66,7 @@ impl ContractStage {
             outputs,
             reference: Reference::default(),
             known: 0,
+            warm: Warm::default(),
         }
     }
 }
@@ -83,10 +87,15 @@ impl Processor for ContractStage {
     fn process(&mut self, record: &Record, cx: &mut Context<'_>) -> Result<Progress, Failure> {
         let fact = self.schemas.decode_fact(record.value.as_deref().unwrap_or_default())?;
         let trace = incoming(record, Trace::of);
-        match fact.body.deal_id() {
+        let done = match fact.body.deal_id() {
             Some(_) => self.deal_fact(&fact, record, &trace, cx).map(|()| Progress::Done),
             None => self.reference_fact(&fact, record, &trace, cx),
+        };
+        if done.is_err() {
+            // What was staged for the record is taken back.
+            self.warm = Warm::default();
         }
+        done
     }
 }
 
@@ -96,11 +105,14 @@ impl ContractStage {
             return Ok(());
         };
         let key = deal_key(&fact.tenant, deal);
-        let old = load(&key, cx)?;
+        let (old, paged) = match self.load(&key, cx)? {
+            Some(kept) => (Some(kept.contract), kept.paged),
+            None => (None, Paged::default()),
+        };
         let before = Revisions::of(old.as_ref());
         let repeated = old
             .as_ref()
-            .is_some_and(|contract| contract.facts.iter().any(|known| known.event_id == fact.event_id));
+            .is_some_and(|contract| contract.fact(&fact.event_id).is_some());
         let due = old.as_ref().and_then(|contract| due_key(&key, contract));
         let judgement = Judgement::new(&self.settings, &self.reference, &fact.tenant);
         let decision = contract::apply(old, fact, &judgement)
@@ -114,8 +126,8 @@ impl ContractStage {
                 cx.reject(emit::rejected(event.as_str(), rejection));
             }
         }
-        self.keep(&key, due, &decision, cx)?;
-        self.publish(&key, fact, (before, &decision), record, trace, cx)
+        self.publish(&key, fact, (before, &decision), record, trace, cx)?;
+        self.keep(&key, due, decision.contract, paged, cx)
     }
 
     fn reference_fact(
@@ -170,14 +182,14 @@ impl ContractStage {
     }
 
     fn settle(
-        &self,
+        &mut self,
         key: &[u8],
         fact: &Fact,
         record: &Record,
         trace: &Trace,
         cx: &mut Context<'_>,
     ) -> Result<(), Failure> {
-        let Some(contract) = load(key, cx)? else {
+        let Some(Kept { contract, paged }) = self.load(key, cx)? else {
             return Ok(());
         };
         let due = due_key(key, &contract);
@@ -186,28 +198,43 @@ impl ContractStage {
         let judgement = Judgement::new(&self.settings, &self.reference, &fact.tenant);
         let decision = contract::settle(contract, &judgement)
             .map_err(|rejection| emit::rejected(fact.event_id.as_str(), &rejection))?;
-        self.keep(key, due, &decision, cx)?;
         let after = &decision.contract;
         let nothing_new = before == (after.issued.len(), after.waits_for, after.next_due)
             && decision.schedule.is_empty()
             && revisions == Revisions::of(Some(after));
-        if nothing_new {
-            return Ok(());
+        if !nothing_new {
+            self.publish(key, fact, (revisions, &decision), record, trace, cx)?;
         }
-        self.publish(key, fact, (revisions, &decision), record, trace, cx)
+        self.keep(key, due, decision.contract, paged, cx)
+    }
+
+    fn load(&mut self, key: &[u8], cx: &Context<'_>) -> Result<Option<Kept>, Failure> {
+        if let Some(kept) = self.warm.take(key) {
+            return Ok(Some(kept));
+        }
+        let Some(head) = cx.get(STORE, &head_key(key))? else {
+            return Ok(None);
+        };
+        let read = |from: &[u8], to: &[u8], most| cx.range(STORE, from, to, most).map_err(Failure::Fault);
+        let refuse = |refused: Refused| {
+            Failure::Fault(Fault::Fatal(format!(
+                "the stored contract {} cannot be read: {refused}",
+                String::from_utf8_lossy(key)
+            )))
+        };
+        Kept::read(key, &head, read, refuse).map(Some)
     }
 
     /// Stores the contract, and where it is found when it is due or waits.
     fn keep(
-        &self,
+        &mut self,
         key: &[u8],
         was_due: Option<Vec<u8>>,
-        decision: &Decision,
+        contract: Contract,
+        paged: Paged,
         cx: &mut Context<'_>,
     ) -> Result<(), Failure> {
-        let contract = &decision.contract;
-        cx.put(STORE, contract_key(key), contract_store::encode(contract)?)?;
-        let due = due_key(key, contract);
+        let due = due_key(key, &contract);
         if was_due != due {
             if let Some(old) = was_due {
                 cx.delete(STORE, old)?;
@@ -225,6 +252,11 @@ impl ContractStage {
                 }
             }
         }
+        let mut kept = Kept { contract, paged };
+        for (at, value) in kept.write(key)? {
+            cx.put(STORE, at, value)?;
+        }
+        self.warm.put(key, kept);
         Ok(())
     }
 
@@ -356,24 +388,8 @@ fn concerned(fact: &Fact, phase: u8) -> Option<Concerned> {
     }
 }
 
-pub(super) fn contract_key(key: &[u8]) -> Vec<u8> {
-    [b"c ".as_slice(), key].concat()
-}
-
 fn due_key(key: &[u8], contract: &Contract) -> Option<Vec<u8>> {
     let day = contract.next_due()?;
     let deal = key.splitn(2, |byte| *byte == b'/').nth(1).unwrap_or_default();
     Some([format!("u {}/{day}/", contract.tenant).as_bytes(), deal].concat())
-}
-
-fn load(key: &[u8], cx: &Context<'_>) -> Result<Option<Contract>, Failure> {
-    let Some(bytes) = cx.get(STORE, &contract_key(key))? else {
-        return Ok(None);
-    };
-    contract_store::decode(&bytes).map(Some).map_err(|refused| {
-        Failure::Fault(Fault::Fatal(format!(
-            "the stored contract {} cannot be read: {refused}",
-            String::from_utf8_lossy(key)
-        )))
-    })
 }

@@ -7,7 +7,7 @@
 //!                                                                                 billing.schedule, journal.entries
 //! ```
 //!
-//! In reading order: [`rekey`], [`picture`], [`canonicalize`], [`contract`], [`emit`]; then [`dead_letters`] and [`queries`].
+//! In reading order: [`rekey`], [`picture`], [`canonicalize`], [`contract`], `kept`, [`emit`]; then [`dead_letters`] and [`queries`].
 //!
 //! Owns: which topics and stores there are, and the binding of the accounting and the codec to the runtime.
 //! Invariant: a stage decides by its input record and its store alone.
@@ -17,6 +17,7 @@ pub mod canonicalize;
 pub mod contract;
 pub mod dead_letters;
 pub mod emit;
+mod kept;
 pub mod picture;
 pub mod queries;
 pub mod rekey;

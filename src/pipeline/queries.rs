@@ -9,8 +9,9 @@ use std::sync::Mutex;
 
 use serde_json::{Value, json};
 
-use super::contract::{STORE, contract_key};
+use super::contract::STORE;
 use super::emit::deal_key;
+use super::kept::{Kept, head_key};
 use crate::codec::{Refused, contract_store, replay};
 use crate::revenue::books::Report;
 use crate::revenue::contract::Contract;
@@ -76,7 +77,7 @@ impl Contracts {
 
     /// The contract of one deal. `None` when the task does not run here; otherwise at most one deal.
     pub fn one(&self, app: &App, task: &TaskId, tenant: &TenantId, deal: &DealId) -> Option<Result<Found, NoAnswer>> {
-        let from = contract_key(&deal_key(tenant, deal));
+        let from = head_key(&deal_key(tenant, deal));
         let to = [from.as_slice(), &[0]].concat();
         self.read(app, task, (&from, &to), 1)
     }
@@ -91,9 +92,9 @@ impl Contracts {
         from: &str,
         limit: usize,
     ) -> Option<Result<Found, NoAnswer>> {
-        let from = contract_key(format!("{tenant}/{from}").as_bytes());
+        let from = head_key(format!("{tenant}/{from}").as_bytes());
         // The sign after `/`.
-        let to = contract_key(format!("{tenant}0").as_bytes());
+        let to = head_key(format!("{tenant}0").as_bytes());
         self.read(app, task, (&from, &to), limit)
     }
 
@@ -110,8 +111,10 @@ impl Contracts {
         app.queries.read(task, |view| {
             known.catch_up(view)?;
             let mut deals = Vec::new();
-            for (_, bytes) in view.range(STORE, from, to, limit)? {
-                let contract = contract_store::decode(&bytes)?;
+            for (key, head) in view.range(STORE, from, to, limit)? {
+                let read = |from: &[u8], to: &[u8], most| Ok(view.range(STORE, from, to, most)?);
+                let key = key.get(2..).unwrap_or_default();
+                let contract = Kept::read(key, &head, read, NoAnswer::Stored)?.contract;
                 let cx = Context::new(&self.settings, &known.reference, &contract.tenant);
                 deals.push((contract.deal.to_string(), document(&contract, &cx)));
             }

@@ -169,7 +169,10 @@ impl Books {
 /// A deal that waits for a rate is shown, under its first fact.
 fn parked(contract: &Contract) -> Option<(EventId, Rejection)> {
     let needed = contract.waits_for()?;
-    let first = contract.facts.first()?;
+    let first = contract
+        .facts
+        .iter()
+        .min_by_key(|fact| (fact.occurred_at, &fact.event_id))?;
     let rejection = Rejection::new(
         Code::RateMissing,
         "fx.rate",

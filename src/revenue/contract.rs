@@ -16,7 +16,7 @@ use jiff::civil::Date;
 use rust_decimal::Decimal;
 
 use super::content::Content;
-use super::derive::{Derived, Standing, Wanted, derive};
+use super::derive::{Derived, Memo, Standing, Wanted, derive, derive_again};
 use super::difference::first_difference;
 use super::fact::Fact;
 use super::ids::{DealId, EventId, ObligationId, TenantId};
@@ -33,7 +33,7 @@ pub use super::view::{Balances, BillingRow, ContractView, ObligationView, Schedu
 pub struct Contract {
     pub tenant: TenantId,
     pub deal: DealId,
-    /// Each event id once, sorted by `occurred_at`, then `event_id`.
+    /// Each event id once, in the order of arrival.
     pub facts: Vec<Fact>,
     /// In the order of issue.
     pub issued: Vec<Issued>,
@@ -48,6 +48,8 @@ pub struct Contract {
     /// How many schedules and billing plans were given out.
     pub schedule_revision: u32,
     pub billing_revision: u32,
+    /// Not stored.
+    pub memo: Memo,
 }
 
 /// What a step decided.
@@ -79,9 +81,8 @@ pub fn apply(contract: Option<Contract>, fact: &Fact, cx: &Context) -> Result<De
     let mut sealed = Vec::new();
     let issued_before = contract.issued.len();
     contract.seal(cx, &mut sealed);
-    let at = |known: &Fact| (known.occurred_at, &known.event_id).cmp(&(fact.occurred_at, &fact.event_id));
-    if let Err(index) = contract.facts.binary_search_by(at) {
-        contract.facts.insert(index, fact.clone());
+    if contract.fact(&fact.event_id).is_none() {
+        contract.facts.push(fact.clone());
     }
     let mut decision = contract.decide(cx, issued_before);
     sealed.append(&mut decision.entries);
@@ -106,8 +107,10 @@ pub fn check<'f>(contract: Option<&Contract>, fact: &'f Fact) -> Result<&'f Deal
     if contract.tenant != fact.tenant {
         return Err(conflict("tenant_id", fact));
     }
-    let known = contract.facts.iter().find(|known| known.event_id == fact.event_id);
-    match known.and_then(|known| first_difference(known, fact)) {
+    match contract
+        .fact(&fact.event_id)
+        .and_then(|known| first_difference(known, fact))
+    {
         Some(field) => Err(conflict(&field, fact)),
         None => Ok(deal),
     }
@@ -142,7 +145,17 @@ impl Contract {
             billing_hash: [0; 32],
             schedule_revision: 0,
             billing_revision: 0,
+            memo: Memo::default(),
         }
+    }
+
+    /// The fact of an event, if the deal has it.
+    pub fn fact(&self, event: &EventId) -> Option<&Fact> {
+        let known = self.memo.place(event).and_then(|at| self.facts.get(at));
+        known.or_else(|| {
+            let mut unseen = self.facts.iter().skip(self.memo.seen());
+            unseen.find(|fact| fact.event_id == *event)
+        })
     }
 
     /// Whether news of reference facts can act on it: something is due, locks changed, or it waits for a rate.
@@ -172,16 +185,18 @@ impl Contract {
         }
         let closing: BTreeSet<Period> = closed.difference(&self.locked).copied().collect();
         if !closing.is_empty()
-            && let Some(wanted) = derive(&self.facts, cx.tenant).wanted
+            && let Some(wanted) = derive_again(&self.facts, cx.tenant, &mut self.memo).wanted
         {
-            let mut plan = self.plan(&wanted, cx, &closing);
+            let mut ledger = std::mem::take(&mut self.ledger);
+            let mut plan = self.plan(&wanted, cx, &closing, &mut ledger);
+            self.ledger = ledger;
             entries.append(&mut plan.entries);
             self.issued.append(&mut plan.issued);
         }
         self.locked = closed.clone();
     }
 
-    fn plan(&mut self, wanted: &Wanted, cx: &Context, closing: &BTreeSet<Period>) -> Plan {
+    fn plan(&self, wanted: &Wanted, cx: &Context, closing: &BTreeSet<Period>, ledger: &mut Ledger) -> Plan {
         let books = Books {
             tenant: &self.tenant,
             deal: &self.deal,
@@ -191,12 +206,12 @@ impl Contract {
             locked: &self.locked,
             closing,
         };
-        plan(&books, &mut self.ledger)
+        plan(&books, ledger)
     }
 
     /// `issued_before`: how much was issued before this step.
     fn decide(mut self, cx: &Context, issued_before: usize) -> Decision {
-        let Derived { wanted, rejections } = derive(&self.facts, cx.tenant);
+        let Derived { wanted, rejections } = derive_again(&self.facts, cx.tenant, &mut self.memo);
         let Some(wanted) = wanted else {
             let view = View {
                 tenant: self.tenant.clone(),
@@ -218,12 +233,14 @@ impl Contract {
                 view,
             };
         };
-        let mut plan = self.plan(&wanted, cx, &BTreeSet::new());
+        let mut ledger = std::mem::take(&mut self.ledger);
+        let mut plan = self.plan(&wanted, cx, &BTreeSet::new(), &mut ledger);
+        self.ledger = ledger;
         self.issued.append(&mut plan.issued);
         self.waits_for = plan.waits_for;
         self.next_due = self.next_tick(&wanted, &plan, cx);
         let calendar = cx.tenant.fiscal;
-        let mut schedule = self.schedule(&wanted, &plan, cx);
+        let mut schedule = self.schedule(&wanted, &plan, &[], cx);
         let mut billing = self.billing(&wanted);
         let mut amounts = Content::new();
         for row in &schedule {
@@ -273,10 +290,8 @@ impl Contract {
         let Some(wanted) = derive(&self.facts, cx.tenant).wanted else {
             return Vec::new();
         };
-        let mut copy = self.clone();
-        let plan = copy.plan(&wanted, cx, &BTreeSet::new());
-        copy.issued.extend(plan.issued.iter().cloned());
-        copy.schedule(&wanted, &plan, cx)
+        let plan = self.plan(&wanted, cx, &BTreeSet::new(), &mut self.ledger.clone());
+        self.schedule(&wanted, &plan, &plan.issued, cx)
     }
 
     /// The billing plan as it stands.
@@ -305,11 +320,12 @@ impl Contract {
             .map(|date| add_days(date, 1))
     }
 
-    fn schedule(&self, wanted: &Wanted, plan: &Plan, cx: &Context) -> Vec<ScheduleRow> {
+    /// `just_issued` is what [`Contract::issued`] has not yet.
+    fn schedule(&self, wanted: &Wanted, plan: &Plan, just_issued: &[Issued], cx: &Context) -> Vec<ScheduleRow> {
         let calendar = cx.tenant.fiscal;
         let functional_currency = cx.functional(wanted.currency);
         let mut sums: BTreeMap<(&ObligationId, Period), (Decimal, Option<Decimal>, bool)> = BTreeMap::new();
-        let issued = self.issued.iter().filter_map(|it| {
+        let issued = self.issued.iter().chain(just_issued).filter_map(|it| {
             Some((
                 it.key.obligation.as_ref()?,
                 it.period,

@@ -28,8 +28,9 @@ mod estimated;
 mod invoicing;
 mod measured;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use jiff::Timestamp;
 use jiff::civil::Date;
 use rust_decimal::Decimal;
 
@@ -103,35 +104,106 @@ pub struct Derived {
     pub rejections: Vec<(EventId, Rejection)>,
 }
 
+/// What derivation remembers of a deal's facts, so that the next fact costs what the contract has, and not what was ever
+/// measured of it. Nothing of it decides: without it the same comes out, later. So all memos are equal.
+#[derive(Clone, Debug, Default)]
+pub struct Memo {
+    /// Where each fact is.
+    places: HashMap<EventId, usize>,
+    /// The facts that shape the contract and those that measure it, by `occurred_at`, then `event_id`.
+    shaping: Vec<usize>,
+    measuring: Vec<usize>,
+    measured: Measured,
+    fold: Option<Kept>,
+}
+
+impl PartialEq for Memo {
+    fn eq(&self, _: &Memo) -> bool {
+        true
+    }
+}
+
+impl Memo {
+    /// Where the fact of an event is among those that were taken in.
+    pub fn place(&self, event: &EventId) -> Option<usize> {
+        self.places.get(event).copied()
+    }
+
+    /// How many facts were taken in.
+    pub fn seen(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Takes in the facts that it has not seen: `facts` are those of before, and more.
+    fn take(&mut self, facts: &[Fact]) {
+        for (at, fact) in facts.iter().enumerate().skip(self.places.len()) {
+            self.places.insert(fact.event_id.clone(), at);
+            let list = match measured_on(fact) {
+                Some(_) => &mut self.measuring,
+                None => &mut self.shaping,
+            };
+            list.insert(list.partition_point(|known| rank(&facts[*known]) < rank(fact)), at);
+        }
+    }
+}
+
 /// Derives a deal's books. `facts` are the deal's own, each event id once, each valid by itself. The cost is that of the
 /// facts, each looked at once, plus that of what is changed; nothing is copied for the case that a change fails.
 pub fn derive(facts: &[Fact], tenant: &Tenant) -> Derived {
-    judge(facts, tenant, false)
+    judge(facts, tenant, &mut Memo::default(), false)
 }
 
 /// The same with [`Wanted::explanations`], which cost more than all the rest.
 pub fn derive_explained(facts: &[Fact], tenant: &Tenant) -> Derived {
-    judge(facts, tenant, true)
+    judge(facts, tenant, &mut Memo::default(), true)
 }
 
-fn judge(facts: &[Fact], tenant: &Tenant, explained: bool) -> Derived {
-    let mut ordered: Vec<&Fact> = facts.iter().collect();
-    ordered.sort_by(|a, b| (a.occurred_at, &a.event_id).cmp(&(b.occurred_at, &b.event_id)));
-    let is_closed = |fact: &&&Fact| matches!(fact.body, Body::DealClosed(_));
-    let Some((first, Body::DealClosed(deal))) = ordered.iter().find(is_closed).map(|fact| (*fact, &fact.body)) else {
-        let waits = |fact: &&Fact| (fact.event_id.clone(), not_closed(fact));
+/// The same with a memo of an earlier derivation from facts with which these begin: what was measured of the deal is not
+/// looked at again, unless the news is of an earlier day, or the terms say other things of what is measured.
+pub fn derive_again(facts: &[Fact], tenant: &Tenant, memo: &mut Memo) -> Derived {
+    judge(facts, tenant, memo, false)
+}
+
+fn judge(facts: &[Fact], tenant: &Tenant, memo: &mut Memo, explained: bool) -> Derived {
+    let fresh = memo.seen();
+    memo.take(facts);
+    let Memo {
+        shaping: all_shaping,
+        measuring,
+        measured,
+        fold: kept,
+        ..
+    } = memo;
+    let mut earlier = kept.take();
+    if let Some(earlier) = &mut earlier {
+        earlier.detach(measured);
+    }
+    let shaping = || all_shaping.iter().map(|at| &facts[*at]);
+    let is_closed = |fact: &&Fact| matches!(fact.body, Body::DealClosed(_));
+    let Some((first, Body::DealClosed(deal))) = shaping().find(is_closed).map(|fact| (fact, &fact.body)) else {
+        let mut all: Vec<&Fact> = facts.iter().collect();
+        all.sort_by(|a, b| rank(a).cmp(&rank(b)));
         return Derived {
             wanted: None,
-            rejections: ordered.iter().map(waits).collect(),
+            rejections: all
+                .iter()
+                .map(|fact| (fact.event_id.clone(), not_closed(fact)))
+                .collect(),
         };
     };
-    let mut unfit = Vec::new();
-    let measured = Measured::collect(first, &ordered, tenant, &mut unfit);
+    let stands = measured.take(first, shaping(), facts, tenant);
+    if let Some(earlier) = earlier.filter(|it| stands && it.stands(facts, fresh, all_shaping, tenant))
+        && let Some(fold) = earlier.resume(shaping(), tenant, measured)
+    {
+        *kept = Kept::of(&fold, all_shaping.len());
+        return fold.finish(measured.unfit().to_vec());
+    }
+    let measuring_until = |until: &Fact| measuring.partition_point(|at| rank(&facts[*at]) < rank(until));
     // A change of terms that fails halfway must leave nothing behind: all is judged again without it.
     let mut halfway: BTreeMap<&EventId, Rejection> = BTreeMap::new();
     loop {
-        let mut rejections = unfit.clone();
-        let mut fold = match Fold::close(first, deal, tenant, measured.clone(), explained) {
+        let mut rejections = measured.unfit().to_vec();
+        let mut fold = match Fold::close(first, deal, tenant, measured, explained) {
             Ok(fold) => fold,
             Err(rejection) => {
                 rejections.push((first.event_id.clone(), rejection));
@@ -142,7 +214,23 @@ fn judge(facts: &[Fact], tenant: &Tenant, explained: bool) -> Derived {
             }
         };
         let known = halfway.len();
-        for fact in ordered.iter().filter(|fact| !std::ptr::eq(**fact, first)) {
+        // Only what is measured after the end has to be looked at one by one.
+        let mut after_end: Option<usize> = None;
+        let late = |fold: &mut Fold, rejections: &mut Vec<_>, from: usize, to: usize| {
+            for fact in measuring[from..to].iter().map(|at| &facts[*at]) {
+                rejections.extend(
+                    fold.fact(fact)
+                        .err()
+                        .map(|rejection| (fact.event_id.clone(), rejection)),
+                );
+            }
+        };
+        for fact in shaping().filter(|fact| !std::ptr::eq(*fact, first)) {
+            if let Some(from) = after_end {
+                let to = measuring_until(fact);
+                late(&mut fold, &mut rejections, from, to);
+                after_end = Some(to);
+            }
             if let Some(rejection) = halfway.get(&fact.event_id) {
                 rejections.push((fact.event_id.clone(), rejection.clone()));
                 continue;
@@ -156,11 +244,126 @@ fn judge(facts: &[Fact], tenant: &Tenant, explained: bool) -> Derived {
                 }
                 Err(rejection) => rejections.push((fact.event_id.clone(), rejection)),
             }
+            if after_end.is_none() && fold.wanted.status != Standing::Active {
+                after_end = Some(measuring_until(fact));
+            }
         }
         if halfway.len() == known {
+            if let Some(from) = after_end {
+                late(&mut fold, &mut rejections, from, measuring.len());
+            }
+            if !explained && facts.len() > SHORT && rejections.len() == measured.unfit().len() {
+                *kept = Kept::of(&fold, all_shaping.len());
+            }
             return fold.finish(rejections);
         }
     }
+}
+
+/// Facts of a deal up to which all is derived anew as quickly.
+const SHORT: usize = 16;
+
+/// A fold before it was finished, all facts in it that shape the contract. It goes on where that comes to the same as
+/// beginning anew: nothing was refused, and what came since cannot change what was decided. That is certain for changes
+/// of terms and payments which come last, and for usage on and after the day of every change: a change looks at what was
+/// measured before its day, and beyond that only whether enough is billed and earned, of which usage never makes less. A
+/// credit, an estimate and an end of service look at all of it, so that a deal with one begins anew.
+#[derive(Clone, Debug)]
+struct Kept {
+    tenant: Tenant,
+    spread: Spread,
+    main: ContractId,
+    wanted: Wanted,
+    term: Term,
+    /// How many facts that shape the contract are in it.
+    shaped: usize,
+    /// The last day from which a change of terms holds.
+    changed: Date,
+}
+
+impl Kept {
+    fn of(fold: &Fold, shaped: usize) -> Option<Kept> {
+        let simple = fold.granted.is_empty() && fold.estimates.is_empty() && fold.former.is_empty();
+        let changed = fold.wanted.history.iter().map(|(_, from)| *from).max()?;
+        (simple && fold.wanted.status == Standing::Active).then(|| Kept {
+            tenant: fold.tenant.clone(),
+            spread: fold.spread,
+            main: fold.main.clone(),
+            wanted: fold.wanted.clone(),
+            term: fold.term.clone(),
+            shaped,
+            changed,
+        })
+    }
+
+    fn detach(&mut self, measured: &Measured) {
+        for obligation in &mut self.wanted.obligations {
+            measured.detach(&mut obligation.performance);
+        }
+    }
+
+    /// Whether it may go on after the facts from `fresh` on.
+    fn stands(&self, facts: &[Fact], fresh: usize, shaping: &[usize], tenant: &Tenant) -> bool {
+        let harmless = |fact: &Fact| match &fact.body {
+            Body::DealAmended(_) | Body::PaymentReceived(_) => true,
+            Body::UsageReported(it) => {
+                it.date >= self.changed
+                    && it.quantity >= Decimal::ZERO
+                    && it.amount.is_none_or(|amount| amount >= Decimal::ZERO)
+            }
+            Body::DealClosed(_)
+            | Body::DealRenewed(_)
+            | Body::DealCancelled(_)
+            | Body::MilestoneAccepted(_)
+            | Body::DeliveryRecorded(_)
+            | Body::ProgressMeasured(_)
+            | Body::CreditGranted(_)
+            | Body::ConsiderationEstimated(_)
+            | Body::FxRate(_)
+            | Body::AccountMapped(_)
+            | Body::PeriodClosed(_)
+            | Body::PeriodReopened(_)
+            | Body::ClockTicked(_) => false,
+        };
+        self.tenant == *tenant
+            && facts[fresh..].iter().all(harmless)
+            && shaping[..self.shaped].iter().all(|at| *at < fresh)
+            && shaping[self.shaped..].iter().all(|at| *at >= fresh)
+    }
+
+    /// The fold with what came since; `None` when something of it is refused.
+    fn resume<'a>(
+        mut self,
+        shaping: impl Iterator<Item = &'a Fact>,
+        tenant: &'a Tenant,
+        measured: &'a Measured,
+    ) -> Option<Fold<'a>> {
+        for obligation in &mut self.wanted.obligations {
+            measured.attach(&obligation.line_id, &mut obligation.performance);
+        }
+        let mut fold = Fold {
+            tenant,
+            explained: false,
+            touched: false,
+            spread: self.spread,
+            main: self.main,
+            measured,
+            granted: Vec::new(),
+            estimates: Estimates::new(),
+            former: Vec::new(),
+            wanted: self.wanted,
+            term: self.term,
+        };
+        for fact in shaping.skip(self.shaped) {
+            fold.fact(fact).ok()?;
+        }
+        Some(fold)
+    }
+}
+
+/// Where a fact stands among those of its deal.
+fn rank(fact: &Fact) -> (Timestamp, &EventId) {
+    (fact.occurred_at, &fact.event_id)
 }
 
 fn not_closed(fact: &Fact) -> Rejection {
@@ -180,7 +383,7 @@ struct Fold<'a> {
     touched: bool,
     spread: Spread,
     main: ContractId,
-    measured: Measured,
+    measured: &'a Measured,
     /// Credits in force, by event.
     granted: Vec<(EventId, Credit)>,
     estimates: Estimates,
@@ -191,6 +394,7 @@ struct Fold<'a> {
 }
 
 /// The running term.
+#[derive(Clone, Debug)]
 struct Term {
     deal: Deal,
     start: Date,
@@ -210,7 +414,7 @@ impl<'a> Fold<'a> {
         fact: &Fact,
         deal: &Deal,
         tenant: &'a Tenant,
-        measured: Measured,
+        measured: &'a Measured,
         explained: bool,
     ) -> Result<Fold<'a>, Rejection> {
         let start = deal.contract_start.unwrap_or_else(|| day(tenant, fact));

@@ -79,6 +79,11 @@ impl Performance {
         }
     }
 
+    /// Other measurements, through the same window.
+    pub fn attach(&mut self, of: &Arc<Measurements>) {
+        self.of = of.clone();
+    }
+
     /// The same with progress that is of the work alone: materials earn their own cost, and nothing else.
     pub fn without_materials(&self) -> Performance {
         let has = |reached: &Reached| !reached.materials.is_zero() || !reached.handed_over.is_zero();

@@ -70,7 +70,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
 fn versions(contract: &Contract, view: &View, reasons: &[Explanation]) -> String {
     let mut text = String::new();
     let caused_by = |reason: &Explanation, event: &EventId| reason.facts.first() == Some(event);
-    let of = |event: &EventId| -> Option<&Fact> { contract.facts.iter().find(|fact| fact.event_id == *event) };
+    let of = |event: &EventId| -> Option<&Fact> { contract.fact(event) };
     for (n, (event, from)) in view.history.iter().enumerate() {
         let what = of(event).map_or("", |fact| fact.body.type_name());
         let when = of(event).map_or(String::new(), |fact| format!(" of {}", fact.occurred_at));

@@ -1,11 +1,13 @@
 //! What was measured of a deal's lines, each fact judged against every term the deal ever had.
 //!
-//! Invariant: facts are judged in the order of the days they concern, whatever the order of arrival. Deliberately
-//! absent: what a measurement earns (`obligation`).
+//! Invariant: facts are judged in the order of the days they concern, whatever the order of arrival; so one that concerns
+//! the latest day is added to what is known, and any other has all judged again. Deliberately absent: what a measurement
+//! earns (`obligation`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use jiff::civil::Date;
 use rust_decimal::Decimal;
 
@@ -19,11 +21,19 @@ use super::super::reject::{Code, Rejection};
 use super::unknown_line;
 
 /// Everything measured, by line.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Measured {
     lines: BTreeMap<LineId, Arc<Measurements>>,
     /// Of a line that was never measured.
     nothing: Arc<Measurements>,
+    /// Facts that do not fit, in the order in which they were judged.
+    unfit: Vec<(EventId, Rejection)>,
+    sold: Sold,
+    currency: Option<Currency>,
+    /// How many of the deal's facts, as they arrived, were looked at.
+    seen: usize,
+    /// Where the last fact stands in the order of judgement.
+    last: Option<(Date, Timestamp, EventId)>,
 }
 
 impl Measured {
@@ -32,82 +42,70 @@ impl Measured {
         Performance::window(self.lines.get(line).unwrap_or(&self.nothing), from, until)
     }
 
-    pub(super) fn collect(
-        first: &Fact,
-        ordered: &[&Fact],
-        tenant: &Tenant,
-        rejections: &mut Vec<(EventId, Rejection)>,
-    ) -> Measured {
-        let mut sold: BTreeMap<&LineId, Known> = BTreeMap::new();
-        for fact in ordered {
-            let is_terms = !matches!(fact.body, Body::DealClosed(_)) || fact.event_id == first.event_id;
-            let Some(deal) = fact.body.terms().filter(|_| is_terms) else {
-                continue;
-            };
-            let again = matches!(fact.body, Body::DealRenewed(_));
-            for line in &deal.lines {
-                let known = sold.entry(&line.id).or_default();
-                let method = method_of(line, deal, &tenant.policy);
-                if !known.methods.contains(&method) {
-                    known.methods.push(method);
-                }
-                for milestone in &line.milestones {
-                    if !known.milestones.contains(&&milestone.id) {
-                        known.milestones.push(&milestone.id);
-                    }
-                }
-                known.unit_price = line.unit_price.or(known.unit_price);
-                let quantity = line.quantity.unwrap_or_default();
-                match again || known.quantities.is_empty() {
-                    true => known.quantities.push(quantity),
-                    false => {
-                        let last = known.quantities.len() - 1;
-                        known.quantities[last] = known.quantities[last].max(quantity);
-                    }
-                }
-            }
-        }
-        let mut facts: Vec<(Date, &Fact)> = ordered
-            .iter()
-            .filter_map(|fact| measured_on(fact).map(|date| (date, *fact)))
-            .collect();
-        facts.sort_by(|a, b| (a.0, a.1.occurred_at, &a.1.event_id).cmp(&(b.0, b.1.occurred_at, &b.1.event_id)));
-        let mut collected = Collected::default();
-        for (date, fact) in facts {
-            if let Err(rejection) = collected.add(date, fact, &sold, first.body.terms().map(|deal| deal.currency)) {
-                rejections.push((fact.event_id.clone(), rejection));
-            }
-        }
-        let shared = collected
-            .lines
-            .into_iter()
-            .map(|(line, of)| (line.clone(), Arc::new(of)));
-        Measured {
-            lines: shared.collect(),
-            nothing: Arc::default(),
-        }
+    pub(super) fn unfit(&self) -> &[(EventId, Rejection)] {
+        &self.unfit
     }
-}
 
-/// Measurements while they are being judged.
-#[derive(Default)]
-struct Collected<'a> {
-    lines: BTreeMap<&'a LineId, Measurements>,
-}
+    /// Gives an obligation its line's measurements, in the window that it had.
+    pub(super) fn attach(&self, line: &LineId, performance: &mut Performance) {
+        performance.attach(self.lines.get(line).unwrap_or(&self.nothing));
+    }
 
-impl<'a> Collected<'a> {
-    fn add(
+    /// Takes the measurements away again: while nobody else has them, they are added to in place.
+    pub(super) fn detach(&self, performance: &mut Performance) {
+        performance.attach(&self.nothing);
+    }
+
+    /// Takes in what was not seen yet. `terms` are the facts that state terms, `first` the one that closed the deal among
+    /// them; `facts` are all of the deal, in the order of arrival, the same ones as before and more. True when what was
+    /// known before stands, and only more came.
+    pub(super) fn take<'a>(
         &mut self,
-        date: Date,
-        fact: &'a Fact,
-        sold: &BTreeMap<&LineId, Known>,
-        currency: Option<Currency>,
-    ) -> Result<(), Rejection> {
+        first: &Fact,
+        terms: impl Iterator<Item = &'a Fact>,
+        facts: &[Fact],
+        tenant: &Tenant,
+    ) -> bool {
+        let mut stands = true;
+        let sold = sold(first, terms, tenant);
+        let currency = first.body.terms().map(|deal| deal.currency);
+        if self.sold != sold || self.currency != currency {
+            *self = Measured {
+                sold,
+                currency,
+                ..Measured::default()
+            };
+            stands = false;
+        }
+        let mut fresh = in_order(&facts[self.seen..]);
+        if fresh.first().is_some_and(|at| {
+            self.last
+                .as_ref()
+                .is_some_and(|last| rank(at) < (last.0, last.1, &last.2))
+        }) {
+            (self.lines, self.unfit) = Default::default();
+            fresh = in_order(facts);
+            stands = false;
+        }
+        for (date, fact) in &fresh {
+            if let Err(rejection) = self.add(*date, fact) {
+                self.unfit.push((fact.event_id.clone(), rejection));
+            }
+        }
+        if let Some((date, fact)) = fresh.last() {
+            self.last = Some((*date, fact.occurred_at, fact.event_id.clone()));
+        }
+        self.seen = facts.len();
+        stands
+    }
+
+    fn add(&mut self, date: Date, fact: &Fact) -> Result<(), Rejection> {
+        let (sold, currency) = (&self.sold, self.currency);
         let event = fact.event_id.clone();
         match &fact.body {
             Body::MilestoneAccepted(it) => {
                 let known = known(sold, &it.line_id, &[Method::Milestone])?;
-                if !known.milestones.contains(&&it.milestone_id) {
+                if !known.milestones.contains(&it.milestone_id) {
                     return Err(Rejection::new(
                         Code::UnknownMilestone,
                         "payload.milestone_id",
@@ -115,7 +113,7 @@ impl<'a> Collected<'a> {
                         "the line has no such milestone",
                     ));
                 }
-                let line = self.lines.entry(&it.line_id).or_default();
+                let line = of(&mut self.lines, &it.line_id);
                 if line.accepted.iter().any(|(_, id, _)| *id == it.milestone_id) {
                     return Err(Rejection::new(
                         Code::AlreadyAccepted,
@@ -129,7 +127,7 @@ impl<'a> Collected<'a> {
             Body::DeliveryRecorded(it) => {
                 let known = known(sold, &it.line_id, &[Method::Units, Method::PointInTime])?;
                 let most: Decimal = known.quantities.iter().sum();
-                let line = self.lines.entry(&it.line_id).or_default();
+                let line = of(&mut self.lines, &it.line_id);
                 let units = line.deliveries.all() + it.quantity;
                 if units < Decimal::ZERO || most > Decimal::ZERO && units > most {
                     return Err(Rejection::new(
@@ -143,7 +141,7 @@ impl<'a> Collected<'a> {
             }
             Body::ProgressMeasured(it) => {
                 known(sold, &it.line_id, &[Method::Progress])?;
-                let line = self.lines.entry(&it.line_id).or_default();
+                let line = of(&mut self.lines, &it.line_id);
                 line.progress.push((date, reached(it), event));
             }
             Body::UsageReported(it) => {
@@ -169,7 +167,7 @@ impl<'a> Collected<'a> {
                     ));
                 }
                 let amount = currency.map_or(amount, |currency| currency.round(amount));
-                let line = self.lines.entry(&it.line_id).or_default();
+                let line = of(&mut self.lines, &it.line_id);
                 line.usage.push(date, amount, event);
             }
             Body::DealClosed(_)
@@ -189,21 +187,69 @@ impl<'a> Collected<'a> {
     }
 }
 
-/// What the terms of a deal say about one line, over all its terms.
-#[derive(Default)]
-struct Known<'a> {
+/// The measurements of a line, to add to. They are copied only where an earlier derivation is still held.
+fn of<'m>(lines: &'m mut BTreeMap<LineId, Arc<Measurements>>, line: &LineId) -> &'m mut Measurements {
+    Arc::make_mut(lines.entry(line.clone()).or_default())
+}
+
+/// The facts that measure, with the day each concerns, in the order of judgement.
+fn in_order(facts: &[Fact]) -> Vec<(Date, &Fact)> {
+    let measuring = facts.iter().filter_map(|fact| Some((measured_on(fact)?, fact)));
+    let mut measuring: Vec<(Date, &Fact)> = measuring.collect();
+    measuring.sort_by(|a, b| rank(a).cmp(&rank(b)));
+    measuring
+}
+
+fn rank<'a>((date, fact): &(Date, &'a Fact)) -> (Date, Timestamp, &'a EventId) {
+    (*date, fact.occurred_at, &fact.event_id)
+}
+
+/// What the terms of a deal say about its lines, over all its terms.
+type Sold = BTreeMap<LineId, Known>;
+
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Known {
     methods: Vec<Method>,
-    milestones: Vec<&'a MilestoneId>,
+    milestones: Vec<MilestoneId>,
     /// The most units of each term.
     quantities: Vec<Decimal>,
     unit_price: Option<Decimal>,
 }
 
-fn known<'m, 'a>(
-    sold: &'m BTreeMap<&LineId, Known<'a>>,
-    line: &LineId,
-    methods: &[Method],
-) -> Result<&'m Known<'a>, Rejection> {
+fn sold<'a>(first: &Fact, terms: impl Iterator<Item = &'a Fact>, tenant: &Tenant) -> Sold {
+    let mut sold = Sold::new();
+    for fact in terms {
+        let is_terms = !matches!(fact.body, Body::DealClosed(_)) || fact.event_id == first.event_id;
+        let Some(deal) = fact.body.terms().filter(|_| is_terms) else {
+            continue;
+        };
+        let again = matches!(fact.body, Body::DealRenewed(_));
+        for line in &deal.lines {
+            let known = sold.entry(line.id.clone()).or_default();
+            let method = method_of(line, deal, &tenant.policy);
+            if !known.methods.contains(&method) {
+                known.methods.push(method);
+            }
+            for milestone in &line.milestones {
+                if !known.milestones.contains(&milestone.id) {
+                    known.milestones.push(milestone.id.clone());
+                }
+            }
+            known.unit_price = line.unit_price.or(known.unit_price);
+            let quantity = line.quantity.unwrap_or_default();
+            match again || known.quantities.is_empty() {
+                true => known.quantities.push(quantity),
+                false => {
+                    let last = known.quantities.len() - 1;
+                    known.quantities[last] = known.quantities[last].max(quantity);
+                }
+            }
+        }
+    }
+    sold
+}
+
+fn known<'m>(sold: &'m Sold, line: &LineId, methods: &[Method]) -> Result<&'m Known, Rejection> {
     let known = sold
         .get(line)
         .ok_or_else(|| unknown_line("payload.line_item_id", line))?;

@@ -54,7 +54,7 @@ impl Deal<'_> {
             };
             let obligations = view.contracts.iter().flat_map(|it| &it.obligations);
             let renewed = view.history.iter().filter(|(event, _)| {
-                let fact = contract.facts.iter().find(|fact| fact.event_id == *event);
+                let fact = contract.fact(event);
                 matches!(fact.map(|fact| &fact.body), Some(Body::DealRenewed(_)))
             });
             found.push(Deal {
