@@ -1,14 +1,14 @@
 //! The contract: a deal's facts and what was issued for them, and the two steps that move it.
 //!
 //! `apply` takes one fact of the deal; `settle` looks again after a tick, a rate, a mapping or a period change. Both
-//! derive the wanted books anew from all facts, so the order in which facts arrive does not matter; what was issued
-//! before decides what is issued now.
+//! derive the wanted books from all facts, so the order in which facts arrive does not matter; what was issued before
+//! decides what is issued now.
 //!
 //! Before a fact is applied, periods that closed since the last step are sealed: whatever was theirs is issued, and
 //! from then on they take nothing.
 //!
-//! Invariant: [`Contract`] holds nothing that can be derived from its facts, except what was issued. Deliberately
-//! absent: storage, serialization, and facts of other deals.
+//! Invariant: [`Contract`] holds nothing that can be derived from its facts, except what was issued and a memo that only
+//! saves time. Deliberately absent: storage, serialization, and facts of other deals.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -271,7 +271,7 @@ impl Fold<'_> {
                 modify::credit(obligation, it.date, part, past, event, self.spread);
             }
         }
-        let tax = self.tax_of_credit(amount, add_days(it.date, 1));
+        let tax = self.tax_of_credit(amount, it.date);
         self.wanted.credits.push(CreditMemo {
             date: it.date,
             amount,

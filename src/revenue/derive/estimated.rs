@@ -25,10 +25,10 @@ use super::super::explain::Explanation;
 use super::super::fact::{Consideration, Estimate, EstimateMethod, Fact, Method, Milestone, MilestoneShare};
 use super::super::ids::{ContractId, EstimateId, EventId, LineId, ObligationId};
 use super::super::modify;
-use super::super::money::{largest_remainder, proportion};
+use super::super::money::largest_remainder;
 use super::super::obligation::{LineTerms, Lump, LumpReason, Obligation, Segment};
 use super::super::reject::{Code, Rejection};
-use super::invoicing::lowest_from;
+use super::invoicing::{lowest_from, share_of_tax};
 use super::{CreditMemo, Fold, Standing, too_precise, unknown_line};
 
 /// The estimates of a deal, by line and name.
@@ -386,21 +386,17 @@ impl Fold<'_> {
                 if left.is_zero() {
                     break;
                 }
-                let (net, tax) = lowest_from(&billed, day);
-                let amount = left.min(net).max(Decimal::ZERO);
+                let least = lowest_from(&billed, day);
+                let amount = left.min(least.0).max(Decimal::ZERO);
                 if amount.is_zero() {
                     continue;
                 }
-                let share = self
-                    .wanted
-                    .currency
-                    .round(proportion(tax, amount, net))
-                    .clamp(Decimal::ZERO, tax.max(Decimal::ZERO));
-                billed.push((day, -amount, -share));
+                let tax = share_of_tax(amount, least, self.wanted.currency);
+                billed.push((day, -amount, -tax));
                 memos.push(CreditMemo {
                     date: day,
                     amount,
-                    tax: share,
+                    tax,
                     cause: step.cause.clone(),
                 });
                 left -= amount;

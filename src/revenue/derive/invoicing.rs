@@ -15,7 +15,7 @@ use super::super::allocate::tax_on;
 use super::super::billing::{Invoice, replan};
 use super::super::fact::{BillingCycle, Fact, Method};
 use super::super::ids::EventId;
-use super::super::money::proportion;
+use super::super::money::{Currency, proportion};
 use super::super::obligation::Obligation;
 use super::super::period::add_days;
 use super::Fold;
@@ -136,13 +136,9 @@ impl Fold<'_> {
         self.billed(day).0
     }
 
-    /// The tax of a credit: its share of the tax that is billed and not yet given back, so that no rounding ever gives
-    /// back more tax than was charged.
-    pub(super) fn tax_of_credit(&self, amount: Decimal, before: Date) -> Decimal {
-        let (by_then, in_all) = (self.billed(before), self.billed(Date::MAX));
-        let (net, tax) = if in_all.0 < by_then.0 { in_all } else { by_then };
-        let share = self.wanted.currency.round(proportion(tax, amount, net));
-        share.min(in_all.1).max(Decimal::ZERO)
+    /// The tax of a credit of a day.
+    pub(super) fn tax_of_credit(&self, amount: Decimal, day: Date) -> Decimal {
+        share_of_tax(amount, lowest_from(&self.billed_rows(), day), self.wanted.currency)
     }
 
     /// Invoiced less credited on the days before a day: net and tax.
@@ -196,6 +192,13 @@ pub(super) fn lowest_from(billed: &[(Date, Decimal, Decimal)], day: Date) -> (De
         (sum, (least.0.min(sum.0), least.1.min(sum.1)))
     });
     least
+}
+
+/// The tax of a credit: its share of the tax that is billed and not yet given back, so that no rounding ever gives back
+/// more tax than was charged. `billed` is what a credit of its day may take back, see [`lowest_from`].
+pub(super) fn share_of_tax(amount: Decimal, (net, tax): (Decimal, Decimal), currency: Currency) -> Decimal {
+    let share = currency.round(proportion(tax, amount, net));
+    share.clamp(Decimal::ZERO, tax.max(Decimal::ZERO))
 }
 
 /// A milestone is invoiced on the day of its acceptance; what is not accepted is expected at the end.
