@@ -18,13 +18,42 @@ use serde_json::{Value, json};
 /// Deals that are alive at the same time.
 const ALIVE: usize = 1_000;
 
+/// Deals that are held to see what they weigh.
+const WEIGHED: usize = 10_000;
+
 fn main() {
     let deals = std::env::args()
         .skip(1)
         .find_map(|it| it.parse().ok())
         .unwrap_or(100_000);
     many_deals(deals);
+    weight();
     one_deal();
+}
+
+/// What a deal of ten facts weighs in memory, as the stage has it: the contract with what it remembers.
+fn weight() {
+    let settings = Settings::default();
+    let (tenant, reference) = (TenantId::parse("acme").expect("id"), Reference::default());
+    let cx = Context::new(&settings, &reference, &tenant);
+    let before = resident();
+    let held: Vec<Contract> = (0..WEIGHED)
+        .map(|number| {
+            let folded = (1..=10).fold(None, |contract, month| {
+                let decision = contract::apply(contract, &fact(number, month), &cx).expect("a fact that fits");
+                Some(decision.contract)
+            });
+            folded.expect("a contract")
+        })
+        .collect();
+    println!("bytes of memory a deal {}", (resident() - before) / held.len() as u64);
+}
+
+/// Bytes of this process in memory.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: Option<u64> = status.split(' ').nth(1).and_then(|it| it.parse().ok());
+    pages.unwrap_or_default() * 4096
 }
 
 fn many_deals(deals: usize) {

@@ -19,7 +19,8 @@ pub struct Runtime {
     /// Stream threads of one process. More threads than partitions stay idle.
     #[schemars(range(min = 1, max = 64))]
     pub threads: u16,
-    /// Longest time between two commits: what a crash makes the processor do again.
+    /// Longest time between two commits: what a crash makes the processor do again. When nothing waits to be processed, a
+    /// commit comes after a fifth of it.
     pub commit_interval: Interval,
     /// A commit comes early after this many records.
     #[schemars(range(min = 1, max = 1_000_000))]

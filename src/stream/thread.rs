@@ -30,6 +30,8 @@ const PAUSE_AT_RECORDS: usize = 4_000;
 const RECORDS_PER_TURN: usize = 500;
 /// The longest wait for records when nothing else is due.
 const IDLE_POLL: Duration = Duration::from_millis(50);
+/// The part of the commit interval after which is committed when nothing waits to be processed.
+const IDLE_COMMITS: u32 = 5;
 /// Pause after a fault that time may heal.
 const BACKOFF: Duration = Duration::from_millis(500);
 
@@ -157,8 +159,7 @@ impl StreamThread {
         if self.index == 0 {
             self.app.follow()?;
         }
-        let since = self.now.since_start.saturating_sub(self.last_commit);
-        if self.open && since >= self.app.config.commit_interval {
+        if self.open && self.until_commit().is_zero() {
             self.commit()?;
         }
         Ok(())
@@ -166,14 +167,29 @@ impl StreamThread {
 
     /// How long a poll may wait for records.
     fn wait(&self) -> Duration {
-        if self.tasks.values().any(|task| task.has_work() && !task.is_held()) {
+        if self.has_work() {
             return Duration::ZERO;
         }
-        if !self.open {
-            return IDLE_POLL;
+        match self.open {
+            true => self.until_commit().min(IDLE_POLL),
+            false => IDLE_POLL,
         }
+    }
+
+    fn has_work(&self) -> bool {
+        self.tasks.values().any(|task| task.has_work() && !task.is_held())
+    }
+
+    /// How long until what is open is committed, as things stand: an interval after the last commit, and a part of it when
+    /// nothing waits to be processed. So few transactions carry much where there is much, and where there is little nobody
+    /// waits for more.
+    fn until_commit(&self) -> Duration {
+        let interval = match self.has_work() {
+            true => self.app.config.commit_interval,
+            false => self.app.config.commit_interval / IDLE_COMMITS,
+        };
         let since = self.now.since_start.saturating_sub(self.last_commit);
-        self.app.config.commit_interval.saturating_sub(since).min(IDLE_POLL)
+        interval.saturating_sub(since)
     }
 
     fn consumer(&mut self) -> Result<&mut Box<dyn Consumer>, Fault> {
