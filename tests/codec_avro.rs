@@ -891,7 +891,7 @@ fn a_damaged_length_does_not_ask_for_the_memory_it_names() {
         // The first field's length, as the largest number a varint of nine bytes holds.
         bytes.splice(5..6, [0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]);
         let refused = schemas.decode_fact(&bytes).unwrap_err().to_string();
-        assert!(refused.contains("allocate"), "{refused}");
+        assert!(refused.ends_with("event_id: the Avro datum is cut short"), "{refused}");
     });
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Invariant: a number is carried over exactly or refused. Deliberately absent: rounding, and floats.
 
+use std::ops::Deref;
+
 use rust_decimal::Decimal;
 
 /// A decimal survives a binary double and its shortest text unchanged up to this many significant digits
@@ -26,29 +28,60 @@ pub fn from_bytes(bytes: &[u8], scale: i64) -> Result<Decimal, String> {
     Decimal::try_from_i128_with_scale(unscaled, scale).map_err(|_| too_large())
 }
 
-/// The shortest two's complement bytes of `number` with exactly `scale` decimals.
+/// As `from_bytes`, without zeros at the end of the decimals.
+pub fn shortest_from_bytes(bytes: &[u8], scale: u32) -> Result<Decimal, String> {
+    let Some(mut digits) = unscaled(bytes).and_then(|unscaled| i64::try_from(unscaled).ok()) else {
+        return from_bytes(bytes, scale.into()).map(|number| number.normalize());
+    };
+    let mut scale = scale;
+    for (zeros, factor) in [(4, 10_000), (1, 10)] {
+        while scale >= zeros && digits % factor == 0 {
+            digits /= factor;
+            scale -= zeros;
+        }
+    }
+    Decimal::try_new(digits, scale).map_err(|error| error.to_string())
+}
+
+/// A whole number in two's complement, in as few bytes as it needs.
+#[derive(Debug, Clone, Copy)]
+pub struct Unscaled {
+    bytes: [u8; 16],
+    start: usize,
+}
+
+impl Deref for Unscaled {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+}
+
+/// `number` with exactly `scale` decimals, without its point.
 ///
 /// # Errors
 /// `number` has more decimals than `scale`, or does not fit 28 digits at that scale.
-pub fn to_bytes(number: Decimal, scale: u32) -> Result<Vec<u8>, String> {
-    let exact = number.normalize();
-    if exact.scale() > scale {
-        return Err(format!("{number} has more than {scale} decimals"));
-    }
-    let factor = 10i128.pow(scale - exact.scale());
-    let unscaled = exact
-        .mantissa()
-        .checked_mul(factor)
+pub fn to_bytes(number: Decimal, scale: u32) -> Result<Unscaled, String> {
+    let exact = if number.scale() <= scale {
+        number
+    } else {
+        number.normalize()
+    };
+    let missing = scale
+        .checked_sub(exact.scale())
+        .ok_or_else(|| format!("{number} has more than {scale} decimals"))?;
+    let unscaled = 10i128
+        .checked_pow(missing)
+        .and_then(|factor| exact.mantissa().checked_mul(factor))
         .filter(|unscaled| unscaled.unsigned_abs() < 10u128.pow(28))
         .ok_or_else(|| format!("{number} has more than 28 digits at {scale} decimals"))?;
-    let bytes = unscaled.to_be_bytes();
-    let sign = if unscaled < 0 { 0xFF } else { 0 };
-    let mut start = 0;
-    // Drop leading sign bytes while the next byte still carries the sign.
-    while start < bytes.len() - 1 && bytes[start] == sign && (bytes[start + 1] ^ sign) & 0x80 == 0 {
-        start += 1;
-    }
-    Ok(bytes[start..].to_vec())
+    // All bits after the first that tells it from its sign, and one for the sign.
+    let bits = 129 - (unscaled ^ (unscaled >> 127)).leading_zeros() as usize;
+    Ok(Unscaled {
+        bytes: unscaled.to_be_bytes(),
+        start: 16 - bits.div_ceil(8),
+    })
 }
 
 /// Decimal text, as `decimal.handling.mode=string` writes it.
@@ -120,7 +153,7 @@ mod tests {
             ("-1.29", &[0xFF, 0x7F]),
             ("45000.50", &[0x44, 0xAA, 0x52]),
         ] {
-            assert_eq!(to_bytes(decimal(text), 2).unwrap(), bytes, "{text}");
+            assert_eq!(&*to_bytes(decimal(text), 2).unwrap(), bytes, "{text}");
             assert_eq!(from_bytes(bytes, 2).unwrap(), decimal(text), "{text}");
         }
     }
@@ -143,7 +176,7 @@ mod tests {
         assert_eq!(from_bytes(&[0x05], -3).unwrap(), decimal("5000"));
         assert_eq!(from_bytes(&[], 2).unwrap(), Decimal::ZERO);
         assert_eq!(
-            to_bytes(decimal("1.2000000"), 2).unwrap(),
+            *to_bytes(decimal("1.2000000"), 2).unwrap(),
             [0x78],
             "trailing zeros are not digits"
         );
@@ -169,6 +202,11 @@ mod tests {
             let number = Decimal::from_i128_with_scale(unscaled, scale);
             let bytes = to_bytes(number, scale).unwrap();
             prop_assert_eq!(from_bytes(&bytes, i64::from(scale)).unwrap(), number);
+            let shortest = shortest_from_bytes(&bytes, scale).unwrap();
+            prop_assert_eq!((shortest, shortest.scale()), (number, number.normalize().scale()));
+            if let [sign @ (0 | 0xFF), next, ..] = *bytes {
+                prop_assert_ne!(sign >> 7, next >> 7, "a byte too many: {:?}", bytes);
+            }
         }
 
         #[test]

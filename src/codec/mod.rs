@@ -8,13 +8,14 @@
 //! - `value`, `decimal`, `position`: what a row change holds; `shape`, `column`, `debezium`: how it is
 //!   read off a record.
 //! - `source`: any input record to what it says; `fact_json`, `cloudevents`: the canonical event; `trace`: W3C trace context.
-//! - `registry`: schema ids; `schemas`: our topics' schemas, encoding and decoding on the Confluent wire.
+//! - `avro`: the binary form of Avro; `registry`: schema ids; `schemas`: our topics' schemas, on the Confluent wire.
 //! - `wire`, `names`: amounts, days, instants and words as Avro sees them; `facts`, `change`, `outputs`, `dead_letter`:
 //!   our topics; `stored`, `contract_store`, `crm_store`: stored state.
 //! - `delivery`, `delivery_command`, `delivery_manifest`, `receipt`: what a sink stores, hears and leaves behind.
 //! - `replay`: the document of `accrue books replay`.
 //! - `ledger`, `export`: one line, and the whole journal, for other ledgers.
 
+mod avro;
 mod avro_json;
 mod cell;
 pub mod change;

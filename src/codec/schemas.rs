@@ -2,8 +2,7 @@
 //! bytes, the Avro datum. <https://docs.confluent.io/platform/current/schema-registry/fundamentals/serdes-develop/index.html#wire-format>
 //!
 //! Invariant: an id is asked of the registry once; a record is written with the schema that was registered and read
-//! with the schema that wrote it, its fields matched by name. Deliberately absent: reader schemas in Avro's sense,
-//! because apache-avro's resolution refuses a short decimal under a large precision. And Avro enums in our schemas, whose
+//! with the schema that wrote it. Deliberately absent: Avro enums in our schemas, whose
 //! words could then never be added to: strings with documented words stand in their place.
 
 use std::collections::HashMap;
@@ -11,12 +10,10 @@ use std::io::{self, Read};
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
 use apache_avro::Schema;
-use apache_avro::error::Details;
 use apache_avro::reader::datum::GenericDatumReader;
-use apache_avro::writer::datum::GenericDatumWriter;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
+use super::avro::{self, Plan};
 use super::registry::{Compatibility, Registry, RegistryError, SchemaId, Subject};
 use super::shape::Shape;
 use super::{DecodeError, Refused, avro_json};
@@ -103,7 +100,7 @@ impl Product {
 /// One schema, parsed once, ready to read and write. Schemas live as long as the process: an id never changes its
 /// meaning, so each is parsed and kept once, and their number is that of the ids met.
 pub(super) struct Datum {
-    schema: &'static Schema,
+    plan: Plan,
     reader: GenericDatumReader<'static>,
     pub(super) shape: Arc<Shape>,
 }
@@ -116,11 +113,12 @@ impl Datum {
         let shape = Arc::new(Shape::of_avro(&json));
         let schema = Schema::parse(&json).map_err(|error| format!("not an Avro schema: {error}"))?;
         let schema: &'static Schema = Box::leak(Box::new(schema));
+        let plan = Plan::of(schema);
         let reader = GenericDatumReader::builder(schema)
             .human_readable(false)
             .build()
             .map_err(|error| format!("not a readable Avro schema: {error}"))?;
-        Ok(Datum { schema, reader, shape })
+        Ok(Datum { plan, reader, shape })
     }
 
     /// A schema of this repository; a test parses each.
@@ -131,30 +129,20 @@ impl Datum {
         }
     }
 
-    pub(super) fn writer(&self) -> Result<GenericDatumWriter<'static>, String> {
-        GenericDatumWriter::builder(self.schema)
-            .human_readable(false)
-            .build()
-            .map_err(|error| error.to_string())
+    /// Appends the datum to `bytes`.
+    pub(super) fn write<T: Serialize>(&self, value: &T, bytes: &mut Vec<u8>) -> Result<(), Refused> {
+        avro::write(&self.plan, value, bytes).map_err(|misfit| Refused::new("unencodable", misfit.to_string()))
     }
 
-    /// Reads one datum, which must be all of the bytes and no more, into a struct that has every field of the schema.
-    pub(super) fn read<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, Refused> {
-        let mut bytes = Exactly { bytes, short: false };
-        let value = self.reader.read_deser(&mut bytes).map_err(|error| not_avro(&error))?;
-        bytes.end()?;
-        Ok(value)
+    /// Reads one datum, which must be all of the bytes and no more; of another version of the schema too, by its fields' names.
+    pub(super) fn read<'de, T: Deserialize<'de>>(&self, bytes: &'de [u8]) -> Result<T, Refused> {
+        avro::read(&self.plan, bytes).map_err(not_avro)
     }
 
-    /// Reads a datum of another version of the schema: fields are matched by name, unknown ones left out. Slower, and
-    /// needed because the library's direct reader cannot skip a record or an enum it has no field for.
-    pub(super) fn read_by_name<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, Refused> {
-        apache_avro::from_value(&self.read_value(bytes)?).map_err(|error| not_avro(&error))
-    }
-
+    /// Reads a datum that has no struct of ours.
     pub(super) fn read_value(&self, bytes: &[u8]) -> Result<apache_avro::types::Value, Refused> {
         let mut bytes = Exactly { bytes, short: false };
-        let value = self.reader.read_value(&mut bytes).map_err(|error| not_avro(&error))?;
+        let value = self.reader.read_value(&mut bytes).map_err(not_avro)?;
         bytes.end()?;
         Ok(value)
     }
@@ -189,23 +177,8 @@ impl Exactly<'_> {
     }
 }
 
-fn not_avro(error: &apache_avro::Error) -> Refused {
-    Refused::new(
-        "not_avro",
-        format!("the Avro datum does not match its schema: {}", words(error)),
-    )
-}
-
-/// The library's words without the schema that it prints in full around them.
-pub(super) fn words(error: &apache_avro::Error) -> String {
-    const ENOUGH_CHARS: usize = 300;
-    let words = match error.details() {
-        Details::DeserializeSchemaAware { value_type, value, .. }
-        | Details::SerializeValueWithSchema { value_type, value, .. } => format!("{value_type}: {value}"),
-        Details::SerializeRecordFieldWithSchema { field_name, error, .. } => format!("field {field_name}: {error}"),
-        other => other.to_string(),
-    };
-    words.chars().take(ENOUGH_CHARS).collect()
+fn not_avro(error: impl std::error::Error) -> Refused {
+    Refused::new("not_avro", format!("the Avro datum does not match its schema: {error}"))
 }
 
 /// Schemas by id, whoever registered them; asked of the registry once.
@@ -261,12 +234,8 @@ fn split(bytes: &[u8]) -> Result<(SchemaId, &[u8]), Refused> {
 /// The schemas the pipeline writes and reads with; built once at start.
 pub struct Schemas {
     pub(super) readers: Readers,
-    writers: [Writer; 11],
-}
-
-struct Writer {
-    prefix: [u8; PREFIX_BYTES],
-    datum: GenericDatumWriter<'static>,
+    /// What the records of each product start with.
+    prefixes: [[u8; PREFIX_BYTES]; 11],
 }
 
 impl Schemas {
@@ -303,43 +272,35 @@ impl Schemas {
         registry: Arc<dyn Registry>,
         id: impl Fn(Product) -> Result<SchemaId, RegistryError>,
     ) -> Result<Schemas, RegistryError> {
-        let mut writers = Vec::with_capacity(Product::ALL.len());
-        for product in Product::ALL {
-            let [a, b, c, d] = id(product)?.0.to_be_bytes();
-            let datum = product.datum().writer().map_err(RegistryError::Refused)?;
-            writers.push(Writer {
-                prefix: [MAGIC, a, b, c, d],
-                datum,
-            });
+        let mut prefixes = [[MAGIC; PREFIX_BYTES]; 11];
+        for (product, prefix) in Product::ALL.into_iter().zip(&mut prefixes) {
+            prefix[1..].copy_from_slice(&id(product)?.0.to_be_bytes());
         }
-        match writers.try_into() {
-            Ok(writers) => Ok(Schemas {
-                readers: Readers::new(registry),
-                writers,
-            }),
-            Err(_) => unreachable!("one writer for each product"),
-        }
+        Ok(Schemas {
+            readers: Readers::new(registry),
+            prefixes,
+        })
     }
 
     /// The bytes of one record's value.
     pub(super) fn encode<T: Serialize>(&self, product: Product, value: &T) -> Result<Vec<u8>, Refused> {
-        let writer = &self.writers[product as usize];
-        let mut bytes = Vec::with_capacity(256);
-        bytes.extend_from_slice(&writer.prefix);
-        writer
-            .datum
-            .write_ser(&mut bytes, value)
-            .map_err(|error| Refused::new("unencodable", words(&error)))?;
+        let mut bytes = Vec::with_capacity(512);
+        bytes.extend_from_slice(&self.prefixes[product as usize]);
+        product.datum().write(value, &mut bytes)?;
         Ok(bytes)
     }
 
     /// The value of one record, with the schema that wrote it.
-    pub(super) fn decode<T: DeserializeOwned>(&self, product: Product, bytes: &[u8]) -> Result<T, DecodeError> {
-        if let Some(datum) = bytes.strip_prefix(&self.writers[product as usize].prefix) {
+    pub(super) fn decode<'de, T: Deserialize<'de>>(
+        &self,
+        product: Product,
+        bytes: &'de [u8],
+    ) -> Result<T, DecodeError> {
+        if let Some(datum) = bytes.strip_prefix(&self.prefixes[product as usize]) {
             return Ok(product.datum().read(datum)?);
         }
         let (writer, datum) = self.readers.open(bytes)?;
-        Ok(writer.read_by_name(datum)?)
+        Ok(writer.read(datum)?)
     }
 }
 

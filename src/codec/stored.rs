@@ -5,44 +5,40 @@
 //! registry: a restore must not depend on another service. Deliberately absent: reading a version newer than this
 //! program, which a rollback must not guess at.
 
-use apache_avro::writer::datum::GenericDatumWriter;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::Refused;
-use super::schemas::{Datum, words};
+use super::schemas::Datum;
 
 pub(super) struct Stored {
     what: &'static str,
-    /// Every released version, oldest first: version 1 is the first.
+    /// Every released version, oldest first: version 1 is the first. The last one writes.
     versions: Vec<Datum>,
-    writer: GenericDatumWriter<'static>,
 }
 
 impl Stored {
-    /// `schemas` are the texts of every released version, oldest first; the last one writes.
+    /// `schemas` are the texts of every released version, oldest first.
     pub(super) fn new(what: &'static str, schemas: &[&str]) -> Stored {
-        let versions: Vec<Datum> = schemas.iter().map(|text| Datum::of_ours(text)).collect();
-        match versions.last().map(Datum::writer) {
-            Some(Ok(writer)) => Stored { what, versions, writer },
-            Some(Err(error)) => unreachable!("{what}: {error}"),
-            None => unreachable!("{what} has no schema"),
-        }
+        let versions = schemas.iter().map(|text| Datum::of_ours(text)).collect();
+        Stored { what, versions }
     }
 
     pub(super) fn encode<T: Serialize>(&self, value: &T) -> Result<Vec<u8>, Refused> {
+        let Some(newest) = self.versions.last() else {
+            return Err(self.refuse("no version of its schema"));
+        };
         let version = u8::try_from(self.versions.len()).map_err(|error| self.refuse(&error.to_string()))?;
-        let mut bytes = Vec::with_capacity(512);
+        let mut bytes = Vec::with_capacity(1024);
         bytes.push(version);
-        self.writer
-            .write_ser(&mut bytes, value)
-            .map_err(|error| Refused::new("unencodable", format!("{}: {}", self.what, words(&error))))?;
+        newest
+            .write(value, &mut bytes)
+            .map_err(|error| Refused::new(error.code, format!("{}: {}", self.what, error.message)))?;
         Ok(bytes)
     }
 
     /// # Errors
     /// Bytes of a newer program, or bytes that are not ours: the store is not to be used with this program.
-    pub(super) fn decode<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, Refused> {
+    pub(super) fn decode<'de, T: Deserialize<'de>>(&self, bytes: &'de [u8]) -> Result<T, Refused> {
         let Some((version, datum)) = bytes.split_first() else {
             return Err(self.refuse("the value is empty"));
         };
@@ -50,8 +46,7 @@ impl Stored {
             .checked_sub(1)
             .and_then(|index| self.versions.get(index));
         match schema {
-            Some(schema) if usize::from(*version) == self.versions.len() => schema.read(datum),
-            Some(schema) => schema.read_by_name(datum),
+            Some(schema) => schema.read(datum),
             None => {
                 let newest = self.versions.len();
                 let message = format!(

@@ -22,6 +22,8 @@ pub const UNAVAILABLE: &str = "__debezium_unavailable_value";
 /// milliseconds, microseconds or nanoseconds.
 const LAST_DAY: i64 = 2_932_896;
 
+pub(super) const EPOCH: Date = Date::constant(1970, 1, 1);
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
     Null,
@@ -315,10 +317,9 @@ fn not_a_date(text: &str) -> String {
 
 /// Days since 1970-01-01 (`io.debezium.time.Date`, Connect's `Date`, Avro's `date`).
 pub(super) fn day_from_epoch(days: i64) -> Result<Date, String> {
-    let local = i64::checked_mul(days, 24)
+    i64::checked_mul(days, 24)
+        .and_then(|hours| EPOCH.checked_add(SignedDuration::from_hours(hours)).ok())
         .ok_or_else(|| format!("holds day number {days}, outside the calendar"))
-        .and_then(|hours| local_from_epoch(SignedDuration::from_hours(hours)))?;
-    Ok(local.date())
 }
 
 /// A time without a zone, as its distance from 1970-01-01T00:00:00.

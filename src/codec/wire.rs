@@ -14,7 +14,7 @@ use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::decimal;
-use super::value::day_from_epoch;
+use super::value::{EPOCH, day_from_epoch};
 
 /// A decimal with `SCALE` decimals on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,17 +41,26 @@ impl<const SCALE: u32> Serialize for Fixed<SCALE> {
 
 impl<'de, const SCALE: u32> Deserialize<'de> for Fixed<SCALE> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Fixed<SCALE>, D::Error> {
-        let Bytes(bytes) = Bytes::deserialize(deserializer)?;
-        let number = decimal::from_bytes(&bytes, i64::from(SCALE)).map_err(D::Error::custom)?;
-        Ok(Fixed(number.normalize()))
+        struct Unscaled<const SCALE: u32>;
+        impl<const SCALE: u32> Visitor<'_> for Unscaled<SCALE> {
+            type Value = Fixed<SCALE>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the bytes of a decimal")
+            }
+
+            fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Fixed<SCALE>, E> {
+                decimal::shortest_from_bytes(bytes, SCALE).map(Fixed).map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_bytes(Unscaled)
     }
 }
 
 impl Serialize for Day {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let epoch = Date::constant(1970, 1, 1);
-        let days = epoch.until(self.0).map_err(S::Error::custom)?.get_days();
-        serializer.serialize_i32(days)
+        let days = self.0.duration_since(EPOCH).as_hours() / 24;
+        serializer.serialize_i32(i32::try_from(days).map_err(S::Error::custom)?)
     }
 }
 
@@ -64,8 +73,9 @@ impl<'de> Deserialize<'de> for Day {
 
 impl Serialize for Instant {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let micros = self.0.as_nanosecond().div_euclid(1000);
-        serializer.serialize_i64(i64::try_from(micros).map_err(S::Error::custom)?)
+        // Seconds and nanoseconds have the same sign; the seconds of the calendar are far from the ends of an i64.
+        let past = i64::from(self.0.subsec_nanosecond().div_euclid(1000));
+        serializer.serialize_i64(self.0.as_second() * 1_000_000 + past)
     }
 }
 
@@ -97,11 +107,7 @@ impl<'de> Deserialize<'de> for Bytes {
             fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Bytes, E> {
                 Ok(Bytes(bytes.to_vec()))
             }
-
-            fn visit_byte_buf<E: serde::de::Error>(self, bytes: Vec<u8>) -> Result<Bytes, E> {
-                Ok(Bytes(bytes))
-            }
         }
-        deserializer.deserialize_byte_buf(Buffer)
+        deserializer.deserialize_bytes(Buffer)
     }
 }

@@ -172,7 +172,7 @@ fn fixed(value: &Value, scale: u32) -> Option<FixedLenByteArray> {
         0
     };
     let mut bytes = vec![sign; DECIMAL_BYTES.checked_sub(short.len())?];
-    bytes.extend(short);
+    bytes.extend_from_slice(&short);
     Some(FixedLenByteArray::from(bytes))
 }
 

@@ -1,0 +1,173 @@
+//! The binary form of Avro, to and from serde: <https://avro.apache.org/docs/1.12.0/specification/#binary-encoding>.
+//!
+//! A schema becomes a [`Plan`], and a struct is written and read along it, field by field. The Avro library parses schemas
+//! and reads what has no struct of ours; for each field of each record, it looks the name up, and it is ten times as slow.
+//!
+//! Invariants: what is written are the bytes that the library would write; a struct whose fields are not those of the
+//! schema, in their order, is an error and never bytes. Reading trusts nothing: a length is at most what is left, a number of
+//! items too (so arrays of items without bytes, which Avro allows, are not read). Deliberately absent: kinds that none of our
+//! structs has (maps, enums, floats), except to read over them where another version of a schema has them.
+
+mod read;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use apache_avro::Schema;
+use apache_avro::schema::{InnerDecimalSchema, Name, UuidSchema};
+
+pub(super) use read::read;
+pub(super) use write::write;
+
+/// A schema, laid out for one walk from its start to its end. Logical types are the types they are written as.
+#[derive(Debug, Clone)]
+pub(super) enum Plan {
+    Null,
+    Boolean,
+    Int,
+    Long,
+    Float,
+    Double,
+    Bytes,
+    Text,
+    /// So many bytes.
+    Fixed(usize),
+    /// The words, by their number.
+    Enum(Arc<[String]>),
+    Array(Arc<Plan>),
+    Map(Arc<Plan>),
+    /// `["null", T]`: every union of ours.
+    Optional(Arc<Plan>),
+    Union(Arc<[Plan]>),
+    Record(Arc<[Field]>),
+    /// A schema within itself, whose data could be nested without end.
+    Endless,
+}
+
+#[derive(Debug)]
+pub(super) struct Field {
+    name: String,
+    plan: Plan,
+}
+
+impl Plan {
+    pub(super) fn of(schema: &Schema) -> Plan {
+        Plan::within(schema, &mut HashMap::new())
+    }
+
+    /// `known` are the named schemas that came before.
+    fn within(schema: &Schema, known: &mut HashMap<Name, Plan>) -> Plan {
+        let (name, plan) = match schema {
+            Schema::Null => return Plan::Null,
+            Schema::Boolean => return Plan::Boolean,
+            Schema::Int | Schema::Date | Schema::TimeMillis => return Plan::Int,
+            Schema::Long
+            | Schema::TimeMicros
+            | Schema::TimestampMillis
+            | Schema::TimestampMicros
+            | Schema::TimestampNanos
+            | Schema::LocalTimestampMillis
+            | Schema::LocalTimestampMicros
+            | Schema::LocalTimestampNanos => return Plan::Long,
+            Schema::Float => return Plan::Float,
+            Schema::Double => return Plan::Double,
+            Schema::Bytes | Schema::BigDecimal | Schema::Uuid(UuidSchema::Bytes) => return Plan::Bytes,
+            Schema::String | Schema::Uuid(UuidSchema::String) => return Plan::Text,
+            Schema::Array(of) => return Plan::Array(Arc::new(Plan::within(&of.items, known))),
+            Schema::Map(of) => return Plan::Map(Arc::new(Plan::within(&of.types, known))),
+            Schema::Union(of) => {
+                return match of.variants() {
+                    [Schema::Null, some] => Plan::Optional(Arc::new(Plan::within(some, known))),
+                    variants => Plan::Union(variants.iter().map(|of| Plan::within(of, known)).collect()),
+                };
+            }
+            Schema::Decimal(of) => match &of.inner {
+                InnerDecimalSchema::Bytes => return Plan::Bytes,
+                InnerDecimalSchema::Fixed(of) => (&of.name, Plan::Fixed(of.size)),
+            },
+            Schema::Fixed(of) | Schema::Duration(of) | Schema::Uuid(UuidSchema::Fixed(of)) => {
+                (&of.name, Plan::Fixed(of.size))
+            }
+            Schema::Enum(of) => (&of.name, Plan::Enum(of.symbols.clone().into())),
+            Schema::Record(of) => {
+                known.insert(of.name.clone(), Plan::Endless);
+                let fields = of.fields.iter().map(|field| Field {
+                    name: field.name.clone(),
+                    plan: Plan::within(&field.schema, known),
+                });
+                let plan = Plan::Record(fields.collect());
+                (&of.name, plan)
+            }
+            Schema::Ref { name } => return known.get(name).cloned().unwrap_or(Plan::Endless),
+        };
+        known.insert(name.clone(), plan.clone());
+        plan
+    }
+
+    /// For messages.
+    fn kind(&self) -> &'static str {
+        match self {
+            Plan::Null => "null",
+            Plan::Boolean => "a boolean",
+            Plan::Int => "an int",
+            Plan::Long => "a long",
+            Plan::Float => "a float",
+            Plan::Double => "a double",
+            Plan::Bytes => "bytes",
+            Plan::Text => "a string",
+            Plan::Fixed(_) => "a fixed",
+            Plan::Enum(_) => "an enum",
+            Plan::Array(_) => "an array",
+            Plan::Map(_) => "a map",
+            Plan::Optional(_) | Plan::Union(_) => "a union",
+            Plan::Record(_) => "a record",
+            Plan::Endless => "a schema within itself",
+        }
+    }
+}
+
+/// Why bytes or a struct do not fit a plan, and in which field.
+#[derive(Debug)]
+pub(super) struct Misfit(Box<(String, String)>);
+
+impl Misfit {
+    fn new(words: impl fmt::Display) -> Misfit {
+        Misfit(Box::new((String::new(), words.to_string())))
+    }
+
+    fn within(mut self, field: &str) -> Misfit {
+        let path = &mut self.0.0;
+        *path = match path.as_str() {
+            "" => field.to_string(),
+            inner => format!("{field}.{inner}"),
+        };
+        self
+    }
+}
+
+impl fmt::Display for Misfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0.0.as_str(), self.0.1.as_str()) {
+            ("", words) => f.write_str(words),
+            (path, words) => write!(f, "{path}: {words}"),
+        }
+    }
+}
+
+impl std::error::Error for Misfit {}
+
+impl serde::ser::Error for Misfit {
+    fn custom<T: fmt::Display>(words: T) -> Misfit {
+        Misfit::new(words)
+    }
+}
+
+impl serde::de::Error for Misfit {
+    fn custom<T: fmt::Display>(words: T) -> Misfit {
+        Misfit::new(words)
+    }
+}
