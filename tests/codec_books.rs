@@ -1,5 +1,7 @@
 //! What the books store and give out comes back equal, and a contract that was stored decides as one that was not.
 
+mod avro;
+
 use std::sync::Arc;
 
 use accrue::codec::contract_store::Paged;
@@ -10,6 +12,7 @@ use accrue::revenue::contract::{self, Contract, Decision};
 use accrue::revenue::fact::Fact;
 use accrue::revenue::ids::TenantId;
 use accrue::revenue::reference::{Context, Reference, Settings};
+use avro::rewritten;
 use serde_json::{Value as Json, json};
 
 /// A life of a deal in EUR for a tenant that reports in USD.
@@ -144,6 +147,8 @@ fn through_the_store(contract: Contract) -> Contract {
         bytes,
         "the same bytes each time"
     );
+    let schema = include_str!("../avro/contract-store.avsc");
+    assert_eq!(rewritten(schema, &bytes[1..]), &bytes[1..]);
     let (back, pages) = contract_store::decode(&bytes).unwrap();
     assert_eq!((&back, pages), (&contract, 0));
     assert_eq!(
@@ -199,10 +204,18 @@ fn outputs_come_back_equal_and_are_for_people_too() {
     let folder = tempfile::tempdir().unwrap();
     let (registry, schemas) = schemas(folder.path());
     let any = AnyReader::new(registry);
+    let as_the_library_writes = |product: Product, bytes: &[u8]| {
+        assert_eq!(
+            rewritten(product.schema_text(), &bytes[5..]),
+            &bytes[5..],
+            "{product:?}"
+        );
+    };
     let (mut entries, mut rows, mut billed) = (0, 0, 0);
     for decision in decisions(through_the_store) {
         for entry in &decision.entries {
             let bytes = schemas.encode_journal_entry(entry).unwrap();
+            as_the_library_writes(Product::JournalEntries, &bytes);
             assert_eq!(schemas.decode_journal_entry(&bytes).unwrap(), *entry);
             let shown = any.json(&bytes);
             assert_eq!(shown["date"], entry.date.to_string());
@@ -215,13 +228,19 @@ fn outputs_come_back_equal_and_are_for_people_too() {
             assert_eq!(debit, entry.lines[0].debit);
             entries += 1;
         }
+        as_the_library_writes(
+            Product::ContractState,
+            &schemas.encode_contract_state(&decision).unwrap(),
+        );
         let bytes = schemas.encode_recognition_schedule(&decision).unwrap();
+        as_the_library_writes(Product::RecognitionSchedule, &bytes);
         assert_eq!(schemas.decode_recognition_schedule(&bytes).unwrap(), decision.schedule);
         let shown = any.json(&bytes);
         assert_eq!(shown["deal_id"], decision.contract.deal.as_str());
         assert_eq!(shown["revision"], decision.contract.schedule_revision);
         rows += decision.schedule.len();
         let bytes = schemas.encode_billing_schedule(&decision).unwrap();
+        as_the_library_writes(Product::BillingSchedule, &bytes);
         assert_eq!(schemas.decode_billing_schedule(&bytes).unwrap(), decision.billing);
         assert_eq!(any.json(&bytes)["revision"], decision.contract.billing_revision);
         billed += decision.billing.len();
@@ -293,6 +312,8 @@ fn a_dead_letter_keeps_the_record_whole() {
         headers: &headers,
     };
     let written = schemas.encode_dead_letter(&record, 1_768_645_353_123, "canonicalize", "not_avro", "what to do");
+    let datum = &written.value[5..];
+    assert_eq!(rewritten(Product::DeadLetters.schema_text(), datum), datum);
     let letter = schemas.decode_dead_letter(&written.value).unwrap();
     assert_eq!(
         (letter.topic.as_str(), letter.partition, letter.offset),

@@ -2,8 +2,6 @@
 //!
 //! Invariant: a row comes back equal to what was written, decimals with their scale, times to the nanosecond.
 
-use std::borrow::Cow;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use rust_decimal::Decimal;
@@ -12,13 +10,14 @@ use serde::{Deserialize, Serialize};
 use super::Refused;
 use super::names::{Named, named};
 use super::value::{Row, Value};
+use super::wire::Text;
 
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(rename = "Cell")]
 pub(super) struct Cell<'a> {
-    column: Cow<'a, str>,
-    kind: Cow<'a, str>,
-    text: Cow<'a, str>,
+    #[serde(borrow)]
+    column: Text<'a>,
+    kind: Text<'a>,
+    text: Text<'a>,
 }
 
 #[derive(Clone, Copy, PartialEq)]

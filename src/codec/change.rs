@@ -3,8 +3,6 @@
 //! Invariant: a change decodes to what was encoded, facts' instants to the microsecond. It carries the place it was
 //! read from, so that everything derived from it is derived from the same place again.
 
-use std::borrow::Cow;
-
 use serde::{Deserialize, Serialize};
 
 use super::cell::{Cell, cells, row};
@@ -13,7 +11,7 @@ use super::facts::FactWire;
 use super::names::{Named, named};
 use super::position::{LogPosition, Position, TransactionId};
 use super::schemas::{Product, Schemas};
-use super::wire::Instant;
+use super::wire::{Instant, Text};
 use super::{DecodeError, Refused};
 use crate::config::TableRole;
 use crate::revenue::fact::Fact;
@@ -79,10 +77,10 @@ named! { TableRole:
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename = "CrmChange")]
 struct ChangeWire<'a> {
-    source: Cow<'a, str>,
-    topic: Cow<'a, str>,
+    #[serde(borrow)]
+    source: Text<'a>,
+    topic: Text<'a>,
     partition: i32,
     offset: i64,
     row: Option<RowWire<'a>>,
@@ -91,10 +89,10 @@ struct ChangeWire<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename = "RowChange")]
 struct RowWire<'a> {
-    table: Cow<'a, str>,
-    op: Cow<'a, str>,
+    #[serde(borrow)]
+    table: Text<'a>,
+    op: Text<'a>,
     key: Vec<Cell<'a>>,
     after: Option<Vec<Cell<'a>>>,
     moved_to: Option<Vec<Cell<'a>>>,
@@ -102,22 +100,22 @@ struct RowWire<'a> {
     snapshot: bool,
     at: Option<Instant>,
     log_position: Vec<i64>,
-    transaction: Option<Cow<'a, str>>,
+    transaction: Option<Text<'a>>,
     total_order: Option<i64>,
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename = "TransactionEnd")]
 struct EndWire<'a> {
-    id: Cow<'a, str>,
+    #[serde(borrow)]
+    id: Text<'a>,
     events: i64,
     tables: Vec<TableWire<'a>>,
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename = "TableEvents")]
 struct TableWire<'a> {
-    table: Cow<'a, str>,
+    #[serde(borrow)]
+    table: Text<'a>,
     events: i64,
 }
 

@@ -6,7 +6,6 @@
 //! Invariant: a contract comes back equal to what was stored, its facts' instants to the microsecond. Deliberately
 //! absent: anything `revenue` derives; the schema has a field for each field of `Contract` and of what was issued.
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
@@ -16,7 +15,7 @@ use super::Refused;
 use super::facts::FactWire;
 use super::names::{Named, named};
 use super::stored::Stored;
-use super::wire::{Amount, Bytes, Day, Fixed};
+use super::wire::{Amount, Bytes, Day, Fixed, Text};
 use crate::revenue::contract::Contract;
 use crate::revenue::derive::Memo;
 use crate::revenue::fact::Fact;
@@ -141,8 +140,8 @@ named! { What:
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename = "ContractStored")]
 struct StoredWire<'a> {
+    #[serde(borrow)]
     contract: Option<ContractWire<'a>>,
     fact: Option<FactWire<'a>>,
     #[serde(default)]
@@ -150,17 +149,17 @@ struct StoredWire<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename = "Page")]
 struct PageWire<'a> {
+    #[serde(borrow)]
     facts: Vec<FactWire<'a>>,
     issued: Vec<IssuedWire<'a>>,
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename = "Contract")]
 struct ContractWire<'a> {
-    tenant_id: Cow<'a, str>,
-    deal_id: Cow<'a, str>,
+    #[serde(borrow)]
+    tenant_id: Text<'a>,
+    deal_id: Text<'a>,
     facts: Vec<FactWire<'a>>,
     issued: Vec<IssuedWire<'a>>,
     ledger: LedgerWire,
@@ -176,16 +175,16 @@ struct ContractWire<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename = "Issued")]
 struct IssuedWire<'a> {
-    entry_id: Cow<'a, str>,
+    #[serde(borrow)]
+    entry_id: Text<'a>,
     natural_date: Day,
-    what: Cow<'a, str>,
-    obligation_id: Option<Cow<'a, str>>,
-    fact: Option<Cow<'a, str>>,
-    kind: Cow<'a, str>,
-    contract_id: Cow<'a, str>,
-    line_type: Option<Cow<'a, str>>,
+    what: Text<'a>,
+    obligation_id: Option<Text<'a>>,
+    fact: Option<Text<'a>>,
+    kind: Text<'a>,
+    contract_id: Text<'a>,
+    line_type: Option<Text<'a>>,
     date: Day,
     period: String,
     concerns: String,
@@ -194,11 +193,10 @@ struct IssuedWire<'a> {
     functional: Amount,
     position: Amount,
     receivable: Amount,
-    cause: Cow<'a, str>,
+    cause: Text<'a>,
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename = "Ledger")]
 struct LedgerWire {
     position: Amount,
     position_functional: Amount,
@@ -209,10 +207,10 @@ struct LedgerWire {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename = "RateNeeded")]
 pub(super) struct RateNeededWire<'a> {
-    base: Cow<'a, str>,
-    quote: Cow<'a, str>,
+    #[serde(borrow)]
+    base: Text<'a>,
+    quote: Text<'a>,
     date: Day,
 }
 
@@ -359,14 +357,14 @@ fn all<W, T: TryFrom<W, Error = Refused>>(wires: Vec<W>) -> Result<Vec<T>, Refus
     wires.into_iter().map(T::try_from).collect()
 }
 
-pub(super) fn id<T>(field: &str, text: &str, parse: impl Fn(String) -> Option<T>) -> Result<T, Refused> {
-    parse(text.to_string()).ok_or_else(|| bad(field, text))
+pub(super) fn id<'a, T>(field: &str, text: &'a str, parse: impl Fn(&'a str) -> Option<T>) -> Result<T, Refused> {
+    parse(text).ok_or_else(|| bad(field, text))
 }
 
-pub(super) fn maybe_id<T>(
+pub(super) fn maybe_id<'a, T>(
     field: &str,
-    text: Option<&str>,
-    parse: impl Fn(String) -> Option<T>,
+    text: Option<&'a str>,
+    parse: impl Fn(&'a str) -> Option<T>,
 ) -> Result<Option<T>, Refused> {
     text.map(|text| id(field, text, parse)).transpose()
 }

@@ -3,7 +3,6 @@
 //! Invariant: what is stored comes back equal, the announced fact's instant to the microsecond. Deliberately absent:
 //! anything that can be derived from the rows under the mapping.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
@@ -17,7 +16,7 @@ use super::facts::FactWire;
 use super::position::{LogPosition, TransactionId};
 use super::stored::Stored;
 use super::value::Row;
-use super::wire::Instant;
+use super::wire::{Instant, Text};
 use crate::revenue::fact::Fact;
 
 /// A row as last told, or its absence.
@@ -112,21 +111,21 @@ fn not_a(what: &str) -> Refused {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename = "CrmStored")]
 struct StoredWire<'a> {
+    #[serde(borrow)]
     deal: Option<PictureWire<'a>>,
     row: Option<KnownRowWire<'a>>,
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename = "DealPicture")]
 struct PictureWire<'a> {
-    mapping: Cow<'a, str>,
+    #[serde(borrow)]
+    mapping: Text<'a>,
     deal: KnownRowWire<'a>,
     lines: Vec<NamedRowWire<'a>>,
     milestones: Vec<NamedRowWire<'a>>,
-    open_transactions: Vec<Cow<'a, str>>,
-    accepted: Vec<Cow<'a, str>>,
+    open_transactions: Vec<Text<'a>>,
+    accepted: Vec<Text<'a>>,
     announced: Option<FactWire<'a>>,
     cancelled: bool,
     announcements: i64,
@@ -136,17 +135,17 @@ struct PictureWire<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename = "KnownRow")]
 struct KnownRowWire<'a> {
+    #[serde(borrow)]
     row: Option<Vec<Cell<'a>>>,
     log_position: Vec<i64>,
     at: Option<Instant>,
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename = "NamedRow")]
 struct NamedRowWire<'a> {
-    id: Cow<'a, str>,
+    #[serde(borrow)]
+    id: Text<'a>,
     known: KnownRowWire<'a>,
 }
 
@@ -187,7 +186,7 @@ impl TryFrom<PictureWire<'_>> for DealPicture {
                 .into_iter()
                 .map(|id| TransactionId(id.into_owned()))
                 .collect(),
-            accepted: wire.accepted.into_iter().map(Cow::into_owned).collect(),
+            accepted: wire.accepted.into_iter().map(Text::into_owned).collect(),
             announced: wire.announced.map(Fact::try_from).transpose()?,
             cancelled: wire.cancelled,
             announcements: u64::try_from(wire.announcements)
@@ -224,7 +223,7 @@ impl TryFrom<KnownRowWire<'_>> for KnownRow {
 fn named_rows(rows: &BTreeMap<String, KnownRow>) -> Vec<NamedRowWire<'_>> {
     rows.iter()
         .map(|(id, known)| NamedRowWire {
-            id: id.into(),
+            id: id.as_str().into(),
             known: known.into(),
         })
         .collect()

@@ -3,14 +3,12 @@
 //! Invariant: the original key, value and headers are kept byte for byte, so that the record can be sent round again.
 //! Writing a dead letter never fails: it is the last resort.
 
-use std::borrow::Cow;
-
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::schemas::{Product, Schemas};
 use super::trace::Trace;
-use super::wire::Bytes;
+use super::wire::{Bytes, Text};
 use super::{DecodeError, Incoming, Refused};
 use crate::revenue::ids::{DealId, TenantId};
 
@@ -122,8 +120,8 @@ impl Schemas {
             stage: wire.stage.into_owned(),
             code: wire.code.into_owned(),
             message: wire.message.into_owned(),
-            tenant: wire.tenant_id.and_then(TenantId::parse),
-            deal: wire.deal_id.and_then(DealId::parse),
+            tenant: wire.tenant_id.and_then(|tenant| TenantId::parse(&*tenant)),
+            deal: wire.deal_id.and_then(|deal| DealId::parse(&*deal)),
         })
     }
 }
@@ -140,25 +138,25 @@ fn owner(key: Option<&[u8]>) -> (Option<TenantId>, Option<DealId>) {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename = "DeadLetter")]
 struct LetterWire<'a> {
-    topic: Cow<'a, str>,
+    #[serde(borrow)]
+    topic: Text<'a>,
     partition: i32,
     offset: i64,
     timestamp: i64,
     key: Option<Bytes>,
     value: Option<Bytes>,
     headers: Vec<HeaderWire<'a>>,
-    stage: Cow<'a, str>,
-    code: Cow<'a, str>,
-    message: Cow<'a, str>,
-    tenant_id: Option<Cow<'a, str>>,
-    deal_id: Option<Cow<'a, str>>,
+    stage: Text<'a>,
+    code: Text<'a>,
+    message: Text<'a>,
+    tenant_id: Option<Text<'a>>,
+    deal_id: Option<Text<'a>>,
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename = "Header")]
 struct HeaderWire<'a> {
-    name: Cow<'a, str>,
+    #[serde(borrow)]
+    name: Text<'a>,
     value: Bytes,
 }

@@ -60,7 +60,6 @@ pub struct DeliveryRow {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename = "Refusal")]
 pub struct RefusalRow {
     pub code: String,
     pub words: String,
@@ -178,9 +177,9 @@ fn count(number: i64) -> Result<u64, Refused> {
 }
 
 #[derive(Default, Serialize, Deserialize)]
-#[serde(rename = "DeliveryStored")]
 struct StoredWire<'a> {
     delivery: Option<DeliveryWire>,
+    #[serde(borrow)]
     entry: Option<EntryWire<'a>>,
     placed: Option<Bytes>,
     done: Option<DoneWire>,
@@ -190,7 +189,6 @@ struct StoredWire<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename = "Delivery")]
 struct DeliveryWire {
     key: String,
     form: String,
@@ -217,7 +215,6 @@ struct DeliveryWire {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename = "Done")]
 struct DoneWire {
     key: String,
     outcome: String,
@@ -226,7 +223,6 @@ struct DoneWire {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename = "Group")]
 struct GroupWire {
     tenant_id: String,
     opened_at: Instant,
@@ -236,7 +232,6 @@ struct GroupWire {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename = "Chain")]
 struct ChainWire {
     number: i64,
     hash: Bytes,

@@ -130,7 +130,6 @@ impl Schemas {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename = "SinkCommand")]
 struct CommandWire {
     sink: String,
     key: String,
@@ -141,7 +140,6 @@ struct CommandWire {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename = "Ticket")]
 struct TicketWire {
     id: String,
     sink: String,

@@ -3,8 +3,6 @@
 //! Invariant: an entry or a schedule decodes to what was encoded; amounts are exact. Deliberately absent: keys and headers,
 //! which are the pipeline's.
 
-use std::borrow::Cow;
-
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +10,7 @@ use super::contract_store::{RateNeededWire, id, maybe_id, period};
 use super::facts::DealWire;
 use super::names::Named;
 use super::schemas::{Product, Schemas};
-use super::wire::{Amount, Day, Fixed, Instant, Rate};
+use super::wire::{Amount, Day, Fixed, Instant, Rate, Text};
 use super::{DecodeError, Refused};
 use crate::revenue::contract::{BillingRow, Decision, ScheduleRow};
 
@@ -57,10 +55,7 @@ impl Schemas {
     }
 }
 
-type Text<'a> = Cow<'a, str>;
-
 #[derive(Serialize)]
-#[serde(rename = "ContractState")]
 struct StateWire<'a> {
     tenant_id: Text<'a>,
     deal_id: Text<'a>,
@@ -79,7 +74,6 @@ struct StateWire<'a> {
 }
 
 #[derive(Serialize)]
-#[serde(rename = "Contract")]
 struct ContractWire<'a> {
     contract_id: Text<'a>,
     transaction_price: Amount,
@@ -87,7 +81,6 @@ struct ContractWire<'a> {
 }
 
 #[derive(Serialize)]
-#[serde(rename = "Obligation")]
 struct ObligationWire<'a> {
     obligation_id: Text<'a>,
     line_item_id: Text<'a>,
@@ -98,7 +91,6 @@ struct ObligationWire<'a> {
 }
 
 #[derive(Serialize)]
-#[serde(rename = "Balances")]
 struct BalancesWire<'a> {
     currency: Text<'a>,
     contract_liability: Amount,
@@ -109,7 +101,6 @@ struct BalancesWire<'a> {
 }
 
 #[derive(Serialize)]
-#[serde(rename = "TermsChange")]
 struct ChangeWire<'a> {
     event_id: Text<'a>,
     #[serde(rename = "type")]
@@ -119,7 +110,6 @@ struct ChangeWire<'a> {
 }
 
 #[derive(Serialize)]
-#[serde(rename = "Rejection")]
 struct RejectionWire<'a> {
     event_id: Text<'a>,
     code: Text<'a>,
@@ -129,8 +119,8 @@ struct RejectionWire<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename = "RecognitionSchedule")]
 struct RecognitionWire<'a> {
+    #[serde(borrow)]
     tenant_id: Text<'a>,
     deal_id: Text<'a>,
     version: i64,
@@ -141,8 +131,8 @@ struct RecognitionWire<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename = "ScheduledObligation")]
 struct ScheduledWire<'a> {
+    #[serde(borrow)]
     contract_id: Text<'a>,
     obligation_id: Text<'a>,
     line_item_id: Text<'a>,
@@ -150,8 +140,8 @@ struct ScheduledWire<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename = "RecognitionRow")]
 struct RecognitionRowWire<'a> {
+    #[serde(borrow)]
     period: Text<'a>,
     amount: Amount,
     functional_amount: Option<Amount>,
@@ -160,8 +150,8 @@ struct RecognitionRowWire<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename = "BillingSchedule")]
 struct BillingWire<'a> {
+    #[serde(borrow)]
     tenant_id: Text<'a>,
     deal_id: Text<'a>,
     revision: i64,
@@ -170,7 +160,6 @@ struct BillingWire<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename = "BillingRow")]
 struct BillingRowWire {
     date: Day,
     amount: Amount,
@@ -179,8 +168,8 @@ struct BillingRowWire {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename = "JournalEntry")]
 pub(super) struct EntryWire<'a> {
+    #[serde(borrow)]
     entry_id: Text<'a>,
     tenant_id: Text<'a>,
     deal_id: Text<'a>,
@@ -201,8 +190,8 @@ pub(super) struct EntryWire<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename = "Line")]
 struct LineWire<'a> {
+    #[serde(borrow)]
     account: Text<'a>,
     role: Text<'a>,
     debit: Amount,

@@ -170,7 +170,6 @@ fn bad(why: &str) -> Refused {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(rename = "Receipt")]
 struct ReceiptWire {
     sink: String,
     chain: i32,

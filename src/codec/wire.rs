@@ -4,7 +4,9 @@
 //! quantity or a unit price 12; both are `decimal(28, _)` in shortest bytes, so equal numbers have equal bytes.
 //! Instants are kept to the microsecond, rounded towards the past.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::ops::Deref;
 
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -29,9 +31,47 @@ pub(super) struct Day(pub Date);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Instant(pub Timestamp);
 
+/// Text, borrowed from what is written and from the bytes that are read. A struct that has some says `serde(borrow)` at one
+/// of its fields.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
 /// Bytes: serde's own `Vec<u8>` would be an array of numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Bytes(pub Vec<u8>);
+
+impl Text<'_> {
+    pub(super) fn into_owned(self) -> String {
+        self.0.into_owned()
+    }
+}
+
+impl Deref for Text<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<'a> From<&'a str> for Text<'a> {
+    fn from(text: &'a str) -> Text<'a> {
+        Text(Cow::Borrowed(text))
+    }
+}
+
+impl From<String> for Text<'_> {
+    fn from(text: String) -> Self {
+        Text(Cow::Owned(text))
+    }
+}
 
 impl<const SCALE: u32> Serialize for Fixed<SCALE> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

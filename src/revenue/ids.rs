@@ -18,8 +18,8 @@ macro_rules! text_ids {
 
         impl $name {
             /// `None` when the text breaks the rule of this module.
-            pub fn parse(text: impl Into<String>) -> Option<$name> {
-                let text = text.into();
+            pub fn parse(text: impl AsRef<str>) -> Option<$name> {
+                let text = text.as_ref();
                 (!text.is_empty() && text.len() <= MAX_ID_BYTES && text.chars().all($accepts)).then(|| $name(text.into()))
             }
 

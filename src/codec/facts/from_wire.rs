@@ -5,8 +5,8 @@ use rust_decimal::Decimal;
 
 use super::super::Refused;
 use super::super::names::Named;
-use super::super::wire::Fixed;
-use super::{DealWire, EstimateWire, FactWire, LineWire, MilestoneWire, TaxWire, Text};
+use super::super::wire::{Fixed, Text};
+use super::{DealWire, EstimateWire, FactWire, LineWire, MilestoneWire, TaxWire};
 use crate::revenue::fact::{
     AccountMapped, Body, Cancellation, Consideration, Credit, Customer, Deal, Delivery, Estimate, EstimateMethod, Fact,
     FxRate, Instalment, Line, MappedSubject, Materials, Milestone, MilestoneAccepted, MilestoneShare, Outcome, Payment,
@@ -39,7 +39,7 @@ fn body(wire: &FactWire<'_>) -> Result<Body, Refused> {
         let label = given(wire, "period", wire.period.as_deref())?;
         Period::parse(label).ok_or_else(|| bad("period", label))
     };
-    Ok(match wire.kind.as_ref() {
+    Ok(match &*wire.kind {
         "deal.closed" => Body::DealClosed(deal()?),
         "deal.amended" => Body::DealAmended(deal()?),
         "deal.renewed" => Body::DealRenewed(deal()?),
@@ -48,7 +48,7 @@ fn body(wire: &FactWire<'_>) -> Result<Body, Refused> {
             Body::DealCancelled(Cancellation {
                 deal_id: deal_id()?,
                 effective_date: it.effective_date.map(|day| day.0),
-                refund: match (it.refund.as_ref(), it.refund_amount) {
+                refund: match (&*it.refund, it.refund_amount) {
                     ("unused", None) => Refund::Unused,
                     ("none", None) => Refund::None,
                     ("amount", Some(amount)) => Refund::Amount(amount.0),
@@ -340,14 +340,14 @@ fn bad(field: &str, value: &str) -> Refused {
     )
 }
 
-pub(super) fn id<T>(field: &str, text: &str, parse: impl Fn(String) -> Option<T>) -> Result<T, Refused> {
-    parse(text.to_string()).ok_or_else(|| bad(field, text))
+pub(super) fn id<'a, T>(field: &str, text: &'a str, parse: impl Fn(&'a str) -> Option<T>) -> Result<T, Refused> {
+    parse(text).ok_or_else(|| bad(field, text))
 }
 
-fn maybe_id<T>(
+fn maybe_id<'a, T>(
     field: &str,
-    text: &Option<Text<'_>>,
-    parse: impl Fn(String) -> Option<T>,
+    text: &'a Option<Text<'_>>,
+    parse: impl Fn(&'a str) -> Option<T>,
 ) -> Result<Option<T>, Refused> {
     text.as_deref().map(|text| id(field, text, parse)).transpose()
 }

@@ -7,12 +7,10 @@
 mod from_wire;
 mod to_wire;
 
-use std::borrow::Cow;
-
 use serde::{Deserialize, Serialize};
 
 use super::schemas::{Product, Schemas};
-use super::wire::{Amount, Day, Instant, Rate};
+use super::wire::{Amount, Day, Instant, Rate, Text};
 use super::{DecodeError, Refused};
 use crate::revenue::fact::Fact;
 
@@ -46,12 +44,9 @@ impl Schemas {
     }
 }
 
-type Text<'a> = Cow<'a, str>;
-
-/// These structs are named after the records of the schema, which the Avro library insists on.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(rename = "Fact")]
 pub(super) struct FactWire<'a> {
+    #[serde(borrow)]
     event_id: Text<'a>,
     source: Text<'a>,
     #[serde(rename = "type")]
@@ -89,8 +84,8 @@ pub(super) struct FactWire<'a> {
 
 /// `FactWire` without the facts that belong to no deal.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(rename = "DealEvent")]
 struct DealEventWire<'a> {
+    #[serde(borrow)]
     event_id: Text<'a>,
     source: Text<'a>,
     #[serde(rename = "type")]
@@ -111,9 +106,9 @@ struct DealEventWire<'a> {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(rename = "Deal")]
 pub(super) struct DealWire<'a> {
     amount: Amount,
+    #[serde(borrow)]
     currency: Text<'a>,
     term_months: Option<i32>,
     billing_cycle: Option<Text<'a>>,
@@ -132,23 +127,22 @@ pub(super) struct DealWire<'a> {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(rename = "Instalment")]
 struct InstalmentWire {
     date: Day,
     amount: Amount,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(rename = "Customer")]
 struct CustomerWire<'a> {
+    #[serde(borrow)]
     customer_id: Text<'a>,
     name: Option<Text<'a>>,
     accounting_id: Option<Text<'a>>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(rename = "LineItem")]
 struct LineWire<'a> {
+    #[serde(borrow)]
     id: Text<'a>,
     #[serde(rename = "type")]
     line_type: Text<'a>,
@@ -170,22 +164,20 @@ struct LineWire<'a> {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(rename = "Milestone")]
 struct MilestoneWire<'a> {
+    #[serde(borrow)]
     id: Text<'a>,
     amount: Option<Amount>,
     percent: Option<Rate>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(rename = "Renewal")]
 struct RenewalWire {
     window_days: Option<i32>,
     auto: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(rename = "Tax")]
 struct TaxWire {
     rate: Option<Rate>,
     amount: Option<Amount>,
@@ -193,33 +185,33 @@ struct TaxWire {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(rename = "Cancellation")]
 struct CancellationWire<'a> {
     effective_date: Option<Day>,
+    #[serde(borrow)]
     refund: Text<'a>,
     refund_amount: Option<Amount>,
     reason: Option<Text<'a>>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(rename = "MilestoneAccepted")]
 struct AcceptedWire<'a> {
+    #[serde(borrow)]
     line_item_id: Text<'a>,
     milestone_id: Text<'a>,
     date: Day,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(rename = "Delivery")]
 struct DeliveryWire<'a> {
+    #[serde(borrow)]
     line_item_id: Text<'a>,
     quantity: Rate,
     date: Day,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(rename = "Progress")]
 struct ProgressWire<'a> {
+    #[serde(borrow)]
     line_item_id: Text<'a>,
     date: Day,
     percent: Option<Rate>,
@@ -233,8 +225,8 @@ struct ProgressWire<'a> {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(rename = "Usage")]
 struct UsageWire<'a> {
+    #[serde(borrow)]
     line_item_id: Text<'a>,
     date: Day,
     quantity: Rate,
@@ -242,8 +234,8 @@ struct UsageWire<'a> {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(rename = "Credit")]
 struct CreditWire<'a> {
+    #[serde(borrow)]
     line_item_id: Option<Text<'a>>,
     amount: Amount,
     reason: Option<Text<'a>>,
@@ -251,17 +243,17 @@ struct CreditWire<'a> {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(rename = "Payment")]
 struct PaymentWire<'a> {
     amount: Amount,
+    #[serde(borrow)]
     currency: Text<'a>,
     date: Day,
     invoice_id: Option<Text<'a>>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(rename = "FxRate")]
 struct RateWire<'a> {
+    #[serde(borrow)]
     base: Text<'a>,
     quote: Text<'a>,
     date: Day,
@@ -270,8 +262,8 @@ struct RateWire<'a> {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(rename = "AccountMapped")]
 struct AccountWire<'a> {
+    #[serde(borrow)]
     customer_id: Option<Text<'a>>,
     role: Option<Text<'a>>,
     accounting_id: Text<'a>,
@@ -279,8 +271,8 @@ struct AccountWire<'a> {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(rename = "Estimate")]
 struct EstimateWire<'a> {
+    #[serde(borrow)]
     estimate_id: Text<'a>,
     line_item_id: Option<Text<'a>>,
     date: Day,
@@ -293,7 +285,6 @@ struct EstimateWire<'a> {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(rename = "Outcome")]
 struct OutcomeWire {
     amount: Amount,
     probability: Rate,
