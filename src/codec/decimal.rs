@@ -30,9 +30,11 @@ pub fn from_bytes(bytes: &[u8], scale: i64) -> Result<Decimal, String> {
 
 /// As `from_bytes`, without zeros at the end of the decimals.
 pub fn shortest_from_bytes(bytes: &[u8], scale: u32) -> Result<Decimal, String> {
-    let Some(mut digits) = unscaled(bytes).and_then(|unscaled| i64::try_from(unscaled).ok()) else {
+    if bytes.len() > 8 {
         return from_bytes(bytes, scale.into()).map(|number| number.normalize());
-    };
+    }
+    let sign = bytes.first().map_or(0, |first| i64::from(first.cast_signed() >> 7));
+    let mut digits = bytes.iter().fold(sign, |digits, byte| digits << 8 | i64::from(*byte));
     let mut scale = scale;
     for (zeros, factor) in [(4, 10_000), (1, 10)] {
         while scale >= zeros && digits % factor == 0 {

@@ -30,7 +30,7 @@ impl Currency {
     pub fn parse(code: &str) -> Option<Currency> {
         let bytes: [u8; 3] = code.as_bytes().try_into().ok()?;
         let lists = [(EXPONENT_2, 2), (EXPONENT_0, 0), (EXPONENT_3, 3), (EXPONENT_4, 4)];
-        let listed = |list: &str| list.split(' ').any(|entry| entry == code);
+        let listed = |list: &str| list.as_bytes().chunks(4).any(|entry| entry.starts_with(&bytes));
         let (_, exponent) = lists.into_iter().find(|(list, _)| listed(list))?;
         Some(Currency { code: bytes, exponent })
     }

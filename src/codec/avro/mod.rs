@@ -15,7 +15,7 @@ mod write;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use apache_avro::Schema;
 use apache_avro::schema::{InnerDecimalSchema, Name, UuidSchema};
@@ -43,15 +43,40 @@ pub(super) enum Plan {
     /// `["null", T]`: every union of ours.
     Optional(Arc<Plan>),
     Union(Arc<[Plan]>),
-    Record(Arc<[Field]>),
+    Record(Arc<Record>),
     /// A schema within itself, whose data could be nested without end.
     Endless,
 }
 
 #[derive(Debug)]
-pub(super) struct Field {
+pub(super) struct Record {
+    fields: Box<[Field]>,
+    /// The names of the first struct that was found to have these fields, so that they are compared once.
+    names: OnceLock<&'static [&'static str]>,
+}
+
+#[derive(Debug)]
+struct Field {
     name: String,
     plan: Plan,
+}
+
+impl Record {
+    /// Whether a struct of these fields has those of the record, in their order.
+    fn is(&self, names: &'static [&'static str]) -> bool {
+        if self.names.get().is_some_and(|known| std::ptr::eq(*known, names)) {
+            return true;
+        }
+        let same = self
+            .fields
+            .iter()
+            .map(|field| field.name.as_str())
+            .eq(names.iter().copied());
+        if same {
+            self.names.get_or_init(|| names);
+        }
+        same
+    }
 }
 
 impl Plan {
@@ -99,8 +124,11 @@ impl Plan {
                     name: field.name.clone(),
                     plan: Plan::within(&field.schema, known),
                 });
-                let plan = Plan::Record(fields.collect());
-                (&of.name, plan)
+                let record = Record {
+                    fields: fields.collect(),
+                    names: OnceLock::new(),
+                };
+                (&of.name, Plan::Record(Arc::new(record)))
             }
             Schema::Ref { name } => return known.get(name).cloned().unwrap_or(Plan::Endless),
         };

@@ -41,6 +41,10 @@ impl<'de> Input<'de> {
     }
 
     fn long(&mut self) -> Result<i64, Misfit> {
+        if let [byte @ 0..0x80, left @ ..] = self.0 {
+            self.0 = left;
+            return Ok(unfolded((*byte).into()));
+        }
         let mut number = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -49,7 +53,7 @@ impl<'de> Input<'de> {
             }
             number |= u64::from(byte & 0x7F) << shift;
             if byte & 0x80 == 0 {
-                return Ok((number >> 1).cast_signed() ^ -(number & 1).cast_signed());
+                return Ok(unfolded(number));
             }
         }
         Err(Misfit::new("a number of more than 64 bits"))
@@ -133,11 +137,16 @@ impl<'de> Input<'de> {
                 let branch = self.one_of(branches)?;
                 self.skip(branch)?;
             }
-            Plan::Record(fields) => fields.iter().try_for_each(|field| self.skip(&field.plan))?,
+            Plan::Record(record) => record.fields.iter().try_for_each(|field| self.skip(&field.plan))?,
             Plan::Endless => return Err(unread(plan)),
         }
         Ok(())
     }
+}
+
+/// Avro folds negative numbers between the others: 0, -1, 1, -2.
+fn unfolded(number: u64) -> i64 {
+    (number >> 1).cast_signed() ^ -(number & 1).cast_signed()
 }
 
 #[cold]
@@ -195,8 +204,8 @@ impl<'de> Deserializer<'de> for Reader<'_, 'de> {
             Plan::Fixed(length) => visitor.visit_borrowed_bytes(input.take(*length)?),
             Plan::Enum(words) => visitor.visit_str(input.one_of(words)?),
             Plan::Array(plan) => visitor.visit_seq(Items { plan, input, count: 0 }),
-            Plan::Record(fields) => visitor.visit_map(ByName {
-                fields: fields.iter(),
+            Plan::Record(record) => visitor.visit_map(ByName {
+                fields: record.fields.iter(),
                 value: None,
                 input,
             }),
@@ -221,10 +230,10 @@ impl<'de> Deserializer<'de> for Reader<'_, 'de> {
     ) -> Result<V::Value, Misfit> {
         let Reader { plan, input } = self.branch()?;
         match plan {
-            Plan::Record(fields) if fields.iter().map(|field| field.name.as_str()).eq(names.iter().copied()) => {
-                let fields = fields.iter();
-                visitor.visit_seq(InOrder { fields, input })
-            }
+            Plan::Record(record) if record.is(names) => visitor.visit_seq(InOrder {
+                fields: record.fields.iter(),
+                input,
+            }),
             plan => Reader { plan, input }.deserialize_any(visitor),
         }
     }

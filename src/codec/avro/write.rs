@@ -112,7 +112,7 @@ impl<'a> Serializer for Writer<'a> {
     fn serialize_none(self) -> Result<(), Misfit> {
         match self.plan {
             Plan::Optional(_) => {
-                long(self.out, 0);
+                self.out.push(0); // the first branch
                 Ok(())
             }
             _ => self.misfit("null"),
@@ -122,7 +122,7 @@ impl<'a> Serializer for Writer<'a> {
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), Misfit> {
         match self.plan {
             Plan::Optional(plan) => {
-                long(self.out, 1);
+                self.out.push(2); // the second branch, as a varint
                 value.serialize(Writer { plan, out: self.out })
             }
             _ => self.misfit("an option"),
@@ -153,8 +153,8 @@ impl<'a> Serializer for Writer<'a> {
 
     fn serialize_struct(self, name: &'static str, _: usize) -> Result<Fields<'a>, Misfit> {
         match self.plan {
-            Plan::Record(fields) => Ok(Fields {
-                missing: fields.iter(),
+            Plan::Record(record) => Ok(Fields {
+                missing: record.fields.iter(),
                 out: self.out,
             }),
             _ => self.misfit(name),
