@@ -264,6 +264,18 @@ impl Log for Mortal {
     fn committed(&self, group: &str, of: &[TopicPartition]) -> Result<Positions, LogError> {
         self.inner.committed(group, of)
     }
+    fn members(&self, group: &str) -> Result<usize, LogError> {
+        self.inner.members(group)
+    }
+    fn move_group(&self, group: &str, to: &Positions) -> Result<(), LogError> {
+        self.inner.move_group(group, to)
+    }
+    fn grow(&self, topic: &Topic, partitions: u32) -> Result<(), LogError> {
+        self.inner.grow(topic, partitions)
+    }
+    fn offset_at(&self, at: &TopicPartition, time: Timestamp) -> Result<Offset, LogError> {
+        self.inner.offset_at(at, time)
+    }
 }
 
 impl Producer for MortalProducer {

@@ -17,8 +17,10 @@ mod deal;
 mod deliveries;
 mod describe;
 mod facts;
+mod offsets;
 mod quickstart;
 mod receipts;
+mod reset;
 mod run;
 mod sandbox;
 mod sink;
@@ -28,6 +30,7 @@ mod topics;
 mod warehouse;
 
 use std::collections::BTreeMap;
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -55,6 +58,11 @@ enum Command {
     Apply(apply::Arguments),
     /// The stream processor
     Run(TopologyFile),
+    /// Begin again: empty the stream processor's state, to be filled from what it has read
+    Reset(reset::Arguments),
+    /// Where the stream processor and the sinks read next: show, rewind
+    #[command(subcommand)]
+    Offsets(offsets::Command),
     /// Deliver documents of the books to ledgers
     Sink(sink::Arguments),
     /// Documents on their way to ledgers: list, explain, decide
@@ -118,6 +126,25 @@ fn named<'t, T>(table: &str, entries: &'t BTreeMap<Name, T>, name: &str) -> Resu
     })
 }
 
+/// Asks whether to go on, unless `yes` says so.
+fn confirm(yes: bool) -> Result<(), Failure> {
+    if yes {
+        return Ok(());
+    }
+    if !std::io::stdin().is_terminal() {
+        return Err(Failure::Usage(
+            "nothing was changed: add --yes where nobody can be asked".to_owned(),
+        ));
+    }
+    eprint!("Go on? Type yes: ");
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    match answer.trim() {
+        "yes" => Ok(()),
+        _ => Err(Failure::Usage("nothing was changed".to_owned())),
+    }
+}
+
 /// Why a command failed, and so its exit code.
 pub enum Failure {
     /// Exit code 2: each problem of the topology file.
@@ -145,6 +172,8 @@ pub fn main() -> ExitCode {
         Command::Describe(arguments) => describe::run(&arguments),
         Command::Apply(arguments) => apply::run(&arguments),
         Command::Run(file) => run::run(&file),
+        Command::Reset(arguments) => reset::run(&arguments),
+        Command::Offsets(command) => offsets::run(&command),
         Command::Sink(arguments) => sink::run(&arguments),
         Command::Deliveries(command) => deliveries::run(&command),
         Command::Receipts(command) => receipts::run(&command),

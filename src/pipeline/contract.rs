@@ -140,17 +140,20 @@ impl ContractStage {
         let place = match cx.get(STORE, b"p")? {
             Some(place) => place,
             None => {
+                let seen = self.reference.has_seen(fact);
                 let learned = self
                     .learn(fact)
                     .map_err(|rejection| emit::rejected(fact.event_id.as_str(), &rejection))?;
+                if !seen {
+                    // One that changes nothing now is kept as well: come again after others, it must change nothing then.
+                    let key = [b"r ".as_slice(), &self.known.to_be_bytes()].concat();
+                    cx.put(STORE, key, contract_store::encode_fact(fact)?)?;
+                    self.known += 1;
+                }
                 match learned {
                     Learned::Already => return Ok(Progress::Done),
-                    Learned::New => {}
+                    Learned::New => vec![0],
                 }
-                let key = [b"r ".as_slice(), &self.known.to_be_bytes()].concat();
-                cx.put(STORE, key, contract_store::encode_fact(fact)?)?;
-                self.known += 1;
-                vec![0]
             }
         };
         let (phase, last) = place.split_first().unwrap_or((&0, &[]));

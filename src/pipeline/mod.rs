@@ -7,7 +7,8 @@
 //!                                                                                 billing.schedule, journal.entries
 //! ```
 //!
-//! In reading order: [`rekey`], [`picture`], [`canonicalize`], [`contract`], `kept`, [`emit`]; then [`dead_letters`] and [`queries`].
+//! In reading order: [`rekey`], [`picture`], [`canonicalize`], [`contract`], `kept`, [`emit`]; then [`dead_letters`],
+//! [`replays`] and [`queries`].
 //!
 //! Owns: which topics and stores there are, and the binding of the accounting and the codec to the runtime.
 //! Invariant: a stage decides by its input record and its store alone.
@@ -21,6 +22,7 @@ mod kept;
 pub mod picture;
 pub mod queries;
 pub mod rekey;
+pub mod replays;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -40,7 +42,7 @@ pub fn shape(topology: &config::Topology) -> Result<Shape, TopologyError> {
     let application = topology.application_id.as_str();
     let store = |name: &str| StoreSpec {
         name: name.to_owned(),
-        changelog: Topic::new(format!("{application}-{name}-changelog")),
+        changelog: Shape::changelog(application, name),
     };
     let subs = vec![
         SubTopology {
@@ -67,7 +69,11 @@ pub fn shape(topology: &config::Topology) -> Result<Shape, TopologyError> {
             ],
         },
     ];
-    Shape::new(application, subs, topic(&out.dead_letters))
+    let keyed = subs[1].sinks.iter().chain(&subs[2].sinks).cloned().collect();
+    Ok(Shape {
+        keyed,
+        ..Shape::new(application, subs, topic(&out.dead_letters))?
+    })
 }
 
 /// The stream application.
@@ -156,7 +162,7 @@ pub fn dead_letters(schemas: Arc<Schemas>) -> DeadLetterEncoder {
 
 /// Every topic that `accrue apply` makes, sources included where a single process stands for the platform.
 pub fn topics(topology: &config::Topology) -> Vec<TopicSpec> {
-    let out = &topology.outputs;
+    let (out, application) = (&topology.outputs, topology.application_id.as_str());
     let partitions = u32::from(topology.runtime.partitions);
     let replication_factor = topology.runtime.replication_factor.map_or(-1, i32::from);
     let spec = |topic: Topic, partitions: u32, cleanup: Cleanup| TopicSpec {
@@ -186,14 +192,11 @@ pub fn topics(topology: &config::Topology) -> Vec<TopicSpec> {
         specs.push(spec(topic(product), partitions, cleanup));
     }
     for store in [canonicalize::STORE, contract::STORE] {
-        let changelog = Topic::new(format!("{}-{store}-changelog", topology.application_id.as_str()));
-        specs.push(spec(changelog, partitions, Cleanup::Compact));
+        specs.push(spec(Shape::changelog(application, store), partitions, Cleanup::Compact));
     }
-    specs.push(spec(
-        Shape::owners(topology.application_id.as_str()),
-        1,
-        Cleanup::Compact,
-    ));
+    for one in [Shape::owners(application), Shape::layout(application)] {
+        specs.push(spec(one, 1, Cleanup::Compact));
+    }
     specs
 }
 

@@ -22,6 +22,7 @@ use crate::stream::partitioner::partition_for;
 use crate::stream::record::{Partition, TopicPartition};
 use crate::stream::store::{StoreError, View};
 use crate::stream::task::TaskId;
+use crate::stream::topology::Shape;
 
 /// The name of the stage that has the contracts.
 const STAGE: &str = "contract";
@@ -172,8 +173,8 @@ fn task(partition: Partition) -> TaskId {
 }
 
 fn changelog(app: &App, task: &TaskId) -> TopicPartition {
-    let topic = format!("{}-{STORE}-changelog", app.topology.shape.application_id);
-    TopicPartition::new(&crate::stream::record::Topic::new(topic), task.partition)
+    let topic = Shape::changelog(&app.topology.shape.application_id, STORE);
+    TopicPartition::new(&topic, task.partition)
 }
 
 fn count(app: &App) -> u32 {

@@ -47,6 +47,11 @@ impl Reference {
         self.tenants.entry(fact.tenant.clone()).or_default().learn(fact)
     }
 
+    /// Whether a fact of this id was taken in, news or not.
+    pub fn has_seen(&self, fact: &Fact) -> bool {
+        self.tenant(&fact.tenant).seen.contains_key(&fact.event_id)
+    }
+
     /// What is known of a tenant; empty when nothing was said.
     pub fn tenant(&self, tenant: &TenantId) -> &TenantReference {
         static EMPTY: TenantReference = TenantReference::EMPTY;

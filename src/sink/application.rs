@@ -31,7 +31,7 @@ use crate::stream::topology::{
 pub fn shape(topology: &config::Topology, sink: &Sink) -> Result<Shape, TopologyError> {
     let out = &topology.outputs;
     let topic = |name: &config::TopicName| Topic::new(name.as_str());
-    Shape::new(
+    let shape = Shape::new(
         application_id(topology, sink),
         vec![
             SubTopology {
@@ -51,7 +51,12 @@ pub fn shape(topology: &config::Topology, sink: &Sink) -> Result<Shape, Topology
             },
         ],
         topic(&out.dead_letters),
-    )
+    )?;
+    Ok(Shape {
+        layout: Shape::layout(topology.application_id.as_str()),
+        may_reset: false,
+        ..shape
+    })
 }
 
 /// The consumer group of a sink, and the start of its transactional ids.
@@ -61,7 +66,7 @@ pub fn application_id(topology: &config::Topology, sink: &Sink) -> String {
 
 /// The changelog of a sink's store, which is also what `accrue deliveries` reads.
 pub fn changelog(topology: &config::Topology, sink: &Sink) -> Topic {
-    Topic::new(format!("{}-{STORE}-changelog", application_id(topology, sink)))
+    Shape::changelog(&application_id(topology, sink), STORE)
 }
 
 /// Entries and decisions, keyed by deal.

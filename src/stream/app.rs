@@ -12,14 +12,15 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::fault::Fault;
-use super::log::{Log, LogErrorKind};
+use super::layout;
+use super::log::Log;
 use super::metrics::Metrics;
 use super::processor::Processor;
 use super::query::Queries;
 use super::record::{Offset, Outgoing, Partition, Topic, TopicPartition};
 use super::restore::{Permits, Restore, RestoreJob, RestoreProgress};
 use super::standby::Standbys;
-use super::store::StoreHome;
+use super::store::{StoreHome, TaskStore};
 use super::task::TaskId;
 use super::thread::StreamThread;
 use super::topology::{DeadLetter, Shape, Topology};
@@ -58,8 +59,10 @@ pub struct App {
     pub restores: Option<Permits>,
     pub standbys: Standbys,
     pub queries: Queries,
-    /// Partition counts of every topic that is written.
+    /// Partition counts of every topic that is read or written.
     pub partitions: BTreeMap<Topic, u32>,
+    /// How often the application was reset before this process; `None` where nobody asked.
+    resets: Option<u64>,
     process_id: String,
     stop: AtomicBool,
     reports: Mutex<BTreeMap<usize, ThreadReport>>,
@@ -91,8 +94,11 @@ impl App {
         home: StoreHome,
         process_id: String,
     ) -> Result<App, Fault> {
+        let partitions = layout::counts(&topology.shape, log.as_ref())?;
+        layout::fit(&topology.shape, &partitions)?;
         Ok(App {
-            partitions: check_topics(&topology.shape, log.as_ref())?,
+            partitions,
+            resets: None,
             restores: (config.restore_threads > 0).then(|| Permits::new(config.restore_threads)),
             home,
             standbys: Standbys::default(),
@@ -141,15 +147,7 @@ impl App {
         if !self.config.standbys {
             return Ok(());
         }
-        let stateful = self.topology.shape.subs.iter().filter(|sub| !sub.stores.is_empty());
-        let tasks = stateful.flat_map(|sub| {
-            let count = self.partitions.get(&sub.stores[0].changelog).copied().unwrap_or(0);
-            (0..count).map(|n| TaskId {
-                sub: sub.name.clone(),
-                partition: Partition(n),
-            })
-        });
-        self.standbys.follow(tasks, |task| {
+        self.standbys.follow(self.stateful_tasks(), |task| {
             self.restore(task, true)?
                 .ok_or_else(|| Fault::Fatal(format!("task {task} has no store to follow")))
         })
@@ -164,6 +162,42 @@ impl App {
     /// The id of a producer of this process: a stream thread's number, or another name.
     pub fn transactional_id(&self, of: impl Display) -> String {
         format!("{}-{}-{of}", self.topology.shape.application_id, self.process_id)
+    }
+
+    /// Whether a member that has just joined the group may work.
+    ///
+    /// # Errors
+    /// The application was reset since this process asked.
+    pub fn confirm(&self) -> Result<(), Fault> {
+        self.resets.map_or(Ok(()), |resets| {
+            layout::confirm(&self.topology.shape, self.log.as_ref(), resets)
+        })
+    }
+
+    /// Removes stores of a time before the last reset: the changelog that emptied them may have forgotten that by now.
+    fn drop_older_stores(&self, resets: u64) -> Result<(), Fault> {
+        let file = self.config.state_dir.join("resets");
+        let seen = std::fs::read_to_string(&file)
+            .ok()
+            .and_then(|text| text.trim().parse().ok());
+        if seen.unwrap_or(0) == resets {
+            return Ok(());
+        }
+        for task in self.stateful_tasks() {
+            TaskStore::wipe(&self.task_dir(&task), &self.home).map_err(|error| Fault::Fatal(error.to_string()))?;
+        }
+        std::fs::write(&file, resets.to_string())
+            .map_err(|error| Fault::Fatal(format!("{} cannot be written: {error}", file.display())))
+    }
+
+    fn stateful_tasks(&self) -> impl Iterator<Item = TaskId> {
+        self.topology.shape.stateful().flat_map(|sub| {
+            let count = self.partitions.get(&sub.sources[0]).copied().unwrap_or(0);
+            (0..count).map(|n| TaskId {
+                sub: sub.name.clone(),
+                partition: Partition(n),
+            })
+        })
     }
 
     /// Whether the threads were asked to stop.
@@ -230,7 +264,7 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// Checks the topics, then starts the threads.
+    /// Compares the application with what it was, checks the topics, then starts the threads.
     pub fn start(
         topology: Topology,
         log: Arc<dyn Log>,
@@ -238,8 +272,12 @@ impl Runtime {
         metrics: Metrics,
     ) -> Result<Runtime, Fault> {
         let home = StoreHome::disk(config.memory_budget_bytes);
+        let resets = layout::admit(&topology.shape, log.as_ref())?;
         let process_id = process_id(&config.state_dir)?;
-        let app = Arc::new(App::new(topology, log, config, metrics, home, process_id)?);
+        let mut app = App::new(topology, log, config, metrics, home, process_id)?;
+        app.drop_older_stores(resets)?;
+        app.resets = Some(resets);
+        let app = Arc::new(app);
         let mut threads = Vec::new();
         for index in 0..app.config.threads.max(1) {
             let app = app.clone();
@@ -389,51 +427,6 @@ fn is_tail(log: &dyn Log, at: &TopicPartition, done: Offset, end: Offset) -> Res
         }
     }
     Ok(false)
-}
-
-/// Every topic must exist, and a changelog must have as many partitions as the source of its store.
-fn check_topics(shape: &Shape, log: &dyn Log) -> Result<BTreeMap<Topic, u32>, Fault> {
-    let count = |topic: &Topic| -> Result<Option<u32>, Fault> {
-        loop {
-            match log.partitions(topic) {
-                Ok(count) => return Ok(count),
-                Err(error) if error.kind == LogErrorKind::Retry => {
-                    tracing::warn!(%error, "the log is away; waiting");
-                    std::thread::sleep(Duration::from_millis(500));
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-    };
-    let mut missing = Vec::new();
-    let mut counts = BTreeMap::new();
-    for topic in shape.written().into_iter().chain(shape.sources()) {
-        match count(&topic)? {
-            Some(partitions) => {
-                counts.insert(topic, partitions);
-            }
-            None => missing.push(topic.to_string()),
-        }
-    }
-    if !missing.is_empty() {
-        return Err(Fault::Fatal(format!(
-            "topics are missing: {}. Run `accrue apply` to create them; source topics appear with their first record, or when their connector starts",
-            missing.join(", ")
-        )));
-    }
-    for sub in &shape.subs {
-        for store in &sub.stores {
-            let (source, changelog) = (&sub.sources[0], &store.changelog);
-            if counts.get(source) != counts.get(changelog) {
-                return Err(Fault::Fatal(format!(
-                    "{source} has {} partitions, but the changelog {changelog} has {}: keys would find the wrong state. Give the application a new id, or move it to topics with equal counts",
-                    counts.get(source).copied().unwrap_or(0),
-                    counts.get(changelog).copied().unwrap_or(0),
-                )));
-            }
-        }
-    }
-    Ok(counts)
 }
 
 /// A name for this process's producers that survives its restart, so that the restarted process fences what its

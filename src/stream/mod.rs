@@ -9,6 +9,8 @@
 //!   is kept ready elsewhere.
 //! * [`task`], [`commit`], [`fault`], [`thread`], [`app`]: the work of a partition, the commit protocol, failures by
 //!   what follows from them, the loop, the process.
+//! * [`layout`], [`reset`], [`rewind`]: what an application was when it last ran and has to stay; how it begins again, or
+//!   reads inputs again.
 //! * [`query`], [`directory`]: committed state for whoever asks, and which process has it.
 //! * [`seeded`]: bugs to prove the simulation with.
 //!
@@ -19,6 +21,7 @@ pub mod app;
 pub mod commit;
 pub mod directory;
 pub mod fault;
+pub mod layout;
 pub mod log;
 pub mod metrics;
 pub mod overlay;
@@ -26,7 +29,9 @@ pub mod partitioner;
 pub mod processor;
 pub mod query;
 pub mod record;
+pub mod reset;
 pub mod restore;
+pub mod rewind;
 pub mod seeded;
 pub mod standby;
 pub mod store;

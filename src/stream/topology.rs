@@ -48,6 +48,12 @@ pub struct Shape {
     pub subs: Vec<SubTopology>,
     /// Where records go that cannot be processed.
     pub dead_letters: Topic,
+    /// Where it is recorded what the application looked like (`layout.rs`).
+    pub layout: Topic,
+    /// Topics written in which others find a record by its key: their partitions cannot become more.
+    pub keyed: BTreeSet<Topic>,
+    /// Whether it may begin again from its inputs: not where its stores are the memory of effects outside the log.
+    pub may_reset: bool,
 }
 
 /// A stream application: a shape, and a processor for each of its sub-topologies.
@@ -88,6 +94,8 @@ impl Topology {
 }
 
 impl Shape {
+    /// An application that may be reset, without keyed topics.
+    ///
     /// # Errors
     /// A rule of this module is broken.
     pub fn new(
@@ -117,16 +125,30 @@ impl Shape {
                 }
             }
         }
+        let application_id = application_id.into();
         Ok(Shape {
-            application_id: application_id.into(),
+            layout: Shape::layout(&application_id),
+            application_id,
             subs,
             dead_letters,
+            keyed: BTreeSet::new(),
+            may_reset: true,
         })
     }
 
     /// All topics that are read.
     pub fn sources(&self) -> Vec<Topic> {
         self.subs.iter().flat_map(|sub| sub.sources.iter().cloned()).collect()
+    }
+
+    /// The compacted topic that is the truth of a store.
+    pub fn changelog(application_id: &str, store: &str) -> Topic {
+        Topic::new(format!("{application_id}-{store}-changelog"))
+    }
+
+    /// Where it is recorded what an installation's applications look like (`layout.rs`). Compacted, one partition.
+    pub fn layout(application_id: &str) -> Topic {
+        Topic::new(format!("{application_id}.layout"))
     }
 
     /// Where processes say which tasks they have (`directory.rs`). Compacted, one partition.
@@ -144,6 +166,11 @@ impl Shape {
             })
             .chain([self.dead_letters.clone()])
             .collect()
+    }
+
+    /// The sub-topologies with stores. Each has one source.
+    pub fn stateful(&self) -> impl Iterator<Item = &SubTopology> {
+        self.subs.iter().filter(|sub| !sub.stores.is_empty())
     }
 
     /// The sub-topology that reads a topic.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use accrue::stream::log::{
     Consumer, GroupSpec, Log, LogError, LogErrorKind, Positions, Producer, Reader, TopicFound, TopicSpec,
 };
-use accrue::stream::record::{Offset, Partition, Record, Topic, TopicPartition};
+use accrue::stream::record::{Offset, Partition, Record, Timestamp, Topic, TopicPartition};
 
 use super::broker::Broker;
 use super::consumer::SimConsumer;
@@ -170,6 +170,23 @@ impl Log for SimLog {
 
     fn committed(&self, _group: &str, of: &[TopicPartition]) -> Result<Positions, LogError> {
         self.call(LogErrorKind::Retry, |broker| committed(broker, of))
+    }
+
+    // What operators do between two lives of an application is not simulated.
+    fn members(&self, _group: &str) -> Result<usize, LogError> {
+        Err(LogError::fatal("not simulated"))
+    }
+
+    fn move_group(&self, _group: &str, _to: &Positions) -> Result<(), LogError> {
+        Err(LogError::fatal("not simulated"))
+    }
+
+    fn grow(&self, _topic: &Topic, _partitions: u32) -> Result<(), LogError> {
+        Err(LogError::fatal("not simulated"))
+    }
+
+    fn offset_at(&self, _at: &TopicPartition, _time: Timestamp) -> Result<Offset, LogError> {
+        Err(LogError::fatal("not simulated"))
     }
 }
 

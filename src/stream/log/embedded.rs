@@ -332,18 +332,8 @@ impl Log for EmbeddedLog {
                 continue;
             }
             let number = state.topics.values().map(|t| t.number + 1).max().unwrap_or(0);
-            let cleanup = match spec.cleanup {
-                Cleanup::Compact => u64::MAX,
-                Cleanup::Delete { retention: None } => 0,
-                Cleanup::Delete { retention: Some(keep) } => (keep.as_millis() as u64).max(1),
-            };
-            let mut value = Vec::with_capacity(16);
-            value.extend_from_slice(&number.to_be_bytes());
-            value.extend_from_slice(&spec.partitions.to_be_bytes());
-            value.extend_from_slice(&cleanup.to_be_bytes());
-            let mut key = b"t".to_vec();
-            key.extend_from_slice(spec.topic.as_str().as_bytes());
-            batch.put_cf(self.0.family(META)?, key, value);
+            let value = topic_value(number, spec.partitions, spec.cleanup);
+            batch.put_cf(self.0.family(META)?, topic_key(&spec.topic), value);
             state.topics.insert(
                 spec.topic.clone(),
                 TopicState {
@@ -433,6 +423,57 @@ impl Log for EmbeddedLog {
             }
         }
         Ok(found)
+    }
+
+    fn members(&self, group: &str) -> Result<usize, LogError> {
+        let state = self.0.lock();
+        Ok(state.groups.get(group).map_or(0, |group| group.members.len()))
+    }
+
+    fn move_group(&self, group: &str, to: &Positions) -> Result<(), LogError> {
+        let state = self.0.lock();
+        if state.groups.get(group).is_some_and(|group| !group.members.is_empty()) {
+            return Err(LogError::new(
+                LogErrorKind::Fenced,
+                format!("group {group} has members"),
+            ));
+        }
+        let mut batch = WriteBatch::default();
+        for (at, offset) in to {
+            batch.put_cf(self.0.family(META)?, offset_key(group, at), offset.0.to_be_bytes());
+        }
+        self.0.write(batch)
+    }
+
+    fn grow(&self, topic: &Topic, partitions: u32) -> Result<(), LogError> {
+        let mut state = self.0.lock();
+        let Some(known) = state.topics.get_mut(topic) else {
+            return Err(LogError::fatal(format!(
+                "there is no topic {topic} in the embedded log"
+            )));
+        };
+        if known.bounds.len() < partitions as usize {
+            let mut batch = WriteBatch::default();
+            let value = topic_value(known.number, partitions, known.cleanup);
+            batch.put_cf(self.0.family(META)?, topic_key(topic), value);
+            self.0.write(batch)?;
+            known.bounds.resize(partitions as usize, (Offset(0), Offset(0)));
+            self.0.changed.notify_all();
+        }
+        Ok(())
+    }
+
+    fn offset_at(&self, at: &TopicPartition, time: Timestamp) -> Result<Offset, LogError> {
+        let (number, start, end) = bounds(&self.0.lock(), at)?;
+        let mut from = start;
+        while from < end {
+            let (records, next) = self.0.fetch(number, at, from, end, MAX_FETCH_RECORDS)?;
+            if let Some(found) = records.iter().find(|record| record.timestamp >= time) {
+                return Ok(found.offset);
+            }
+            from = next;
+        }
+        Ok(end)
     }
 }
 
@@ -745,6 +786,20 @@ fn storage(error: rocksdb::Error) -> LogError {
 
 fn corrupt(what: &str) -> LogError {
     LogError::fatal(format!("the embedded log is damaged: {what} cannot be read"))
+}
+
+fn topic_key(topic: &Topic) -> Vec<u8> {
+    [b"t", topic.as_str().as_bytes()].concat()
+}
+
+fn topic_value(number: u32, partitions: u32, cleanup: Cleanup) -> Vec<u8> {
+    let cleanup = match cleanup {
+        Cleanup::Compact => u64::MAX,
+        Cleanup::Delete { retention: None } => 0,
+        Cleanup::Delete { retention: Some(keep) } => (keep.as_millis() as u64).max(1),
+    };
+    let (number, partitions) = (number.to_be_bytes(), partitions.to_be_bytes());
+    [number.as_slice(), &partitions, &cleanup.to_be_bytes()].concat()
 }
 
 fn record_key(topic: u32, partition: u32, offset: u64) -> [u8; 16] {

@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::{ClientConfig, FromClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, ConsumerGroupMetadata};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header as KafkaHeader, Headers as _, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, NoCustomPartitioner, Producer as _, ProducerContext, ThreadedProducer};
@@ -321,6 +321,80 @@ impl Log for KafkaLog {
             .committed_offsets(list_of(of), REQUEST_TIMEOUT)
             .map_err(|error| classify(&format!("asking for the offsets of group {group}"), &error))?;
         Ok(positions(&found))
+    }
+
+    fn members(&self, group: &str) -> Result<usize, LogError> {
+        let listed = self
+            .uncommitted
+            .client()
+            .fetch_group_list(Some(group), REQUEST_TIMEOUT)
+            .map_err(|error| classify(&format!("asking for the members of group {group}"), &error))?;
+        let found = listed.groups().iter().find(|found| found.name() == group);
+        Ok(found.map_or(0, |found| found.members().len()))
+    }
+
+    fn move_group(&self, group: &str, to: &Positions) -> Result<(), LogError> {
+        let mut config = self.base();
+        config.set("group.id", group).set("enable.auto.commit", "false");
+        let consumer: BaseConsumer<Quiet> = BaseConsumer::from_config_and_context(&config, Quiet).map_err(setup)?;
+        let doing = format!("moving the offsets of group {group}");
+        let mut list = TopicPartitionList::with_capacity(to.len());
+        for (at, offset) in to {
+            let offset = KafkaOffset::Offset(offset.0 as i64);
+            list.add_partition_offset(at.topic.as_str(), at.partition.0 as i32, offset)
+                .map_err(|error| classify(&doing, &error))?;
+        }
+        if to.is_empty() {
+            return Ok(());
+        }
+        consumer
+            .commit(&list, CommitMode::Sync)
+            .map_err(|error| classify(&doing, &error))
+    }
+
+    fn grow(&self, topic: &Topic, partitions: u32) -> Result<(), LogError> {
+        match self.partitions(topic)? {
+            None => return Err(LogError::fatal(format!("there is no topic {topic}"))),
+            Some(count) if count >= partitions => return Ok(()),
+            Some(_) => {}
+        }
+        let doing = format!("giving topic {topic} {partitions} partitions");
+        let options = AdminOptions::new()
+            .request_timeout(Some(REQUEST_TIMEOUT))
+            .operation_timeout(Some(REQUEST_TIMEOUT));
+        let wanted = NewPartitions::new(topic.as_str(), partitions as usize);
+        let results =
+            block_on(self.admin.create_partitions([&wanted], &options))?.map_err(|error| classify(&doing, &error))?;
+        if let Some(Err((_, code))) = results.into_iter().find(Result::is_err) {
+            return Err(LogError::fatal(format!("{doing}: {code}")));
+        }
+        let deadline = Instant::now() + REQUEST_TIMEOUT;
+        while self.partitions(topic)?.is_none_or(|count| count < partitions) {
+            if Instant::now() > deadline {
+                return Err(LogError::retry(format!("{doing}: the brokers do not show them yet")));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    fn offset_at(&self, at: &TopicPartition, time: Timestamp) -> Result<Offset, LogError> {
+        let doing = format!("asking for an offset of {at} by its time");
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(
+            at.topic.as_str(),
+            at.partition.0 as i32,
+            KafkaOffset::Offset(time.0.max(0)),
+        )
+        .map_err(|error| classify(&doing, &error))?;
+        let found = self
+            .uncommitted
+            .offsets_for_times(list, REQUEST_TIMEOUT)
+            .map_err(|error| classify(&doing, &error))?;
+        match positions(&found).get(at) {
+            Some(offset) => Ok(*offset),
+            None => self.end(at),
+        }
     }
 }
 

@@ -14,9 +14,9 @@ pub mod kafka;
 
 use std::any::Any;
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::record::{Offset, Outgoing, Record, Topic, TopicPartition};
+use super::record::{Offset, Outgoing, Record, Timestamp, Topic, TopicPartition};
 
 /// Positions by partition: the offset of the next record.
 pub type Positions = BTreeMap<TopicPartition, Offset>;
@@ -49,6 +49,55 @@ pub trait Log: Send + Sync {
 
     /// What a group has committed for these partitions; those without a commit are absent.
     fn committed(&self, group: &str, of: &[TopicPartition]) -> Result<Positions, LogError>;
+
+    /// How many members a group has, those with a static name that are away for less than their session included.
+    fn members(&self, group: &str) -> Result<usize, LogError>;
+
+    /// Commits positions for a group without members.
+    ///
+    /// # Errors
+    /// [`LogErrorKind::Fenced`]: it has members.
+    fn move_group(&self, group: &str, to: &Positions) -> Result<(), LogError>;
+
+    /// Gives a topic more partitions; one that has as many is left as it is.
+    fn grow(&self, topic: &Topic, partitions: u32) -> Result<(), LogError>;
+
+    /// The offset of the first record of that time or later; the end where there is none.
+    fn offset_at(&self, at: &TopicPartition, time: Timestamp) -> Result<Offset, LogError>;
+}
+
+/// How long [`read_to_end`] waits for the next record before the end.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Hands each committed record of a partition from an offset on, up to its end as it is now, to `take`.
+///
+/// # Errors
+/// Nothing came for a minute before the end was reached (a transaction was left open); the log; `take`.
+pub fn read_to_end<E: From<LogError>>(
+    log: &dyn Log,
+    at: &TopicPartition,
+    from: Offset,
+    mut take: impl FnMut(Record) -> Result<(), E>,
+) -> Result<(), E> {
+    let end = log.end(at)?;
+    if from >= end {
+        return Ok(());
+    }
+    let mut reader = log.reader(at, from)?;
+    let mut heard = Instant::now();
+    while reader.position()? < end {
+        let records = reader.read(Duration::from_millis(100))?;
+        if !records.is_empty() {
+            heard = Instant::now();
+        } else if heard.elapsed() > PATIENCE {
+            return Err(LogError::retry(format!(
+                "the end of {at} was not reached: a transaction was left open there, or its broker is away. Try again"
+            ))
+            .into());
+        }
+        records.into_iter().try_for_each(&mut take)?;
+    }
+    Ok(())
 }
 
 /// What a topic should be when it has to be created.

@@ -47,6 +47,7 @@ impl StreamThread {
         match event {
             Event::Idle | Event::Records(_) => Ok(()),
             Event::Assigned(partitions) => {
+                self.app.confirm()?;
                 self.consumer()?.assign(partitions)?;
                 self.take(partitions)
             }
