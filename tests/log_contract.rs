@@ -77,7 +77,11 @@ fn kafka() -> Subject {
     Subject {
         log: Box::new(
             KafkaLog::connect(
-                BTreeMap::from([("bootstrap.servers".to_owned(), servers)]),
+                BTreeMap::from([
+                    ("bootstrap.servers".to_owned(), servers),
+                    // New partitions are seen within five minutes, unless this is set.
+                    ("topic.metadata.refresh.interval.ms".to_owned(), "1000".to_owned()),
+                ]),
                 KafkaTimeouts {
                     transaction: Duration::from_secs(10),
                     session: Duration::from_secs(15),
@@ -425,6 +429,81 @@ fn a_member_that_lost_its_partition_cannot_commit_for_it(subject: &Subject) {
     assert_eq!(values(&subject.all(&at(&topic, 0))), ["1"]);
 }
 
+fn a_group_is_moved_only_while_nobody_is_in_it(subject: &Subject) {
+    let topic = subject.topic("moved", 1);
+    let input = at(&topic, 0);
+    put(subject.producer("moved").as_mut(), &topic, &["1", "2", "3"]);
+    let group = subject.group("moved", &topic);
+    let members = || subject.log.members(&group.group).expect("members");
+    assert_eq!(members(), 0, "a group that nobody has heard of");
+    let to = |offset: u64| Positions::from([(input.clone(), Offset(offset))]);
+    subject.log.move_group(&group.group, &to(2)).expect("it is new");
+
+    let mut member = Member::join(subject, &group);
+    until("the third record", || {
+        member.poll();
+        values(&member.records) == ["3"]
+    });
+    assert_eq!(members(), 1);
+    let refused = subject
+        .log
+        .move_group(&group.group, &to(0))
+        .expect_err("it has a member");
+    assert_eq!(refused.kind, LogErrorKind::Fenced, "{refused}");
+    drop(member);
+    until("the member has gone", || members() == 0);
+
+    subject.log.move_group(&group.group, &to(1)).expect("it is empty");
+    let committed = subject.log.committed(&group.group, std::slice::from_ref(&input));
+    assert_eq!(committed.expect("committed"), to(1));
+    let mut next = Member::join(subject, &group);
+    until("two records", || {
+        next.poll();
+        next.records.len() == 2
+    });
+    assert_eq!(values(&next.records), ["2", "3"]);
+}
+
+fn a_member_reads_partitions_that_come_while_it_is_there(subject: &Subject) {
+    let topic = subject.topic("growing", 1);
+    let group = subject.group("growing", &topic);
+    let mut member = Member::join(subject, &group);
+    until("the only partition", || {
+        member.poll();
+        member.owned.len() == 1
+    });
+    for wanted in [3, 2] {
+        subject.log.grow(&topic, wanted).expect("grow");
+        assert_eq!(subject.log.partitions(&topic).expect("count"), Some(3), "never fewer");
+    }
+    let mut producer = subject.producer("growing");
+    producer.begin().expect("begin");
+    producer.send(outgoing(&topic, 2, "k", Some("new"))).expect("send");
+    producer.commit(&Positions::new(), None).expect("commit");
+    until("the record of a new partition", || {
+        member.poll();
+        values(&member.records) == ["new"]
+    });
+    assert_eq!(member.owned.len(), 3);
+    assert!(subject.log.grow(&Topic::new("there.is.no.such"), 2).is_err());
+}
+
+fn an_offset_is_found_by_its_time(subject: &Subject) {
+    let topic = subject.topic("times", 1);
+    let place = at(&topic, 0);
+    let mut producer = subject.producer("times");
+    producer.begin().expect("begin");
+    for time in [1_000, 2_000, 3_000] {
+        let timestamp = Timestamp(time);
+        let record = outgoing(&topic, 0, "k", Some("v"));
+        producer.send(Outgoing { timestamp, ..record }).expect("send");
+    }
+    producer.commit(&Positions::new(), None).expect("commit");
+    let found = |time: i64| subject.log.offset_at(&place, Timestamp(time)).expect("offset");
+    assert_eq!([found(0), found(1_500), found(3_000)], [0, 1, 2].map(Offset));
+    assert_eq!(found(3_001), subject.log.end(&place).expect("end"));
+}
+
 macro_rules! contract {
     ($($case:ident)*) => {
         mod embedded_log {
@@ -447,6 +526,9 @@ contract! {
     a_group_shares_partitions
     partitions_of_one_number_are_one_members
     a_member_that_lost_its_partition_cannot_commit_for_it
+    a_group_is_moved_only_while_nobody_is_in_it
+    a_member_reads_partitions_that_come_while_it_is_there
+    an_offset_is_found_by_its_time
 }
 
 /// What only the embedded log has to show: durability, compaction, retention, the lock.

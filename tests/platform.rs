@@ -638,6 +638,178 @@ fn ask(port: u16, path: &str) -> (u16, serde_json::Value) {
     })
 }
 
+/// A reset, killed now and then, writes the same books again; a rewind adds nothing; grown partitions are refused, and the way
+/// out that the refusal names leads to the same books in more partitions.
+#[test]
+#[ignore = "needs real servers: make test"]
+fn reset_rewind_and_more_partitions() {
+    let platform = Platform::get();
+    let mut books = Installation::new(&platform, "books-reset", "reset", "debezium-json");
+    // No static member that outlives its process.
+    books.instance = String::new();
+    let text = std::fs::read_to_string(repo().join("topology.toml")).expect("topology");
+    let text = text
+        .replace("topic = \"deal.events\"", "topic = \"reset.deal.events\"")
+        .replace("topic = \"reference.facts\"", "topic = \"reset.reference.facts\"");
+    assert!(text.contains("reset.deal.events") && text.contains("reset.reference.facts"));
+    let save = |name: &str, text: &str| {
+        let file = platform.dir.join(name);
+        std::fs::write(&file, text).expect("write");
+        file
+    };
+    books.topology = save("reset.toml", &text);
+    books.apply();
+    let event = |id: &str, kind: &str, at: &str, payload: &str| {
+        format!(
+            "{{\"event_id\":\"{id}\",\"source\":\"test\",\"type\":\"{kind}\",\"occurred_at\":\"{at}T00:00:00Z\",\"tenant_id\":\"reset\",\"payload\":{payload}}}\n"
+        )
+    };
+    let (mut deals, mut ticks) = (String::new(), String::new());
+    for n in 0..60 {
+        let deal = |amount: u32| {
+            format!(
+                "{{\"deal_id\":\"R{n}\",\"amount\":{amount},\"currency\":\"USD\",\"term_months\":12,\"contract_start\":\"2026-02-01\"}}"
+            )
+        };
+        deals += &event(&format!("closed-{n}"), "deal.closed", "2026-01-05", &deal(1_200 + n));
+        if n % 3 == 0 {
+            deals += &event(&format!("amended-{n}"), "deal.amended", "2026-06-10", &deal(2_400 + n));
+        }
+    }
+    for month in 2..=12 {
+        let day = format!("2026-{month:02}-01");
+        ticks += &event(
+            &format!("tick-{month}"),
+            "clock.ticked",
+            &day,
+            &format!("{{\"date\":\"{day}\"}}"),
+        );
+    }
+    let run = |books: &Installation<'_>, arguments: &[&str]| -> (Option<i32>, String) {
+        let out = books.command(arguments).stdin(Stdio::null()).output().expect("accrue");
+        let text = [out.stdout, out.stderr].concat();
+        (out.status.code(), String::from_utf8_lossy(&text).into_owned())
+    };
+    for (source, facts) in [("deal-events", &deals), ("reference-facts", &ticks)] {
+        let file = save(&format!("reset-{source}.jsonl"), facts);
+        let (code, text) = run(
+            &books,
+            &["facts", "post", file.to_str().expect("path"), "--source", source],
+        );
+        assert_eq!(code, Some(0), "{text}");
+    }
+    let work = |books: &Installation<'_>| {
+        let mut running = books.run();
+        books.settle(&mut running);
+        running.stop();
+    };
+    // How often each record is there, without its place.
+    let held = |books: &Installation<'_>| -> BTreeMap<(String, String), usize> {
+        let mut held = BTreeMap::new();
+        for line in books.read("dump").lines() {
+            let record: serde_json::Value = serde_json::from_str(line).expect("a record");
+            let topic = record["topic"].as_str().expect("topic").to_owned();
+            // The migration at the end has facts in another topic.
+            if !topic.contains("contract.facts") {
+                *held
+                    .entry((topic, format!("{} {}", record["key"], record["value"])))
+                    .or_default() += 1;
+            }
+        }
+        held
+    };
+
+    let mut running = books.run();
+    books.settle(&mut running);
+    let (code, refused) = run(&books, &["reset", "--yes"]);
+    assert_eq!(code, Some(1), "{refused}");
+    assert!(
+        refused.contains("group books-reset has 1 members: stop the processes first"),
+        "{refused}"
+    );
+    running.stop();
+    let first = held(&books);
+    let journal = |held: &BTreeMap<(String, String), usize>| -> Vec<usize> {
+        let entries = held.iter().filter(|((topic, _), _)| topic.ends_with("journal.entries"));
+        entries.map(|(_, count)| *count).collect()
+    };
+    let entries = journal(&first);
+    assert!(
+        entries.len() > 600 && entries.iter().all(|count| *count == 1),
+        "{}",
+        entries.len()
+    );
+
+    let mut unfinished = 0;
+    for wait in [300, 500, 700, 900, 1_200, 1_500] {
+        let mut child = books
+            .command(&["reset", "--yes"])
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("reset");
+        std::thread::sleep(Duration::from_millis(wait));
+        child.kill().expect("kill");
+        child.wait().expect("wait");
+        let (_, text) = run(&books, &["offsets", "rewind", "reset.deal.events", "--to", "0"]);
+        unfinished += usize::from(text.contains("a reset of books-reset was begun and has not ended"));
+    }
+    println!("{unfinished} of 6 resets were killed in the middle");
+    let (code, text) = run(&books, &["reset", "--yes"]);
+    assert_eq!(code, Some(0), "{text}");
+    work(&books);
+    let second = held(&books);
+    assert!(second.keys().eq(first.keys()), "the same records");
+    assert!(journal(&second).iter().all(|count| *count == 2), "each entry once more");
+
+    let (code, text) = run(
+        &books,
+        &[
+            "offsets",
+            "rewind",
+            "reset.deal.events",
+            "--to-time",
+            "2026-01-01T00:00:00Z",
+            "--yes",
+        ],
+    );
+    assert_eq!(code, Some(0), "{text}");
+    work(&books);
+    let third = held(&books);
+    assert!(third.keys().eq(first.keys()), "the same records");
+    assert_eq!(journal(&third), journal(&second), "no entry");
+
+    let log = platform.log();
+    for topic in ["books-reset.contract.facts", "books-reset-contract-changelog"] {
+        log.grow(&Topic::new(topic), 12).expect("grow");
+    }
+    let (code, text) = run(&books, &["run"]);
+    assert_eq!(code, Some(1), "{text}");
+    let wanted = "topic books-reset.contract.facts, which stage contract reads, had 6 partitions and has 12 now";
+    assert!(text.contains(wanted), "{text}");
+
+    let text = std::fs::read_to_string(&books.topology).expect("topology");
+    let text = text
+        .replace(
+            "contract_facts = \"contract.facts\"",
+            "contract_facts = \"contract.facts.12\"\ncrm_changes = \"crm.changes.12\"",
+        )
+        .replace("partitions = 6", "partitions = 12");
+    books.topology = save("reset-12.toml", &text);
+    books.apply();
+    let (code, text) = run(&books, &["run"]);
+    assert_eq!(code, Some(1), "{text}");
+    let wanted = "stage contract read books-reset.contract.facts, and reads books-reset.contract.facts.12 now";
+    assert!(text.contains(wanted), "{text}");
+    let (code, text) = run(&books, &["reset", "--yes"]);
+    assert_eq!(code, Some(0), "{text}");
+    work(&books);
+    let fourth = held(&books);
+    assert!(fourth.keys().eq(first.keys()), "the same records");
+    assert!(journal(&fourth).iter().all(|count| *count == 3), "each entry once more");
+    let (code, text) = run(&books, &["books", "verify"]);
+    assert_eq!(code, Some(0), "{text}");
+}
+
 /// What cannot be used is in the dead letters, whole, and an outsider can read it there. Runs last: the bad records stay in
 /// the topic that all installations read.
 #[test]

@@ -718,7 +718,7 @@ fn a_process_and_a_reset_that_begin_together_see_each_other() {
             u64::MAX,
             "app was reset while this process started or was away: start it again",
         ),
-        (4, UNFINISHED),
+        (3, UNFINISHED),
     ] {
         let log = world.log.clone();
         let late = Mortal {
