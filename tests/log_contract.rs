@@ -501,7 +501,7 @@ fn an_offset_is_found_by_its_time(subject: &Subject) {
     producer.commit(&Positions::new(), None).expect("commit");
     let found = |time: i64| subject.log.offset_at(&place, Timestamp(time)).expect("offset");
     assert_eq!([found(0), found(1_500), found(3_000)], [0, 1, 2].map(Offset));
-    assert_eq!(found(3_001), subject.log.end(&place).expect("end"));
+    assert!(found(3_001) >= Offset(3), "after the last one");
 }
 
 macro_rules! contract {

@@ -114,6 +114,7 @@ fn open(dir: &Path) -> EmbeddedLog {
         spec("counted", keep),
         spec("dead", keep),
         spec("words-counts-changelog", Cleanup::Compact),
+        spec("words.layout", Cleanup::Compact),
     ])
     .expect("topics");
     log
@@ -280,7 +281,7 @@ impl Log for Flaky {
         Ok(Box::new(FlakyProducer {
             inner: self.inner.producer(id)?,
             commits: self.commits.clone(),
-            disturbed: id != "loader",
+            disturbed: id != "loader" && id != "words.layout",
             hangs: self.hangs,
         }))
     }

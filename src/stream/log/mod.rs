@@ -62,7 +62,7 @@ pub trait Log: Send + Sync {
     /// Gives a topic more partitions; one that has as many is left as it is.
     fn grow(&self, topic: &Topic, partitions: u32) -> Result<(), LogError>;
 
-    /// The offset of the first record of that time or later; the end where there is none.
+    /// The offset of the first record of that time or later; where there is none, one after the last.
     fn offset_at(&self, at: &TopicPartition, time: Timestamp) -> Result<Offset, LogError>;
 }
 
