@@ -10,6 +10,7 @@ use accrue::codec::schemas::Schemas;
 use accrue::config::{self, Topology};
 use accrue::pipeline;
 use accrue::pipeline::dead_letters::{self, Clerk, LetterError, LetterId, Resolution};
+use accrue::pipeline::replays;
 use accrue::revenue::books::Books;
 use accrue::revenue::fact::{Body, Fact};
 use accrue::stream::app::{self, Runtime, RuntimeConfig};
@@ -17,6 +18,7 @@ use accrue::stream::log::embedded::EmbeddedLog;
 use accrue::stream::log::{Log, Positions};
 use accrue::stream::metrics::Metrics;
 use accrue::stream::record::{Offset, Outgoing, Partition, Record, Timestamp, Topic, TopicPartition};
+use accrue::stream::rewind::{self, Target};
 use serde_json::{Value as Json, json};
 
 /// A CRM whose decimals are text, with and without transaction metadata.
@@ -753,4 +755,85 @@ fn a_long_history_is_stored_page_by_page() {
         .collect();
     assert!(issued.len() > 20, "{} entries", issued.len());
     assert_eq!(issued, expected);
+}
+
+/// Every source from its start again, as `accrue offsets rewind --to-start` has it.
+fn read_again(crm: &Crm) {
+    let shape = pipeline::shape(&crm.topology).expect("shape");
+    for topic in &shape.subs[0].sources {
+        let steps = rewind::plan(&shape, crm.log.as_ref(), topic, None, Target::Start).expect("plan");
+        for (at, step) in &steps {
+            for record in crm.read(at.topic.as_str()) {
+                assert!(record.offset < step.from, "all was read");
+                let unknown = replays::unrecognised(&crm.topology, &crm.schemas, &record).expect("registry");
+                assert_eq!(unknown, None, "{at} {}", record.offset);
+            }
+        }
+        rewind::run(&shape, crm.log.as_ref(), &steps).expect("rewind");
+    }
+}
+
+/// Also facts that changed nothing when they came, and would now: the second close of a period that was reopened since.
+#[test]
+fn sources_that_are_read_again_change_nothing() {
+    let history = |rewound: bool| {
+        let mut crm = Crm::new(true);
+        crm.customer();
+        crm.line(5, "L1", "D1", "1200");
+        crm.deal(5, "D1", "won", "1200");
+        crm.end(5, 2);
+        crm.send("crm.deals", Some(json!({"id": "D2"})), Some(json!("not a change")));
+        let deal = json!({"deal_id": "F1", "amount": 600, "currency": "USD", "term_months": 6, "contract_start": "2026-02-01"});
+        crm.fact("f1", "deal.closed", deal);
+        for id in ["c1", "c2"] {
+            crm.fact(id, "period.closed", json!({"period": "2026-02"}));
+        }
+        crm.process();
+        crm.line(6, "L1", "D1", "2400");
+        crm.deal(6, "D1", "won", "2400");
+        crm.end(6, 2);
+        crm.fact("r1", "period.reopened", json!({"period": "2026-02"}));
+        crm.process();
+        if rewound {
+            read_again(&crm);
+            crm.process();
+        }
+        crm.fact("t1", "clock.ticked", json!({"date": "2026-05-01"}));
+        crm.process();
+        let books = [
+            "contract.state",
+            "recognition.schedule",
+            "billing.schedule",
+            "journal.entries",
+        ];
+        books.map(|topic| -> Vec<_> {
+            let values = crm.read(topic).into_iter().map(|record| (record.key, record.value));
+            values.collect()
+        })
+    };
+    let calm = history(false);
+    assert!(calm[3].len() >= 6, "{} entries", calm[3].len());
+    assert_eq!(history(true), calm);
+}
+
+#[test]
+fn a_row_without_a_position_would_not_be_recognised() {
+    let mut crm = Crm::new(false);
+    let row = |source: Json| json!({"before": null, "after": {"id": "D1", "stage": "won"}, "op": "u", "ts_ms": 1, "source": source});
+    let known = json!({"connector": "postgresql", "schema": "public", "table": "deals", "lsn": 7});
+    let unknown = json!({"connector": "postgresql", "schema": "public", "table": "deals"});
+    for source in [known, unknown] {
+        crm.send("crm.deals", Some(json!({"id": "D1"})), Some(row(source)));
+    }
+    let told: Vec<Option<String>> = crm
+        .read("crm.deals")
+        .iter()
+        .map(|record| replays::unrecognised(&crm.topology, &crm.schemas, record).expect("registry"))
+        .collect();
+    assert_eq!(told[0], None);
+    let why = told[1].as_deref().expect("refused");
+    assert!(
+        why.starts_with("a row without a position in its database's log"),
+        "{why}"
+    );
 }

@@ -803,7 +803,12 @@ fn reset_rewind_and_more_partitions() {
         )
         .replace("partitions = 6", "partitions = 12");
     books.topology = save("reset-12.toml", &text);
-    books.apply();
+    let (code, text) = run(&books, &["apply"]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(
+        text.contains("done: 2 topics created") && text.contains("`accrue run` would not start"),
+        "{text}"
+    );
     let (code, text) = run(&books, &["run"]);
     assert_eq!(code, Some(1), "{text}");
     let wanted = "stage contract read books-reset.contract.facts, and reads books-reset.contract.facts.12 now";

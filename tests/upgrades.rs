@@ -8,8 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use accrue::config;
+use accrue::pipeline;
+use accrue::sink::application;
 use accrue::stream::app::{self, Runtime, RuntimeConfig};
-use accrue::stream::layout::Recorded;
+use accrue::stream::layout::{self, Recorded};
 use accrue::stream::log::embedded::EmbeddedLog;
 use accrue::stream::log::{
     Cleanup, Consumer, GroupSpec, Log, LogError, Membership, Positions, Producer, Reader, TopicFound, TopicSpec,
@@ -785,6 +788,51 @@ fn only_inputs_without_a_store_behind_them_go_back() {
     world.drain(&base());
     // A word count recognises nothing: the last two words are counted once more.
     assert_eq!(world.counted(), counts(&[("a", 4), ("b", 1), ("c", 2)], 1));
+}
+
+#[test]
+fn a_sink_under_a_new_name_is_refused_since_it_would_deliver_everything_again() {
+    let world = World::new();
+    let text = |sinks: &[&str]| {
+        let tables = sinks
+            .iter()
+            .map(|name| format!("[sinks.{name}]\nkind = \"file\"\n[sinks.{name}.file]\ndir = \"ledger\"\n"));
+        format!(
+            "[[source]]\nname = \"events\"\ntopic = \"events\"\nformat = \"canonical-json\"\n{}",
+            tables.collect::<String>()
+        )
+    };
+    let of = |sinks: &[&str]| {
+        let topology = config::parse("test.toml", &text(sinks), &|_| None).expect("topology");
+        world.log.create_topics(&pipeline::topics(&topology)).expect("topics");
+        world
+            .log
+            .create_topics(&application::topics(&topology))
+            .expect("topics");
+        topology
+    };
+    let check = |topology: &config::Topology, name: &str| {
+        let sink = topology
+            .sinks
+            .iter()
+            .find(|(known, _)| known.as_str() == name)
+            .expect("sink")
+            .1;
+        application::check(topology, sink, world.log.as_ref()).map_err(|refused| refused.to_string())
+    };
+    let files = of(&["files"]);
+    check(&files, "files").expect("the first one");
+    // What `accrue sink files` does first.
+    let shape = application::shape(&files, files.sinks.values().next().expect("sink")).expect("shape");
+    layout::admit(&shape, world.log.as_ref()).expect("admitted");
+
+    check(&of(&["files"]), "files").expect("again");
+    let refused = check(&of(&["books"]), "books").expect_err("a new name");
+    assert_eq!(
+        refused,
+        "sink books is new, and sink files, which has delivered, is not in the topology any more: if books is files under another name, call it files again, or everything is delivered once more, since what was delivered is remembered by the name. If it is another one, put [sinks.files] back beside it; it need not run"
+    );
+    check(&of(&["books", "files"]), "books").expect("another one");
 }
 
 /// How often each record (topic, key, value, trace) is in the topics that were written, changelogs and the like left out.

@@ -1,12 +1,15 @@
-//! `accrue apply`: topics, schemas and warehouse tables, a plan first.
+//! `accrue apply`: topics, schemas and warehouse tables, a plan first; then whether the applications would start.
 
+use anyhow::Context as _;
 use clap::Args;
 
 use super::{Failure, TopologyFile, connect, warehouse};
+use crate::config::Topology;
 use crate::observe::logs;
 use crate::pipeline;
 use crate::sink::application;
-use crate::stream::log::{Cleanup, TopicSpec};
+use crate::stream::layout;
+use crate::stream::log::{Cleanup, Log, TopicSpec};
 
 #[derive(Args)]
 pub struct Arguments {
@@ -42,7 +45,10 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     if arguments.dry_run {
         println!("dry run: nothing was changed");
-        return Ok(());
+        return match missing.is_empty() {
+            true => would_start(&topology, log.as_ref()),
+            false => Ok(()),
+        };
     }
     log.create_topics(&missing)?;
     connect::schemas(&topology, &registry)?;
@@ -51,6 +57,18 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         "done: {} topics created, schemas registered, warehouses ready",
         missing.len()
     );
+    would_start(&topology, log.as_ref())
+}
+
+/// Says already now, while an earlier version may be at work, that the next start would be refused.
+fn would_start(topology: &Topology, log: &dyn Log) -> Result<(), Failure> {
+    layout::compare(&pipeline::shape(topology)?, log).context("`accrue run` would not start")?;
+    for (name, sink) in &topology.sinks {
+        application::check(topology, sink, log)
+            .map_err(anyhow::Error::from)
+            .and_then(|()| Ok(layout::compare(&application::shape(topology, sink)?, log)?))
+            .with_context(|| format!("`accrue sink {name}` would not start"))?;
+    }
     Ok(())
 }
 

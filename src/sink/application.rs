@@ -21,6 +21,8 @@ use super::store::STORE;
 use super::worker::{Deliver, Shared, Topics};
 use crate::codec::schemas::Schemas;
 use crate::config::{self, Sink};
+use crate::stream::fault::Fault;
+use crate::stream::layout::Recorded;
 use crate::stream::log::{Cleanup, Log, LogError, TopicSpec};
 use crate::stream::record::Topic;
 use crate::stream::topology::{
@@ -97,11 +99,23 @@ pub fn topics(topology: &config::Topology) -> Vec<TopicSpec> {
     topology.sinks.values().flat_map(of_sink).collect()
 }
 
-/// Checks what the runtime does not: that each chain of receipts has its partition.
+/// Checks what the runtime does not: that each chain of receipts has its partition, and that a new sink does not stand for
+/// one that is gone, whose memory of what was delivered it would not have.
 ///
 /// # Errors
-/// The topics do not fit; the message says what to do.
-pub fn check_topics(topology: &config::Topology, sink: &Sink, log: &dyn Log) -> Result<(), ApplicationError> {
+/// The topics or the name do not fit; the message says what to do.
+pub fn check(topology: &config::Topology, sink: &Sink, log: &dyn Log) -> Result<(), ApplicationError> {
+    let ran = Recorded::applications(&Shape::layout(topology.application_id.as_str()), log)?;
+    if !ran.contains(&application_id(topology, sink)) {
+        let prefix = format!("{}.sink.", topology.application_id);
+        let gone = |name: &&str| topology.sinks.keys().all(|known| known.as_str() != *name);
+        if let Some(gone) = ran.iter().filter_map(|id| id.strip_prefix(&prefix)).find(gone) {
+            return Err(ApplicationError::Renamed {
+                new: sink.name.as_str().to_owned(),
+                gone: gone.to_owned(),
+            });
+        }
+    }
     let receipts = Topic::new(topology.outputs.receipts.as_str());
     let intake = intake(topology, sink);
     // What is missing, the runtime names.
@@ -134,6 +148,12 @@ pub enum ApplicationError {
     Threads(#[from] std::io::Error),
     #[error(transparent)]
     Log(#[from] LogError),
+    #[error(transparent)]
+    Layout(#[from] Fault),
+    #[error(
+        "sink {new} is new, and sink {gone}, which has delivered, is not in the topology any more: if {new} is {gone} under another name, call it {gone} again, or everything is delivered once more, since what was delivered is remembered by the name. If it is another one, put [sinks.{gone}] back beside it; it need not run"
+    )]
+    Renamed { new: String, gone: String },
     #[error("{receipts} has {partitions} partitions, and {intake} has {chains}: give {receipts} as many")]
     Receipts {
         receipts: Topic,

@@ -23,6 +23,7 @@ use super::standby::Standbys;
 use super::store::{StoreHome, TaskStore};
 use super::task::TaskId;
 use super::thread::StreamThread;
+use super::topics;
 use super::topology::{DeadLetter, Shape, Topology};
 
 /// Settings of the runtime.
@@ -94,8 +95,8 @@ impl App {
         home: StoreHome,
         process_id: String,
     ) -> Result<App, Fault> {
-        let partitions = layout::counts(&topology.shape, log.as_ref())?;
-        layout::fit(&topology.shape, &partitions)?;
+        let partitions = topics::counts(&topology.shape, log.as_ref())?;
+        topics::fit(&topology.shape, &partitions)?;
         Ok(App {
             partitions,
             resets: None,

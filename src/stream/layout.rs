@@ -13,8 +13,9 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::fault::Fault;
-use super::log::{Log, LogError, LogErrorKind, Positions, read_to_end};
+use super::log::{Log, LogError, Positions, read_to_end};
 use super::record::{Outgoing, Partition, Timestamp, Topic, TopicPartition};
+use super::topics::{counts, fit};
 use super::topology::Shape;
 
 /// Pause after a failed call to the log.
@@ -143,28 +144,43 @@ impl Recorded {
     /// # Errors
     /// The topic is missing, a newer version wrote what it holds, or the log.
     pub fn read(shape: &Shape, log: &dyn Log) -> Result<Option<Recorded>, Fault> {
-        let at = TopicPartition::new(&shape.layout, Partition(0));
-        if log.partitions(&shape.layout)?.is_none() {
-            return Err(Fault::Fatal(format!(
-                "topic {} is missing. Run `accrue apply` to create it",
-                shape.layout
-            )));
-        }
-        let mut last = None;
-        read_to_end(log, &at, log.start(&at)?, |record| {
-            if record.key.as_deref() == Some(shape.application_id.as_bytes()) {
-                last = record.value;
-            }
-            Ok::<(), LogError>(())
-        })?;
-        let Some(value) = last else { return Ok(None) };
-        let read = std::str::from_utf8(&value).ok().and_then(Recorded::parse);
-        read.map(Some).ok_or_else(|| {
+        let Some(text) = Recorded::texts(&shape.layout, log)?.remove(&shape.application_id) else {
+            return Ok(None);
+        };
+        Recorded::parse(&text).map(Some).ok_or_else(|| {
             Fault::Fatal(format!(
                 "what topic {} says of {} cannot be read: a newer version of the program wrote it. Run that one",
                 shape.layout, shape.application_id
             ))
         })
+    }
+
+    /// The ids of all applications that ever ran in an installation.
+    ///
+    /// # Errors
+    /// The topic is missing, or the log.
+    pub fn applications(layout: &Topic, log: &dyn Log) -> Result<BTreeSet<String>, Fault> {
+        Ok(Recorded::texts(layout, log)?.into_keys().collect())
+    }
+
+    fn texts(layout: &Topic, log: &dyn Log) -> Result<BTreeMap<String, String>, Fault> {
+        let at = TopicPartition::new(layout, Partition(0));
+        if log.partitions(layout)?.is_none() {
+            return Err(Fault::Fatal(format!(
+                "topic {layout} is missing. Run `accrue apply` to create it"
+            )));
+        }
+        let mut texts = BTreeMap::new();
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        read_to_end(log, &at, log.start(&at)?, |record| {
+            match (record.key, record.value) {
+                (Some(key), Some(value)) => texts.insert(text(key), text(value)),
+                (Some(key), None) => texts.remove(&text(key)),
+                (None, _) => None,
+            };
+            Ok::<(), LogError>(())
+        })?;
+        Ok(texts)
     }
 
     /// Records what `decide` makes of what is recorded, if it makes anything of it; nobody else records meanwhile.
@@ -256,31 +272,42 @@ pub fn admit(shape: &Shape, log: &dyn Log) -> Result<u64, Fault> {
 
 fn try_admit(shape: &Shape, log: &dyn Log) -> Result<u64, Fault> {
     let counts = counts(shape, log)?;
-    let here = Layout::of(shape, &counts);
-    let judge = |recorded: Option<Recorded>| -> Result<(bool, Recorded), Fault> {
-        let mut known = recorded.clone().unwrap_or_default();
-        if known.resetting {
-            return Err(unfinished(shape));
-        }
-        let mut refusals = known.layout.orphans(&here, shape.may_reset);
-        refusals.extend(known.layout.grown(&here, shape.may_reset));
-        if !refusals.is_empty() {
-            return Err(Fault::Fatal(refusals.join("\n")));
-        }
-        fit(shape, &counts)?;
-        known.layout = here.clone();
-        Ok((recorded.as_ref() == Some(&known), known))
-    };
-    let (same, known) = judge(Recorded::read(shape, log)?)?;
-    if same {
+    let recorded = Recorded::read(shape, log)?;
+    let known = judge(shape, &counts, recorded.clone())?;
+    if recorded.as_ref() == Some(&known) {
         return Ok(known.resets);
     }
     tracing::info!(topic = %shape.layout, "what the application looks like now is recorded");
     Recorded::update(shape, log, |recorded| {
-        let (_, known) = judge(recorded)?;
+        let known = judge(shape, &counts, recorded)?;
         let resets = known.resets;
         Ok((known, resets))
     })
+}
+
+/// Whether the application would be admitted; nothing is recorded.
+///
+/// # Errors
+/// Those of [`admit`]; the log is away.
+pub fn compare(shape: &Shape, log: &dyn Log) -> Result<(), Fault> {
+    let counts = counts(shape, log)?;
+    judge(shape, &counts, Recorded::read(shape, log)?).map(|_| ())
+}
+
+/// What is to be recorded of an application with these topics.
+fn judge(shape: &Shape, counts: &BTreeMap<Topic, u32>, recorded: Option<Recorded>) -> Result<Recorded, Fault> {
+    let (here, mut known) = (Layout::of(shape, counts), recorded.unwrap_or_default());
+    if known.resetting {
+        return Err(unfinished(shape));
+    }
+    let mut refusals = known.layout.orphans(&here, shape.may_reset);
+    refusals.extend(known.layout.grown(&here, shape.may_reset));
+    if !refusals.is_empty() {
+        return Err(Fault::Fatal(refusals.join("\n")));
+    }
+    fit(shape, counts)?;
+    known.layout = here;
+    Ok(known)
 }
 
 /// Whether the application may go on, asked by whoever has just become a member of its group: a reset looks for members
@@ -301,81 +328,4 @@ pub(super) fn unfinished(shape: &Shape) -> Fault {
         "a reset of {} was begun and has not ended: run `accrue reset` again, which finishes it",
         shape.application_id
     ))
-}
-
-/// The partitions of every topic that the application reads or writes.
-///
-/// # Errors
-/// Topics are missing.
-pub fn counts(shape: &Shape, log: &dyn Log) -> Result<BTreeMap<Topic, u32>, Fault> {
-    let count = |topic: &Topic| -> Result<Option<u32>, Fault> {
-        loop {
-            match log.partitions(topic) {
-                Ok(count) => return Ok(count),
-                Err(error) if error.kind == LogErrorKind::Retry => {
-                    tracing::warn!(%error, "the log is away; waiting");
-                    std::thread::sleep(BACKOFF);
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-    };
-    let mut missing = Vec::new();
-    let mut counts = BTreeMap::new();
-    let topics: BTreeSet<Topic> = shape.written().into_iter().chain(shape.sources()).collect();
-    for topic in topics {
-        match count(&topic)? {
-            Some(partitions) => {
-                counts.insert(topic, partitions);
-            }
-            None => missing.push(topic.to_string()),
-        }
-    }
-    if !missing.is_empty() {
-        return Err(Fault::Fatal(format!(
-            "topics are missing: {}. Run `accrue apply` to create them; source topics appear with their first record, or when their connector starts",
-            missing.join(", ")
-        )));
-    }
-    Ok(counts)
-}
-
-/// A changelog has as many partitions as the source of its store.
-///
-/// # Errors
-/// It has not, or stages do not fit (see [`chained`]).
-pub fn fit(shape: &Shape, counts: &BTreeMap<Topic, u32>) -> Result<(), Fault> {
-    chained(shape, counts)?;
-    for sub in shape.stateful() {
-        for store in &sub.stores {
-            let (source, changelog) = (&sub.sources[0], &store.changelog);
-            if counts.get(source) != counts.get(changelog) {
-                return Err(Fault::Fatal(format!(
-                    "{source} has {} partitions, but the changelog {changelog} has {}: keys would find the wrong state. Give the application a new id, or move it to topics with equal counts",
-                    counts.get(source).copied().unwrap_or(0),
-                    counts.get(changelog).copied().unwrap_or(0),
-                )));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// A stage with stores that reads what another one writes has as many tasks as that one: each hands on what was sent to
-/// every partition to the task of its own number.
-pub(super) fn chained(shape: &Shape, counts: &BTreeMap<Topic, u32>) -> Result<(), Fault> {
-    for sub in shape.stateful() {
-        for next in shape.stateful().filter(|next| sub.sinks.contains(&next.sources[0])) {
-            let (read, written) = (&sub.sources[0], &next.sources[0]);
-            if counts.get(read) != counts.get(written) {
-                return Err(Fault::Fatal(format!(
-                    "stage {} reads {read} with {} partitions and writes {written} with {}: what is sent to every partition of the one would be missing in partitions of the other. Give both as many: in the topology file name a new topic in place of one, and run `accrue apply`",
-                    sub.name,
-                    counts.get(read).copied().unwrap_or(0),
-                    counts.get(written).copied().unwrap_or(0),
-                )));
-            }
-        }
-    }
-    Ok(())
 }

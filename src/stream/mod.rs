@@ -9,7 +9,7 @@
 //!   is kept ready elsewhere.
 //! * [`task`], [`commit`], [`fault`], [`thread`], [`app`]: the work of a partition, the commit protocol, failures by
 //!   what follows from them, the loop, the process.
-//! * [`layout`], [`reset`], [`rewind`]: what an application was when it last ran and has to stay; how it begins again, or
+//! * [`topics`], [`layout`], [`reset`], [`rewind`]: the topics it needs; what an application was when it last ran and has to stay; how it begins again, or
 //!   reads inputs again.
 //! * [`query`], [`directory`]: committed state for whoever asks, and which process has it.
 //! * [`seeded`]: bugs to prove the simulation with.
@@ -37,4 +37,5 @@ pub mod standby;
 pub mod store;
 pub mod task;
 pub mod thread;
+pub mod topics;
 pub mod topology;

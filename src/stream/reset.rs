@@ -18,9 +18,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::fault::Fault;
-use super::layout::{self, Layout, Recorded};
+use super::layout::{Layout, Recorded};
 use super::log::{Log, LogError, Positions, read_to_end};
 use super::record::{Offset, Outgoing, Partition, Timestamp, Topic, TopicPartition};
+use super::topics;
 use super::topology::Shape;
 
 /// Tombstones of one transaction.
@@ -54,8 +55,8 @@ impl<'a> Reset<'a> {
                 shape.application_id
             )));
         }
-        let counts = layout::counts(shape, log)?;
-        layout::chained(shape, &counts)?;
+        let counts = topics::counts(shape, log)?;
+        topics::chained(shape, &counts)?;
         let known = Recorded::read(shape, log)?.unwrap_or_default().layout;
         let now = Layout::of(shape, &counts);
         let grown = known.grown(&now, true);
