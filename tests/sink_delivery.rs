@@ -29,6 +29,7 @@ use accrue::sink::metrics;
 use accrue::sink::reading;
 use accrue::sink::receipt::Chains;
 use accrue::stream::app::{Runtime, RuntimeConfig};
+use accrue::stream::layout;
 use accrue::stream::log::embedded::EmbeddedLog;
 use accrue::stream::log::{
     Consumer, GroupSpec, Log, LogError, LogErrorKind, Membership, Positions, Producer, Reader, TopicFound, TopicSpec,
@@ -326,6 +327,10 @@ impl World {
         log.create_topics(&application::topics(&topology)).expect("topics");
         let registry = Arc::new(Embedded::open(&dir.path().join("registry")).expect("registry"));
         let schemas = Arc::new(pipeline::schemas(&topology, registry).expect("schemas"));
+        // So that the commits at which a process dies are all those of the sink's work.
+        let sink = topology.sinks.values().next().expect("a sink");
+        let shape = application::shape(&topology, sink).expect("shape");
+        layout::admit(&shape, log.as_ref()).expect("admitted");
         World {
             dir,
             topology,
