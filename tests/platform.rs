@@ -732,7 +732,7 @@ fn reset_rewind_and_more_partitions() {
     let (code, refused) = run(&books, &["reset", "--yes"]);
     assert_eq!(code, Some(1), "{refused}");
     assert!(
-        refused.contains("group books-reset has 1 members: stop the processes first"),
+        refused.contains("group books-reset has live members (1): stop the processes first"),
         "{refused}"
     );
     running.stop();

@@ -354,6 +354,19 @@ fn keyed_topics_that_grew_are_refused_with_the_way_out() {
 }
 
 #[test]
+fn a_keyed_topic_that_grows_under_a_process_ends_it() {
+    let world = World::that_ran();
+    let runtime = world.start(&base()).expect("start");
+    world.grow("words");
+    let fault = runtime.join().expect_err("it ends").to_string();
+    assert!(
+        fault.starts_with("topic words, which stage count reads, had 3 partitions and has 6 now"),
+        "{fault}"
+    );
+    assert_eq!(world.counted(), counts(&[("a", 3), ("b", 1), ("c", 1)], 1));
+}
+
+#[test]
 fn topics_that_never_fitted_are_refused_before_anything_is_recorded() {
     let world = World::new();
     world.grow("app-counts-changelog");
@@ -489,7 +502,7 @@ fn a_reset_is_refused_while_it_would_not_be_whole() {
         assert!(Instant::now() < deadline, "not ready");
         std::thread::sleep(Duration::from_millis(5));
     }
-    let members = "group app has 1 members: stop the processes first. One with a static name (kafka.instance_id) counts until its session_timeout has passed after its end";
+    let members = "group app has live members (1): stop the processes first. One with a static name (kafka.instance_id) counts until its session_timeout has passed after its end";
     assert_eq!(world.reset(&base()).expect_err("it runs"), members);
     let back = rewind::plan(&base(), world.log.as_ref(), &topic("lines"), None, Target::Start);
     assert_eq!(back.expect_err("it runs").to_string(), members);
@@ -697,7 +710,7 @@ fn a_process_and_a_reset_that_begin_together_see_each_other() {
         ..Mortal::new(&world.log, u64::MAX, true)
     };
     let text = reset(&crowded, &base()).expect_err("a member joined");
-    assert!(text.starts_with("group app has 1 members"), "{text}");
+    assert!(text.starts_with("group app has live members (1)"), "{text}");
     assert!(!world.recorded().resetting);
     world.say("lines", &["a"]);
     world.drain(&base());

@@ -54,4 +54,5 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 const CONSUMERS: &str = "Records that come again have the ids and bytes they had, as long as the program, the mappings and the policies are those
-that wrote them: sinks, warehouses and budgets know them, and write nothing twice. Dead letters come again as well.";
+that wrote them. Sinks know entries by their ids and post nothing twice. States and schedules go through their past to their
+present: stop warehouses and budgets until `accrue status` says that nothing is left. Dead letters come again as well.";

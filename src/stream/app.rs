@@ -165,14 +165,23 @@ impl App {
         format!("{}-{}-{of}", self.topology.shape.application_id, self.process_id)
     }
 
-    /// Whether a member that has just joined the group may work.
+    /// Whether a member of the group that was given partitions may work on them.
     ///
     /// # Errors
-    /// The application was reset since this process asked.
-    pub fn confirm(&self) -> Result<(), Fault> {
-        self.resets.map_or(Ok(()), |resets| {
-            layout::confirm(&self.topology.shape, self.log.as_ref(), resets)
-        })
+    /// The application was reset since this process asked, or a keyed topic has grown.
+    pub fn confirm(&self, given: &[TopicPartition]) -> Result<(), Fault> {
+        let (shape, log) = (&self.topology.shape, self.log.as_ref());
+        let Some(resets) = self.resets else { return Ok(()) };
+        layout::confirm(shape, log, resets)?;
+        let is_new = |at: &TopicPartition| {
+            self.partitions
+                .get(&at.topic)
+                .is_some_and(|count| at.partition.0 >= *count)
+        };
+        match given.iter().any(is_new) {
+            true => layout::compare(shape, log),
+            false => Ok(()),
+        }
     }
 
     /// Removes stores of a time before the last reset: the changelog that emptied them may have forgotten that by now.

@@ -211,7 +211,7 @@ pub fn without_members(shape: &Shape, log: &dyn Log) -> Result<(), Fault> {
     match log.members(&shape.application_id)? {
         0 => Ok(()),
         members => Err(Fault::Fatal(format!(
-            "group {} has {members} members: stop the processes first. One with a static name (kafka.instance_id) counts until its session_timeout has passed after its end",
+            "group {} has live members ({members}): stop the processes first. One with a static name (kafka.instance_id) counts until its session_timeout has passed after its end",
             shape.application_id
         ))),
     }

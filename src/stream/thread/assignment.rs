@@ -47,7 +47,7 @@ impl StreamThread {
         match event {
             Event::Idle | Event::Records(_) => Ok(()),
             Event::Assigned(partitions) => {
-                self.app.confirm()?;
+                self.app.confirm(partitions)?;
                 self.consumer()?.assign(partitions)?;
                 self.take(partitions)
             }
