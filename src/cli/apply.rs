@@ -1,5 +1,7 @@
 //! `accrue apply`: topics, schemas and warehouse tables, a plan first; then whether the applications would start.
 
+use std::time::{Duration, Instant};
+
 use anyhow::Context as _;
 use clap::Args;
 
@@ -8,8 +10,10 @@ use crate::config::Topology;
 use crate::observe::logs;
 use crate::pipeline;
 use crate::sink::application;
+use crate::stream::fault::Fault;
 use crate::stream::layout;
 use crate::stream::log::{Cleanup, Log, TopicSpec};
+use crate::stream::topology::Shape;
 
 #[derive(Args)]
 pub struct Arguments {
@@ -62,12 +66,23 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
 
 /// Says already now, while an earlier version may be at work, that the next start would be refused.
 fn would_start(topology: &Topology, log: &dyn Log) -> Result<(), Failure> {
-    layout::compare(&pipeline::shape(topology)?, log).context("`accrue run` would not start")?;
+    compare(&pipeline::shape(topology)?, log).context("`accrue run` would not start")?;
     for (name, sink) in &topology.sinks {
-        layout::compare(&application::shape(topology, sink)?, log)
-            .with_context(|| format!("`accrue sink {name}` would not start"))?;
+        let shape = application::shape(topology, sink)?;
+        compare(&shape, log).with_context(|| format!("`accrue sink {name}` would not start"))?;
     }
     Ok(())
+}
+
+/// A topic that was just made has no leader for a moment.
+fn compare(shape: &Shape, log: &dyn Log) -> Result<(), Fault> {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        match layout::compare(shape, log) {
+            Err(Fault::Retry(_)) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(200)),
+            compared => return compared,
+        }
+    }
 }
 
 fn describe(spec: &TopicSpec) -> String {
