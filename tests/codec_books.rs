@@ -5,13 +5,14 @@ mod avro;
 use std::sync::Arc;
 
 use accrue::codec::contract_store::Paged;
-use accrue::codec::registry::Embedded;
+use accrue::codec::registry::{Compatibility, Embedded, Registry, Subject};
 use accrue::codec::schemas::{AnyReader, Product, Schemas};
 use accrue::codec::{Incoming, contract_store, fact_json, source};
 use accrue::revenue::contract::{self, Contract, Decision};
 use accrue::revenue::fact::Fact;
-use accrue::revenue::ids::TenantId;
+use accrue::revenue::ids::{ObligationId, TenantId};
 use accrue::revenue::reference::{Context, Reference, Settings};
+use accrue::revenue::view::Recurring;
 use avro::rewritten;
 use serde_json::{Value as Json, json};
 
@@ -255,7 +256,7 @@ fn the_contract_state_says_how_the_deal_stands() {
     let any = AnyReader::new(registry);
     let states: Vec<Json> = decisions(through_the_store)
         .iter()
-        .map(|decision| any.json(&schemas.encode_contract_state(decision).unwrap()))
+        .map(|decision| any.json(&schemas.encode_contract_state(decision, &[]).unwrap()))
         .collect();
     let first = &states[0];
     assert_eq!(
@@ -276,6 +277,38 @@ fn the_contract_state_says_how_the_deal_stands() {
         "a cancellation leaves the terms as last agreed"
     );
     assert_eq!(last["balances"]["remaining"], "0.000000");
+}
+
+#[test]
+fn a_contract_state_of_before_its_recurring_revenue_is_still_read() {
+    let mut former: Json = serde_json::from_str(include_str!("../avro/contract-state.avsc")).unwrap();
+    let fields = former["fields"].as_array_mut().unwrap();
+    assert_eq!(fields.pop().unwrap()["name"], "recurring");
+    let folder = tempfile::tempdir().unwrap();
+    let registry = Arc::new(Embedded::open(folder.path()).unwrap());
+    let subject = Subject::value_of("ContractState");
+    let former = registry.register(&subject, &former.to_string()).unwrap();
+    registry.set_compatibility(&subject, Compatibility::Backward).unwrap();
+    // Refused if a reader of the new schema could not read what was written before.
+    let schemas = Schemas::register(registry.clone(), |product| format!("{product:?}")).unwrap();
+    let stretch = Recurring {
+        obligation: ObligationId::parse("D-1/li-1").unwrap(),
+        from: jiff::civil::date(2026, 1, 1),
+        to: jiff::civil::date(2026, 12, 31),
+        annual: "1200.5".parse().unwrap(),
+    };
+    let any = AnyReader::new(registry);
+    let decision = &decisions(through_the_store)[0];
+    let shown = any.json(&schemas.encode_contract_state(decision, &[stretch]).unwrap());
+    let said = json!([{
+        "obligation_id": "D-1/li-1", "from": "2026-01-01", "to": "2026-12-31", "annual_amount": "1200.500000",
+    }]);
+    assert_eq!(shown["recurring"], said);
+    // The field is the last one, and an empty list is one byte.
+    let bytes = schemas.encode_contract_state(decision, &[]).unwrap();
+    let before = [&[0], &former.0.to_be_bytes()[..], &bytes[5..bytes.len() - 1]].concat();
+    let shown = any.json(&before);
+    assert_eq!((&shown["deal_id"], &shown["recurring"]), (&"D-1".into(), &Json::Null));
 }
 
 #[test]

@@ -226,7 +226,7 @@ fn killed_before_and_after_every_kind_of_request_it_ends_with_the_same_tables() 
     for vendor in VENDORS {
         double.schema("KILLED");
         let data = Data::new();
-        let file = data.topology_file(&double.section(vendor, "KILLED", 6_000));
+        let file = data.topology_file(&double.section(vendor, "KILLED", 4_000));
         let run = || program(&file, "cloud");
         double.warehouse(vendor, "KILLED").prepare(false).expect("prepare");
         // What a start asks: the columns, its own tables, the views, the sweep, the positions.

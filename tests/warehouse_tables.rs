@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use accrue::sink::warehouse::table::Kind;
 use accrue::sink::warehouse::{docs, marts, tables};
 
 #[test]
@@ -31,6 +32,11 @@ fn every_table_keeps_the_rules_that_warehouses_rely_on() {
             let place = format!("{}.{}", table.name, column.name);
             assert_eq!(column.key, n < width, "{place}: the key's columns come first");
             assert!(!(column.key && column.nullable), "{place}: a key has a value");
+            let plain = matches!(column.kind, Kind::Text | Kind::Integer);
+            assert!(
+                !column.key || plain,
+                "{place}: bounds of a lakehouse's files are texts and numbers"
+            );
             assert!(
                 column
                     .name

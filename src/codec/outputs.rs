@@ -18,10 +18,12 @@ use crate::revenue::ids::{ContractId, CustomerId, DealId, EntryId, EventId, Line
 use crate::revenue::journal::{EntryLine, JournalEntry, Kind};
 use crate::revenue::ledger::Role;
 use crate::revenue::money::Currency;
+use crate::revenue::view::Recurring;
 
 impl Schemas {
-    pub fn encode_contract_state(&self, decision: &Decision) -> Result<Vec<u8>, Refused> {
-        self.encode(Product::ContractState, &StateWire::from(decision))
+    /// A deal as it stands; `recurring` is its recurring revenue, as `measures::recurring` says it.
+    pub fn encode_contract_state(&self, decision: &Decision, recurring: &[Recurring]) -> Result<Vec<u8>, Refused> {
+        self.encode(Product::ContractState, &StateWire::of(decision, recurring))
     }
 
     /// The whole recognition schedule of a deal.
@@ -71,6 +73,16 @@ struct StateWire<'a> {
     rejections: Vec<RejectionWire<'a>>,
     schedule_revision: i64,
     billing_revision: i64,
+    recurring: Vec<RecurringWire<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename = "RecurringRevenue")]
+struct RecurringWire<'a> {
+    obligation_id: Text<'a>,
+    from: Day,
+    to: Day,
+    annual_amount: Amount,
 }
 
 #[derive(Serialize)]
@@ -200,8 +212,8 @@ struct LineWire<'a> {
     functional_credit: Amount,
 }
 
-impl<'a> From<&'a Decision> for StateWire<'a> {
-    fn from(decision: &'a Decision) -> StateWire<'a> {
+impl<'a> StateWire<'a> {
+    fn of(decision: &'a Decision, recurring: &'a [Recurring]) -> StateWire<'a> {
         let Decision {
             contract,
             view,
@@ -273,6 +285,15 @@ impl<'a> From<&'a Decision> for StateWire<'a> {
                 .collect(),
             schedule_revision: i64::from(contract.schedule_revision),
             billing_revision: i64::from(contract.billing_revision),
+            recurring: recurring
+                .iter()
+                .map(|it| RecurringWire {
+                    obligation_id: it.obligation.as_str().into(),
+                    from: Day(it.from),
+                    to: Day(it.to),
+                    annual_amount: Fixed(it.annual),
+                })
+                .collect(),
         }
     }
 }

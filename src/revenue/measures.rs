@@ -8,17 +8,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::civil::Date;
 use rust_decimal::Decimal;
 
-use super::contract::{Contract, ScheduleRow};
+use super::contract::ScheduleRow;
 use super::curve::{MONTH, Spread, TimeCurve};
-use super::derive::derive;
+use super::derive::{Memo, derive_again};
+use super::fact::Fact;
 use super::ids::{DealId, TenantId};
 use super::journal::{JournalEntry, Kind};
 use super::ledger::Role;
 use super::money::{Currency, proportion};
-use super::obligation::{Curve, Obligation};
+use super::obligation::{Curve, Obligation, Segment};
 use super::period::{FiscalCalendar, Period, add_days, add_months};
 use super::policy::{Rounding, StraightLine};
 use super::reference::Context;
+use super::view::Recurring;
 
 /// Deferred revenue of one tenant, currency and period.
 #[derive(Clone, Debug, PartialEq)]
@@ -148,31 +150,70 @@ pub fn pending(rows: &[ScheduleRow], entries: &[JournalEntry], day: Date) -> Vec
     left.filter(|row| !row.amount.is_zero()).collect()
 }
 
-/// Annual recurring revenue of a deal on a day; a twelfth of it is the monthly one.
-pub fn annual_recurring(contract: &Contract, day: Date, cx: &Context) -> Decimal {
-    let Some(wanted) = derive(&contract.facts, cx.tenant).wanted else {
-        return Decimal::ZERO;
+/// The recurring revenue of a deal, obligation by obligation, each stretch of days from the first on. `memo` is that of
+/// its contract, or a new one.
+pub fn recurring(facts: &[Fact], memo: &mut Memo, cx: &Context) -> Vec<Recurring> {
+    let Some(wanted) = derive_again(facts, cx.tenant, memo).wanted else {
+        return Vec::new();
     };
-    let active = wanted
-        .obligations
-        .iter()
-        .filter(|it| it.recurring && it.start <= day && it.stop.is_none_or(|stop| day < stop) && day <= it.end);
-    active.map(|it| annual_rate(it, day, cx)).sum()
+    let obligations = wanted.obligations.iter().filter(|it| it.recurring);
+    obligations.flat_map(|it| stretches(it, cx)).collect()
 }
 
-fn annual_rate(obligation: &Obligation, day: Date, cx: &Context) -> Decimal {
-    match &obligation.segment_before(add_days(day, 1)).curve {
-        Curve::Time(time) => annual_amount(time.amount, time.from, time.to, cx.tenant.fiscal, obligation.currency),
+/// A segment governs its days until the next one begins or the obligation ends.
+fn stretches(obligation: &Obligation, cx: &Context) -> Vec<Recurring> {
+    let last = match obligation.stop {
+        Some(stop) => add_days(stop, -1).min(obligation.end),
+        None => obligation.end,
+    };
+    let mut found = Vec::new();
+    for (n, segment) in obligation.segments.iter().enumerate() {
+        let from = match n {
+            0 => obligation.start,
+            _ => segment.from.max(obligation.start),
+        };
+        let next = obligation.segments.get(n + 1);
+        let to = next.map_or(last, |next| add_days(next.from, -1).min(last));
+        let Some(annual) = annual_rate(segment, obligation.currency, cx) else {
+            continue;
+        };
+        if from <= to && !annual.is_zero() {
+            found.push(Recurring {
+                obligation: obligation.id.clone(),
+                from,
+                to,
+                annual,
+            });
+        }
+    }
+    found
+}
+
+fn annual_rate(segment: &Segment, currency: Currency, cx: &Context) -> Option<Decimal> {
+    match &segment.curve {
+        Curve::Time(time) => Some(annual_amount(
+            time.amount,
+            time.from,
+            time.to,
+            cx.tenant.fiscal,
+            currency,
+        )),
         Curve::Point { .. }
         | Curve::Units { .. }
         | Curve::Milestones { .. }
         | Curve::Progress { .. }
-        | Curve::Usage { .. } => Decimal::ZERO,
+        | Curve::Usage { .. } => None,
     }
 }
 
+/// Annual recurring revenue on a day; a twelfth of it is the monthly one.
+pub fn annual_on(stretches: &[Recurring], day: Date) -> Decimal {
+    let active = stretches.iter().filter(|it| it.from <= day && day <= it.to);
+    active.map(|it| it.annual).sum()
+}
+
 /// An amount that is spread evenly over its months, of a calendar, for twelve of them.
-pub fn annual_amount(amount: Decimal, from: Date, to: Date, calendar: FiscalCalendar, currency: Currency) -> Decimal {
+fn annual_amount(amount: Decimal, from: Date, to: Date, calendar: FiscalCalendar, currency: Currency) -> Decimal {
     let spread = Spread {
         convention: StraightLine::Monthly,
         rounding: Rounding::Cumulative,

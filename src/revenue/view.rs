@@ -86,6 +86,16 @@ pub struct ObligationView {
     pub allocated: Decimal,
 }
 
+/// Recurring revenue of an obligation at one price, from the first day to the last.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recurring {
+    pub obligation: ObligationId,
+    pub from: Date,
+    pub to: Date,
+    /// For twelve months, in the deal's currency.
+    pub annual: Decimal,
+}
+
 /// Balances of the entries dated before the clock.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Balances {

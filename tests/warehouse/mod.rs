@@ -32,7 +32,39 @@ pub struct Data {
     pub dir: tempfile::TempDir,
 }
 
-static QUICKSTART: OnceLock<tempfile::TempDir> = OnceLock::new();
+struct Quickstart {
+    dir: tempfile::TempDir,
+    /// What `accrue books report movement` says of it.
+    movement: Vec<String>,
+}
+
+static QUICKSTART: OnceLock<Quickstart> = OnceLock::new();
+
+fn quickstart() -> Quickstart {
+    let dir = tempfile::tempdir().expect("folder");
+    let accrue = |arguments: &[&str]| {
+        let out = Command::new(env!("CARGO_BIN_EXE_accrue"))
+            .args(arguments)
+            .env("ACCRUE_DATA_DIR", dir.path())
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .output()
+            .expect("accrue");
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        out.stdout
+    };
+    let folder = dir.path().display().to_string();
+    accrue(&["quickstart", "--books-only", "--dir", &folder]);
+    let report = accrue(&["books", "report", "movement", "--format", "json"]);
+    let report: Json = serde_json::from_slice(&report).expect("report");
+    let amount = |cell: &Json| Decimal::from_str_exact(cell.as_str().expect("amount")).expect("amount");
+    let has_any = |row: &Json| !amount(&row["opening"]).is_zero() || !amount(&row["closing"]).is_zero();
+    let rows = report["rows"].as_array().expect("rows").iter();
+    let moved = rows.filter(|row| row["basis"] == "contract" && has_any(row));
+    Quickstart {
+        movement: moved.map(|row| line(row, &MOVEMENT)).collect(),
+        dir,
+    }
+}
 
 /// The program on one warehouse of a topology file; it ends when idle and says nothing.
 pub fn program(file: &Path, name: &str) -> Command {
@@ -69,22 +101,12 @@ pub fn kill_again_and_again(file: &Path, name: &str, mut between: impl FnMut()) 
 
 impl Data {
     pub fn new() -> Data {
-        let made = QUICKSTART.get_or_init(|| {
-            let dir = tempfile::tempdir().expect("folder");
-            let out = Command::new(env!("CARGO_BIN_EXE_accrue"))
-                .args(["quickstart", "--books-only"])
-                .arg("--dir")
-                .arg(dir.path())
-                .output()
-                .expect("quickstart");
-            assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-            dir
-        });
+        let made = QUICKSTART.get_or_init(quickstart);
         let dir = tempfile::tempdir().expect("folder");
         for part in ["log", "registry"] {
             let copied = Command::new("cp")
                 .arg("-r")
-                .arg(made.path().join(part))
+                .arg(made.dir.path().join(part))
                 .arg(dir.path())
                 .status()
                 .expect("cp");
@@ -214,9 +236,11 @@ impl Data {
             );
             said.entry("waterfall").or_default().push(line);
         }
+        let made = QUICKSTART.get_or_init(quickstart);
+        said.insert("movement", made.movement.clone());
         said.values_mut().for_each(|lines| lines.sort());
         assert!(
-            said.len() == 6 && said.values().all(|lines| lines.len() > 10),
+            said.len() == 7 && said.values().all(|lines| lines.len() > 10),
             "the sample is not what it was"
         );
         said
@@ -249,6 +273,17 @@ const BALANCES: [&str; 8] = [
 const CONTRACT: [&str; 6] = ["tenant_id", "deal_id", "contract_id", "version", "status", "currency"];
 const OBLIGATION: [&str; 6] = ["obligation_id", "line_item_id", "method", "start", "end", "allocated"];
 const ENTRY: [&str; 7] = ["entry_id", "tenant_id", "deal_id", "kind", "date", "period", "currency"];
+const MOVEMENT: [&str; 9] = [
+    "tenant_id",
+    "currency",
+    "period",
+    "opening",
+    "new",
+    "expansion",
+    "contraction",
+    "churn",
+    "closing",
+];
 const LINE: [&str; 6] = [
     "account",
     "role",
@@ -259,7 +294,7 @@ const LINE: [&str; 6] = [
 ];
 
 /// The same questions to a warehouse. Its answers are compared as sorted lines, numbers without trailing zeros.
-pub const QUESTIONS: [(&str, &str); 6] = [
+pub const QUESTIONS: [(&str, &str); 7] = [
     (
         "schedule",
         "SELECT tenant_id, deal_id, contract_id, obligation_id, line_item_id, period, amount, currency, \
@@ -290,6 +325,12 @@ pub const QUESTIONS: [(&str, &str); 6] = [
         "SELECT tenant_id, currency, functional_currency, period, opening, billed, recognised, fx, closing, \
          functional_opening, functional_billed, functional_recognised, functional_fx, functional_closing \
          FROM mart_deferred_waterfall",
+    ),
+    // The clock of the sample has come to 2027-01-01, and the report ends with the day before.
+    (
+        "movement",
+        "SELECT tenant_id, currency, period, opening, new_business, expansion, contraction, churn, closing \
+         FROM mart_arr_movement WHERE last_day < DATE '2027-01-01'",
     ),
 ];
 

@@ -26,9 +26,8 @@ pub const ALL: &[View] = views! {
     "mart_rpo": "Remaining performance obligations (ASC 606-10-50-13) by tenant and currency: planned and not posted, due \
         within twelve periods of the latest posted one, and later.",
     "mart_arr_movement": "Annual recurring revenue by tenant, currency and period: opening + new_business + expansion - contraction - churn = \
-        closing. Straight-line obligations of recurring lines that are active on the period's last day, at annual_amount; \
-        as the terms that stand now say, not as they were known then. An obligation that was amended on its way counts with its \
-        whole price over its whole term; `accrue books report movement` takes the price of each stretch.",
+        closing. What is active on the period's last day, as the terms that stand now say, not as they were known then; \
+        the same as `accrue books report movement` in the contract's currency.",
     "mart_forecast": "Planned and posted revenue by tenant, currency, period and line type.",
     "mart_reconciliation": "Each deal's price, plan, and what the journal holds of both revenue and invoices, how many of its entries were issued and how many a ledger has, with a finding.",
 };

@@ -13,8 +13,6 @@ use serde_json::Value as Json;
 
 use super::table::{Column, From, Kind, PeriodPart, Table};
 use crate::revenue::ids::TenantId;
-use crate::revenue::measures;
-use crate::revenue::money::Currency;
 use crate::revenue::period::{self, days_between};
 use crate::revenue::reference::Settings;
 use crate::stream::record::Record;
@@ -154,7 +152,6 @@ impl Place<'_> {
             From::Number => Ok(Value::Integer(whole(self.number as u64)?)),
             From::Period(part) => self.period(part),
             From::Days(from, to) => Ok(self.days(from, to)?.map_or(Value::Null, Value::Integer)),
-            From::Annual(amount, from, to) => self.annual(amount, from, to),
             From::SourcePartition => Ok(Value::Integer(i64::from(self.record.at.partition.0))),
             From::SourceOffset => Ok(Value::Integer(whole(self.record.offset.0)?)),
         }?;
@@ -193,26 +190,6 @@ impl Place<'_> {
         match (day(from)?, day(to)?) {
             (Value::Day(from), Value::Day(to)) => Ok(Some(days_between(from, to) + 1)),
             _ => Ok(None),
-        }
-    }
-
-    fn annual(&self, amount: &str, from: &str, to: &str) -> Result<Value, String> {
-        let of = |path, kind| typed(at(self.innermost(), path), kind);
-        let currency = at(self.json, "currency").as_str().and_then(Currency::parse);
-        let tenant = at(self.json, "tenant_id").as_str().and_then(TenantId::parse);
-        match (
-            of(amount, Kind::Amount)?,
-            of(from, Kind::Day)?,
-            of(to, Kind::Day)?,
-            currency,
-            tenant,
-        ) {
-            (Value::Decimal(amount), Value::Day(from), Value::Day(to), Some(currency), Some(tenant)) if from <= to => {
-                let calendar = self.settings.tenant(&tenant).fiscal;
-                let annual = measures::annual_amount(amount, from, to, calendar, currency);
-                Ok(Value::Decimal(annual.normalize()))
-            }
-            _ => Ok(Value::Null),
         }
     }
 }

@@ -65,9 +65,6 @@ pub enum From {
     Period(PeriodPart),
     /// Days from the first day to the second, both counted, of the item of the last exploded list.
     Days(&'static str, &'static str),
-    /// An amount of that item for twelve months, when it is spread evenly over the months from the first day to the
-    /// second, as `accrue books report arr` does.
-    Annual(&'static str, &'static str, &'static str),
     SourcePartition,
     SourceOffset,
 }

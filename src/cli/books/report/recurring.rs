@@ -11,13 +11,14 @@ use rust_decimal::Decimal;
 
 use super::super::known::{Folded, Known};
 use super::super::table::{Basis, Cell, Scope, Table};
-use crate::revenue::contract::Contract;
+use crate::revenue::derive::Memo;
 use crate::revenue::fact::Body;
 use crate::revenue::ids::{DealId, TenantId};
 use crate::revenue::measures::{self, Movement};
 use crate::revenue::money::Currency;
 use crate::revenue::period::{Period, add_days};
 use crate::revenue::reference::Context;
+use crate::revenue::view::Recurring;
 
 /// The periods of a movement, each with its first and last day.
 type Ended = Vec<(Period, Date, Date)>;
@@ -25,8 +26,8 @@ type Ended = Vec<(Period, Date, Date)>;
 /// A deal that has recurring revenue on some day, or had.
 struct Deal<'a> {
     id: &'a DealId,
-    contract: &'a Contract,
     cx: Context<'a>,
+    stretches: Vec<Recurring>,
     currency: Currency,
     /// The first days of renewed terms.
     renewals: Vec<Date>,
@@ -36,7 +37,7 @@ struct Deal<'a> {
 
 impl Deal<'_> {
     fn on(&self, day: Date) -> Decimal {
-        measures::annual_recurring(self.contract, day, &self.cx)
+        measures::annual_on(&self.stretches, day)
     }
 
     /// A deal that is on no contract yet has none.
@@ -59,8 +60,8 @@ impl Deal<'_> {
             });
             found.push(Deal {
                 id,
-                contract,
                 cx,
+                stretches: measures::recurring(&contract.facts, &mut Memo::default(), &cx),
                 currency,
                 renewals: renewed.map(|(_, from)| *from).collect(),
                 since: obligations.map(|it| it.start).min().unwrap_or(Date::MAX),

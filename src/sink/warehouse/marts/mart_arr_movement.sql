@@ -1,14 +1,11 @@
 WITH active AS (
-    SELECT p.tenant_id, p.period_index, o.deal_id, o.currency, sum(o.annual_amount) AS arr
+    SELECT p.tenant_id, p.period_index, r.deal_id, r.currency, sum(r.annual_amount) AS arr
     FROM dim_period p
     JOIN dim_deal d ON d.tenant_id = p.tenant_id
-    JOIN fact_obligation o
-      ON o.tenant_id = d.tenant_id AND o.deal_id = d.deal_id AND o.version = d.version
-     AND o.method = 'straight_line' AND o.start_date <= p.last_day AND o.end_date >= p.last_day
-    LEFT JOIN dim_deal_line l
-      ON l.tenant_id = o.tenant_id AND l.deal_id = o.deal_id AND l.line_item_id = o.line_item_id
-    WHERE coalesce(l.recurring, coalesce(l.line_type, 'subscription') = 'subscription')
-    GROUP BY p.tenant_id, p.period_index, o.deal_id, o.currency
+    JOIN fact_recurring r
+      ON r.tenant_id = d.tenant_id AND r.deal_id = d.deal_id AND r.schedule_revision = d.schedule_revision
+     AND r.start_date <= p.last_day AND r.end_date >= p.last_day
+    GROUP BY p.tenant_id, p.period_index, r.deal_id, r.currency
 ), steps AS (
     SELECT tenant_id, period_index, deal_id, currency, sum(was) AS was, sum(is_now) AS is_now
     FROM (

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a fact is never changed but by the record that says the same again.
 
-use super::super::table::From::{Annual, Days, Inner, Item, Number, Record};
+use super::super::table::From::{Days, Inner, Item, Number, Record};
 use super::super::table::Kind::{Amount, Boolean, Day, Instant, Integer, Rate, Text};
 use super::super::table::{Table, column};
 use super::{DEAL, OFFSET, PARTITION, TENANT};
@@ -194,13 +194,47 @@ pub const FACT_OBLIGATION: Table = Table {
             Inner("allocated"),
             "Allocated transaction price, in currency.",
         ),
+        PARTITION,
+        OFFSET,
+    ],
+};
+
+pub const FACT_RECURRING: Table = Table {
+    name: "fact_recurring",
+    doc: "Recurring revenue: straight-line obligations of lines that recur, a row for each stretch of days at one price. \
+          Join dim_deal on schedule_revision for what stands; what fact_recognition says about revisions holds here.",
+    grain: "stretch of days of an obligation, and revision of the recognition schedule",
+    feed: Product::ContractState,
+    explode: &["recurring"],
+    only: None,
+    order: None,
+    columns: &[
+        TENANT,
+        DEAL,
+        column(
+            "schedule_revision",
+            Integer,
+            Record("schedule_revision"),
+            "As in dim_deal.",
+        )
+        .key(),
+        column(
+            "row_number",
+            Integer,
+            Number,
+            "The row's place in its revision, from 1.",
+        )
+        .key(),
+        column("obligation_id", Text, Item("obligation_id"), "The obligation."),
+        column("start_date", Day, Item("from"), "First day of the stretch."),
+        column("end_date", Day, Item("to"), "Last day of the stretch."),
+        column("currency", Text, Record("currency"), "ISO 4217 code."),
         column(
             "annual_amount",
             Amount,
-            Annual("allocated", "start", "end"),
-            "allocated for twelve months, spread evenly over its months; means something for straight_line.",
-        )
-        .nullable(),
+            Item("annual_amount"),
+            "What it brings in twelve months, in currency.",
+        ),
         PARTITION,
         OFFSET,
     ],

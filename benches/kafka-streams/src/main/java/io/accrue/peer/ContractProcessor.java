@@ -150,6 +150,7 @@ final class ContractProcessor extends ContextualProcessor<byte[], byte[], byte[]
         GenericRecord state = wire.fresh(Output.STATE);
         GenericRecord one = Wire.inner(state, "contracts");
         var obligations = new ArrayList<GenericRecord>();
+        var recurring = new ArrayList<GenericRecord>();
         long price = 0;
         boolean over = true;
         for (Wanted.Obligation it : wanted.obligations) {
@@ -161,6 +162,14 @@ final class ContractProcessor extends ContextualProcessor<byte[], byte[], byte[]
             obligation.put("end", (int) it.end.toEpochDay());
             obligation.put("allocated", Wire.decimal(it.last().price()));
             obligations.add(obligation);
+            for (Wanted.Stretch stretch : it.recurring()) {
+                GenericRecord atPrice = Wire.inner(state, "recurring");
+                atPrice.put("obligation_id", it.id);
+                atPrice.put("from", (int) stretch.from().toEpochDay());
+                atPrice.put("to", (int) stretch.to().toEpochDay());
+                atPrice.put("annual_amount", Wire.decimal(stretch.annual()));
+                recurring.add(atPrice);
+            }
             price += it.last().price();
             over &= clock != null && clock > it.end.toEpochDay();
         }
@@ -207,6 +216,7 @@ final class ContractProcessor extends ContextualProcessor<byte[], byte[], byte[]
         state.put("rejections", List.of());
         state.put("schedule_revision", contract.scheduleRevision);
         state.put("billing_revision", contract.billingRevision);
+        state.put("recurring", recurring);
         return state;
     }
 

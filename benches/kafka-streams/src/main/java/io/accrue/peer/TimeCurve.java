@@ -54,6 +54,11 @@ final class TimeCurve {
         return over <= 0 ? 0 : until[over - 1];
     }
 
+    /** The price of twelve months at this rate. */
+    long annual() {
+        return proportion(amount, 12 * MONTH, total);
+    }
+
     private long share(YearMonth month, LocalDate last) {
         long begin = Math.max(month.atDay(1).toEpochDay(), from.toEpochDay());
         long end = Math.min(month.atEndOfMonth().toEpochDay(), last.toEpochDay());

@@ -12,6 +12,9 @@ import org.apache.avro.generic.GenericRecord;
 final class Wanted {
     record Segment(LocalDate from, long base, TimeCurve curve, long price, String cause) {}
 
+    /** Revenue at one price from a day to a day. */
+    record Stretch(LocalDate from, LocalDate to, long annual) {}
+
     record Invoice(LocalDate date, long amount, String cause) {}
 
     record Change(GenericRecord fact, LocalDate effective) {}
@@ -36,6 +39,20 @@ final class Wanted {
         long bookedBefore(YearMonth month) {
             Segment segment = before(month.atDay(1));
             return segment.base + segment.curve.bookedBefore(month);
+        }
+
+        /** All but setup recurs. A segment holds until the next one begins. */
+        List<Stretch> recurring() {
+            var found = new ArrayList<Stretch>(segments.size());
+            for (int i = 0; !lineType.equals("setup") && i < segments.size(); i++) {
+                Segment it = segments.get(i);
+                LocalDate to = i + 1 == segments.size() ? end : segments.get(i + 1).from.minusDays(1);
+                long annual = it.curve.annual();
+                if (!it.from.isAfter(to) && annual != 0) {
+                    found.add(new Stretch(it.from, to, annual));
+                }
+            }
+            return found;
         }
 
         private Segment before(LocalDate day) {
@@ -235,7 +252,7 @@ final class Wanted {
         var lines = (List<GenericRecord>) deal.get("line_items");
         long sum = 0;
         for (GenericRecord line : lines) {
-            for (String field : List.of("quantity", "ssp", "ssp_low", "discount", "start", "end", "method", "distinct")) {
+            for (String field : List.of("quantity", "ssp", "ssp_low", "discount", "start", "end", "method", "distinct", "recurring")) {
                 require(line.get(field) == null, "a line with " + field);
             }
             sum += Wire.cents(line, "amount");
