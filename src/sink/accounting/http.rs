@@ -91,7 +91,8 @@ impl Http {
         let mut reply = Reply {
             status: response.status().as_u16(),
             retry_after: header(RETRY_AFTER).and_then(retry_after),
-            location: header(LOCATION).map(str::to_owned),
+            location: header(LOCATION)
+                .map(|at| String::from_utf8_lossy(&scrubbed(at.as_bytes(), authorization)).into_owned()),
             body: Vec::new(),
         };
         while let Some(chunk) = response.chunk().await.map_err(lost)? {
@@ -102,7 +103,7 @@ impl Http {
             }
             reply.body.extend_from_slice(&chunk);
         }
-        scrub(&mut reply.body, authorization);
+        reply.body = scrubbed(&reply.body, authorization);
         Ok(reply)
     }
 }
@@ -184,16 +185,28 @@ fn retry_after(text: &str) -> Option<Duration> {
     Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
 }
 
-/// Puts `***` in place of every word of the authorisation that is long enough to be a secret.
-fn scrub(body: &mut Vec<u8>, authorization: &str) {
-    for secret in authorization.split([' ', ',', '"']).filter(|word| word.len() >= 12) {
-        while let Some(at) = body
-            .windows(secret.len())
-            .position(|window| window == secret.as_bytes())
-        {
-            body.splice(at..at + secret.len(), *b"***");
+/// The text with `***` in place of every word of the authorisation that is long enough to be a secret.
+fn scrubbed(text: &[u8], authorization: &str) -> Vec<u8> {
+    let words = authorization.split([' ', ',', '"']);
+    let mut secrets: Vec<&[u8]> = words.filter(|word| word.len() >= 12).map(str::as_bytes).collect();
+    // Of two, one of which begins the other, the longer.
+    secrets.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.len()));
+    let mut kept = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((first, after)) = rest.split_first() {
+        let secret = secrets.iter().find(|secret| rest.starts_with(secret));
+        match secret {
+            Some(secret) => {
+                kept.extend_from_slice(b"***");
+                rest = &rest[secret.len()..];
+            }
+            None => {
+                kept.push(*first);
+                rest = after;
+            }
         }
     }
+    kept
 }
 
 #[cfg(test)]
@@ -202,9 +215,11 @@ mod tests {
 
     #[test]
     fn a_secret_that_a_system_repeats_is_not_kept() {
-        let mut body = b"{\"got\":\"Bearer abcdefghijklmnop\",\"twice\":\"abcdefghijklmnop\"}".to_vec();
-        scrub(&mut body, "Bearer abcdefghijklmnop");
-        assert_eq!(body, b"{\"got\":\"Bearer ***\",\"twice\":\"***\"}");
+        let body = b"{\"got\":\"Bearer abcdefghijklmnop\",\"twice\":\"abcdefghijklmnop\"}";
+        let kept = scrubbed(body, "Bearer abcdefghijklmnop");
+        assert_eq!(kept, b"{\"got\":\"Bearer ***\",\"twice\":\"***\"}");
+        let kept = scrubbed(b"/?a=abcdefghijklmnop&b=abcdefghijkl", "abcdefghijkl,abcdefghijklmnop");
+        assert_eq!(kept, b"/?a=***&b=***");
     }
 
     #[test]

@@ -7,13 +7,12 @@
 use serde_json::Value;
 
 use crate::sink::accounting::http::Reply;
-use crate::sink::accounting::judge::{acknowledged, acknowledgement, refused, transport, unknown};
+use crate::sink::accounting::judge::{Sign, acknowledged, compared, not_understood, told, transport, unknown};
 use crate::sink::accounting::voucher::{Content, decimal};
 use crate::sink::destination::{Found, Outcome, Plan};
 use crate::sink::document::Form;
 
-/// Words or code of an error, the stable code for it, and what to do.
-const ERRORS: &[(&str, &str, &str)] = &[
+const ERRORS: &[Sign] = &[
     (
         "closed",
         "closed_period",
@@ -65,29 +64,17 @@ pub fn sent(reply: &Reply) -> Outcome {
             )
         };
         let words = details.iter().map(describe).collect::<Vec<_>>().join("; ");
-        let small = words.to_lowercase();
-        if small.contains("already exists") {
+        if words.to_lowercase().contains("already exists") {
             // Ours from an earlier try, or somebody else's: only a look can tell.
             return Outcome::Uncertain(format!("NetSuite says that the external id is taken: {words}"));
         }
-        return match ERRORS.iter().find(|(sign, _, _)| small.contains(sign)) {
-            Some((_, code, advice)) => refused(code, &words, advice),
-            None => refused(
-                "invalid",
-                &words,
-                "correct what NetSuite names, then retry the delivery",
-            ),
-        };
+        return told(&words, ERRORS, "NetSuite");
     }
     if let Some(outcome) = transport(reply, "NetSuite") {
         return outcome;
     }
     if reply.status >= 400 {
-        return refused(
-            "not_understood",
-            &reply.words(),
-            "NetSuite refused the request in words that are not its API's: check url",
-        );
+        return not_understood(&reply.words(), "NetSuite");
     }
     let id = reply.location.as_deref().and_then(|address| address.rsplit('/').next());
     match id {
@@ -125,13 +112,7 @@ pub fn found(reply: &Reply, plan: &Plan) -> Found {
     ) else {
         return unknown(reply, "NetSuite");
     };
-    match wanted.difference(&there_is) {
-        None => Found::Same(acknowledgement(id, reply)),
-        Some(what) => Found::Different {
-            external_id: id.to_owned(),
-            what,
-        },
-    }
+    compared(&wanted, &there_is, id.to_owned(), reply)
 }
 
 fn content(record: &Value, form: Form) -> Option<Content> {

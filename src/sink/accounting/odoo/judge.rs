@@ -7,7 +7,7 @@ use rust_decimal::Decimal;
 use serde_json::Value;
 
 use crate::sink::accounting::http::{Lost, Reply, words};
-use crate::sink::accounting::judge::{acknowledgement, refused, transport};
+use crate::sink::accounting::judge::{Sign, compared, in_state, only, refused, told, transport};
 use crate::sink::accounting::voucher::{Content, decimal};
 use crate::sink::destination::{Found, Outcome, Plan};
 use crate::sink::document::Form;
@@ -87,8 +87,7 @@ pub fn result(reply: &Reply) -> Result<Value, Fault> {
     }
 }
 
-/// Words of a message, the stable code for it, and what to do.
-const MESSAGES: &[(&str, &str, &str)] = &[
+const MESSAGES: &[Sign] = &[
     (
         "lock date",
         "closed_period",
@@ -132,13 +131,7 @@ pub fn fault(fault: Fault) -> Outcome {
             &words,
             "correct the code in [sinks.NAME.odoo], or add what is missing in Odoo",
         ),
-        Fault::Business(words) => {
-            let small = words.to_lowercase();
-            match MESSAGES.iter().find(|(sign, _, _)| small.contains(sign)) {
-                Some((_, code, advice)) => refused(code, &words, advice),
-                None => refused("invalid", &words, "correct what Odoo names, then retry the delivery"),
-            }
-        }
+        Fault::Business(words) => told(&words, MESSAGES, "Odoo"),
     }
 }
 
@@ -149,11 +142,9 @@ pub fn found(moves: &Value, lines: &Value, planned: &Value, plan: &Plan, reply: 
         return unreadable();
     };
     let name = |one: &Value| one["id"].to_string();
-    let [one] = moves.as_slice() else {
-        return match moves.is_empty() {
-            true => Found::Nothing,
-            false => Found::Several(moves.iter().map(name).collect()),
-        };
+    let one = match only(moves, name) {
+        Ok(one) => one,
+        Err(found) => return found,
     };
     let (Some(wanted), Some(there)) = (
         planned_content(planned, plan.form),
@@ -161,18 +152,12 @@ pub fn found(moves: &Value, lines: &Value, planned: &Value, plan: &Plan, reply: 
     ) else {
         return unreadable();
     };
-    let external_id = name(one);
-    if let Some(what) = wanted.difference(&there) {
-        return Found::Different { external_id, what };
-    }
-    match one["state"].as_str() {
-        Some("draft") => Found::Unfinished { external_id },
-        Some("posted") => Found::Same(acknowledgement(&external_id, reply)),
-        other => Found::Different {
-            what: format!("its state is {}", other.unwrap_or("not known")),
-            external_id,
-        },
-    }
+    in_state(
+        one,
+        &["draft"],
+        &["posted"],
+        compared(&wanted, &there, name(one), reply),
+    )
 }
 
 /// Balances, debit above zero.

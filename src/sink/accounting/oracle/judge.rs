@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use crate::sink::accounting::http::Reply;
-use crate::sink::accounting::judge::{acknowledgement, refused, transport, unknown};
+use crate::sink::accounting::judge::{compared, only, refused, transport, unknown};
 use crate::sink::accounting::voucher::{Content, decimal};
 use crate::sink::destination::{Found, Outcome, Plan};
 
@@ -105,20 +105,14 @@ pub fn found(reply: &Reply, plan: &Plan) -> Found {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    let [batch] = batches.as_slice() else {
-        return match batches.is_empty() {
-            true => Found::Nothing,
-            false => Found::Several(batches.iter().map(name).collect()),
-        };
+    let batch = match only(batches, name) {
+        Ok(batch) => batch,
+        Err(found) => return found,
     };
     let (Some(wanted), Some(there)) = (planned(plan), imported(batch)) else {
         return unknown(reply, "Oracle");
     };
-    let external_id = name(batch);
-    match wanted.difference(&there) {
-        None => Found::Same(acknowledgement(&external_id, reply)),
-        Some(what) => Found::Different { external_id, what },
-    }
+    compared(&wanted, &there, name(batch), reply)
 }
 
 /// The rows that were sent, out of the archive in the body.

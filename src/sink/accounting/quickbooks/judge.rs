@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::client::entity;
 use super::config::PATIENCE;
 use crate::sink::accounting::http::Reply;
-use crate::sink::accounting::judge::{acknowledged, acknowledgement, refused, transport, unknown};
+use crate::sink::accounting::judge::{acknowledged, compared, invalid, not_understood, refused, transport, unknown};
 use crate::sink::accounting::voucher::{Content, decimal};
 use crate::sink::destination::{Found, Outcome, Plan};
 use crate::sink::document::{Form, Key};
@@ -119,13 +119,7 @@ fn trouble(reply: &Reply) -> Option<Outcome> {
         }
     });
     let Some(fault) = fault.filter(|fault| fault.is_object()) else {
-        return (reply.status >= 400).then(|| {
-            refused(
-                "not_understood",
-                &reply.words(),
-                "QuickBooks refused the request in words that are not its API's: check url",
-            )
-        });
+        return (reply.status >= 400).then(|| not_understood(&reply.words(), "QuickBooks"));
     };
     let errors = fault.get("Error").or(fault.get("error")).and_then(Value::as_array);
     let part = |error: &Value, small: &str, large: &str| {
@@ -163,11 +157,7 @@ fn trouble(reply: &Reply) -> Option<Outcome> {
         _ if small.contains("duplicate document number") => Outcome::Uncertain(words),
         _ => match FAULTS.iter().find(|(sign, _, _)| shows(sign)) {
             Some((_, code, advice)) => refused(code, &words, advice),
-            None => refused(
-                "invalid",
-                &words,
-                "correct what QuickBooks names, then retry the delivery",
-            ),
+            None => invalid(&words, "QuickBooks"),
         },
     })
 }
@@ -225,10 +215,7 @@ pub fn found(reply: &Reply, key: &Key, plan: &Plan) -> Found {
         ([document], _) => {
             let external_id = name(document);
             match (content(&planned, plan.form), content(document, plan.form)) {
-                (Some(wanted), Some(there)) => match wanted.difference(&there) {
-                    None => Found::Same(acknowledgement(&external_id, reply)),
-                    Some(what) => Found::Different { external_id, what },
-                },
+                (Some(wanted), Some(there)) => compared(&wanted, &there, external_id, reply),
                 _ => Found::Unknown(format!("a document of QuickBooks' cannot be read: {}", reply.words())),
             }
         }

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::rpc::{Fault, read_amount, read_day};
 use crate::sink::accounting::http::Reply;
-use crate::sink::accounting::judge::{acknowledgement, refused};
+use crate::sink::accounting::judge::{Sign, compared, in_state, only, refused, told};
 use crate::sink::accounting::voucher::Content;
 use crate::sink::destination::{Found, Outcome, Plan};
 use crate::sink::document::Form;
@@ -59,8 +59,7 @@ const MISSING: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// Words of a message, the stable code for it, and what to do.
-const MESSAGES: &[(&str, &str, &str)] = &[
+const MESSAGES: &[Sign] = &[
     (
         "closed journal-period",
         "closed_period",
@@ -92,7 +91,7 @@ const MESSAGES: &[(&str, &str, &str)] = &[
         "the credit takes more from the customer's contract liability than Tryton knows of: deliver the earlier documents first",
     ),
     (
-        "field \"Account\" in record",
+        "field \"account\" in record",
         "account_not_for_invoices",
         "Tryton's invoices credit only accounts whose type has Revenue, or Deposit (module account_deposit): mark the type, or post journals (documents = \"journals\")",
     ),
@@ -106,13 +105,10 @@ pub fn fault(fault: Fault) -> Outcome {
         Fault::Business { kind, words } if kind == "ConcurrencyException" => {
             Outcome::Unavailable(format!("another user changed the record at the same time: {words}"))
         }
-        Fault::Business { kind, words } => {
-            let known = MISSING.iter().find(|(missing, _, _)| *missing == kind);
-            match known.or_else(|| MESSAGES.iter().find(|(sign, _, _)| words.contains(sign))) {
-                Some((_, code, advice)) => refused(code, &words, advice),
-                None => refused("invalid", &words, "correct what Tryton names, then retry the delivery"),
-            }
-        }
+        Fault::Business { kind, words } => match MISSING.iter().find(|(missing, _, _)| *missing == kind) {
+            Some((_, code, advice)) => refused(code, &words, advice),
+            None => told(&words, MESSAGES, "Tryton"),
+        },
     }
 }
 
@@ -123,11 +119,9 @@ pub fn found(documents: &Value, lines: &Value, plan: &Plan, reply: &Reply) -> Fo
         return unreadable();
     };
     let name = |document: &Value| document["id"].to_string();
-    let [document] = documents.as_slice() else {
-        return match documents.is_empty() {
-            true => Found::Nothing,
-            false => Found::Several(documents.iter().map(name).collect()),
-        };
+    let document = match only(documents, name) {
+        Ok(document) => document,
+        Err(found) => return found,
     };
     let planned: Value = serde_json::from_slice(&plan.body).unwrap_or_default();
     let (wanted, there) = match plan.form {
@@ -137,18 +131,8 @@ pub fn found(documents: &Value, lines: &Value, plan: &Plan, reply: &Reply) -> Fo
     let (Some(wanted), Some(there)) = (wanted, there) else {
         return unreadable();
     };
-    let external_id = name(document);
-    if let Some(what) = wanted.difference(&there) {
-        return Found::Different { external_id, what };
-    }
-    match document["state"].as_str() {
-        Some("draft" | "validated") => Found::Unfinished { external_id },
-        Some("posted" | "paid") => Found::Same(acknowledgement(&external_id, reply)),
-        other => Found::Different {
-            what: format!("its state is {}", other.unwrap_or("not known")),
-            external_id,
-        },
-    }
+    let found = compared(&wanted, &there, name(document), reply);
+    in_state(document, &["draft", "validated"], &["posted", "paid"], found)
 }
 
 fn planned_move(planned: &Value) -> Option<Content> {

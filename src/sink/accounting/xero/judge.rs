@@ -8,13 +8,12 @@ use jiff::tz::TimeZone;
 use serde_json::Value;
 
 use crate::sink::accounting::http::Reply;
-use crate::sink::accounting::judge::{acknowledged, acknowledgement, refused, transport, unknown};
+use crate::sink::accounting::judge::{Sign, acknowledged, compared, not_understood, only, told, transport, unknown};
 use crate::sink::accounting::voucher::{Content, decimal};
 use crate::sink::destination::{Found, Outcome, Plan};
 use crate::sink::document::Form;
 
-/// Words of a validation error, the stable code for it, and what to do.
-const ERRORS: &[(&str, &str, &str)] = &[
+const ERRORS: &[Sign] = &[
     (
         "lock date",
         "closed_period",
@@ -60,11 +59,7 @@ pub fn sent(reply: &Reply, plan: &Plan) -> Outcome {
     let said = match reply.json() {
         Ok(said) => said,
         Err(why) if reply.status >= 400 => {
-            return refused(
-                "not_understood",
-                &why,
-                "Xero refused the request in words that are not its API's: check url",
-            );
+            return not_understood(&why, "Xero");
         }
         Err(why) => return Outcome::Uncertain(why),
     };
@@ -94,14 +89,7 @@ fn refusal(reply: &Reply, said: &Value) -> Outcome {
         // Ours from an earlier try, or somebody else's: only a look can tell.
         return Outcome::Uncertain(format!("Xero says that the number is taken: {words}"));
     }
-    match ERRORS.iter().find(|(sign, _, _)| small.contains(sign)) {
-        Some((_, code, advice)) => refused(code, &words, advice),
-        None => refused(
-            "invalid",
-            &words,
-            "correct what Xero names, in the mapping or in Xero, then retry the delivery",
-        ),
-    }
+    told(&words, ERRORS, "Xero")
 }
 
 /// What a look-up found.
@@ -117,24 +105,20 @@ pub fn found(reply: &Reply, plan: &Plan) -> Found {
         return unknown(reply, "Xero");
     };
     let name = |document: &Value| document[id].as_str().unwrap_or_default().to_owned();
-    let [document] = documents.as_slice() else {
-        return match documents.is_empty() {
-            true => Found::Nothing,
-            false => Found::Several(documents.iter().map(name).collect()),
-        };
+    let document = match only(documents, name) {
+        Ok(document) => document,
+        Err(found) => return found,
     };
     let external_id = name(document);
     let (Some(wanted), Some(there)) = (content(&planned[list][0], plan.form), content(document, plan.form)) else {
         return Found::Unknown(format!("a document of Xero's cannot be read: {}", reply.words()));
     };
-    let status = document["Status"].as_str().unwrap_or("without status");
-    let what = match status {
-        "POSTED" | "AUTHORISED" | "PAID" => wanted.difference(&there),
-        other => Some(format!("its status is {other}")),
-    };
-    match what {
-        None => Found::Same(acknowledgement(&external_id, reply)),
-        Some(what) => Found::Different { external_id, what },
+    match document["Status"].as_str().unwrap_or("without status") {
+        "POSTED" | "AUTHORISED" | "PAID" => compared(&wanted, &there, external_id, reply),
+        other => Found::Different {
+            external_id,
+            what: format!("its status is {other}"),
+        },
     }
 }
 
