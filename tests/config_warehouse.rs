@@ -1,4 +1,4 @@
-//! `[warehouses.NAME]` and `[budgets.NAME]`: what each kind needs, what means nothing for it, and no secret in any word.
+//! `[warehouses.NAME]`, `[budgets.NAME]` and `[sinks.NAME]`: what each kind needs, what means nothing for it, and no secret in any word.
 
 use accrue::config::{self, BudgetBasis, BudgetPlace, Topology, WarehousePlace};
 
@@ -102,11 +102,16 @@ fn what_is_missing_or_means_nothing_is_named() {
         ),
         (
             "[budgets.a]\nkind = \"folder\"\ntenant = \"t\"\nfolder = \"/x\"\nhost = \"h\"\n",
-            "budgets.a.host: means nothing for kind = \"folder\"; remove it",
+            "budgets.a.host: means nothing for a feed to a folder; remove it",
         ),
         (
             "[budgets.a]\nkind = \"sftp\"\ntenant = \"t\"\nfolder = \"in\"\nuser = \"u\"\nhost = \"-oProxyCommand=x\"\n",
             "budgets.a.host: starts with a dash or holds a line feed; write a plain name",
+        ),
+        (
+            "[sinks.a]\nkind = \"file\"\nfile = { format = \"csv\", dir = \"d\" }\n[sinks.a.odoo]\nurl = \"https://o.example\"\n\
+             api_key = \"k\"\n",
+            "sinks.a.odoo: means nothing for kind = \"file\"; remove it",
         ),
     ] {
         let problems = parse(more).expect_err(more);

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::kinds::{self, Key};
 use super::leaf::{HttpUrl, Name, Secret};
 use super::measure::Interval;
 use super::problem::{KeyPath, Problems};
@@ -142,47 +143,34 @@ pub(super) fn budgets(texts: BTreeMap<Name, BudgetText>, problems: &mut Problems
 }
 
 fn place(text: &BudgetText, table: &KeyPath, problems: &mut Problems<'_>) -> Option<BudgetPlace> {
-    let of_sftp = [
-        ("host", text.host.is_some()),
-        ("port", text.port.is_some()),
-        ("user", text.user.is_some()),
-        ("identity_file", text.identity_file.is_some()),
-        ("known_hosts", text.known_hosts.is_some()),
-    ];
-    let of_http = [("url", text.url.is_some()), ("token", text.token.is_some())];
-    let of_folder = [("folder", text.folder.is_some())];
-    let (needless, kind): (Vec<(&str, bool)>, &str) = match text.kind {
-        BudgetKind::Folder => ([&of_sftp[..], &of_http[..]].concat(), "folder"),
-        BudgetKind::Sftp => (of_http.to_vec(), "sftp"),
-        BudgetKind::Http => ([&of_sftp[..], &of_folder[..]].concat(), "http"),
+    let kind: (&str, &[&str], &[&str]) = match text.kind {
+        BudgetKind::Folder => ("a feed to a folder", &["folder"], &[]),
+        BudgetKind::Sftp => (
+            "a feed over SFTP",
+            &["host", "user", "folder"],
+            &["port", "identity_file", "known_hosts"],
+        ),
+        BudgetKind::Http => ("a feed over HTTP", &["url"], &["token"]),
     };
-    for (key, _) in needless.iter().filter(|(_, given)| *given) {
-        problems.report(&table.key(key), format!("means nothing for kind = {kind:?}; remove it"));
+    if !kinds::fit(&keys(text), table, kind, problems) {
+        return None;
     }
-    let mut needed = |key: &str, value: &Option<String>, example: &str| match value {
-        // These become words of a command line and of a batch of sftp(1).
-        Some(text) if text.starts_with('-') || text.contains(char::is_control) => {
-            problems.report(
-                &table.key(key),
-                "starts with a dash or holds a line feed; write a plain name",
-            );
-            None
+    // These become words of a command line and of a batch of sftp(1).
+    let mut plain = |key: &str, value: &Option<String>| {
+        let value = value.clone()?;
+        if value.starts_with('-') || value.contains(char::is_control) {
+            let said = "starts with a dash or holds a line feed; write a plain name";
+            problems.report(&table.key(key), said);
+            return None;
         }
-        Some(text) => Some(text.clone()),
-        None => {
-            problems.report(&table.key(key), format!("missing; write {key} = {example:?}"));
-            None
-        }
+        Some(value)
     };
     match text.kind {
-        BudgetKind::Folder => {
-            let folder = needed("folder", &text.folder, "/var/lib/accrue/budget")?;
-            Some(BudgetPlace::Folder(folder.into()))
-        }
+        BudgetKind::Folder => Some(BudgetPlace::Folder(plain("folder", &text.folder)?.into())),
         BudgetKind::Sftp => {
-            let host = needed("host", &text.host, "sftp.example.com");
-            let user = needed("user", &text.user, "accrue");
-            let folder = needed("folder", &text.folder, "inbound/budget");
+            let host = plain("host", &text.host);
+            let user = plain("user", &text.user);
+            let folder = plain("folder", &text.folder);
             Some(BudgetPlace::Sftp {
                 host: host?,
                 port: text.port.unwrap_or(22),
@@ -192,15 +180,23 @@ fn place(text: &BudgetText, table: &KeyPath, problems: &mut Problems<'_>) -> Opt
                 known_hosts: text.known_hosts.clone(),
             })
         }
-        BudgetKind::Http => match &text.url {
-            Some(url) => Some(BudgetPlace::Http {
-                url: url.clone(),
-                token: text.token.clone(),
-            }),
-            None => {
-                needed("url", &None, "https://planning.example.com/budget")?;
-                None
-            }
-        },
+        BudgetKind::Http => Some(BudgetPlace::Http {
+            url: text.url.clone()?,
+            token: text.token.clone(),
+        }),
     }
+}
+
+fn keys(text: &BudgetText) -> [Key; 8] {
+    let key = |name, given, example| Key { name, given, example };
+    [
+        key("folder", text.folder.is_some(), "inbound/budget"),
+        key("host", text.host.is_some(), "sftp.example.com"),
+        key("port", text.port.is_some(), "22"),
+        key("user", text.user.is_some(), "accrue"),
+        key("identity_file", text.identity_file.is_some(), "/etc/accrue/ssh/id"),
+        key("known_hosts", text.known_hosts.is_some(), "/etc/accrue/ssh/known_hosts"),
+        key("url", text.url.is_some(), "https://planning.example.com/budget"),
+        key("token", text.token.is_some(), "${PLANNING_TOKEN}"),
+    ]
 }

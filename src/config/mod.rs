@@ -10,6 +10,7 @@ mod budget;
 mod columns;
 mod document;
 mod interpolate;
+mod kinds;
 mod leaf;
 mod log;
 pub mod mapping;

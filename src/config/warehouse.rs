@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::kinds::{self, Key};
 use super::leaf::{HttpUrl, Name, Secret};
 use super::measure::Interval;
 use super::problem::{KeyPath, Problems};
@@ -148,20 +149,13 @@ pub(super) fn warehouses(
     checked.collect()
 }
 
-/// A key that some kinds must have, some may have, and that means nothing for the others.
-struct Key {
-    name: &'static str,
-    given: bool,
-    example: &'static str,
-}
-
 fn place(text: WarehouseText, table: &KeyPath, problems: &mut Problems<'_>) -> Option<WarehousePlace> {
     let s3 = text
         .location
         .as_deref()
         .and_then(|location| location.strip_prefix("s3://"));
     let s3 = s3.map(str::to_owned);
-    let (of, must, may): (&str, &[&str], &[&str]) = match (text.kind, &s3) {
+    let kind: (&str, &[&str], &[&str]) = match (text.kind, &s3) {
         (WarehouseKind::Postgres, _) => ("a PostgreSQL warehouse", &["url"], &["schema"]),
         (WarehouseKind::Lakehouse, Some(_)) => (
             "a lakehouse on S3",
@@ -180,19 +174,7 @@ fn place(text: WarehouseText, table: &KeyPath, problems: &mut Problems<'_>) -> O
             &["endpoint", "region"],
         ),
     };
-    let mut missing = false;
-    for key in keys(&text) {
-        if must.contains(&key.name) {
-            if !key.given {
-                missing = true;
-                let said = format!("missing; write {} = {:?}", key.name, key.example);
-                problems.report(&table.key(key.name), said);
-            }
-        } else if key.given && !may.contains(&key.name) {
-            problems.report(&table.key(key.name), format!("means nothing for {of}; remove it"));
-        }
-    }
-    if missing {
+    if !kinds::fit(&keys(&text), table, kind, problems) {
         return None;
     }
     match text.kind {

@@ -2,7 +2,7 @@
 //!
 //! Owns what every destination shares: accounts, granularity, limits, breaker, promised time. What one kind of system
 //! needs is a file of its own and a table of the kind's name (`[sinks.NAME.file]`). Invariant: a [`Sink`] has the table
-//! of its kind. The tables of other kinds are checked and not used, so that `kind` may come from the environment.
+//! of its kind; a table of another kind is refused.
 //! Absent on purpose: delivery itself.
 
 mod accounts;
@@ -16,6 +16,7 @@ pub use accounts::Accounts;
 pub use file::{FileFormat, FileSystem};
 pub use systems::{NetSuiteSystem, OAuth, OdooSystem, OracleSystem, QuickBooksSystem, TrytonSystem, XeroSystem};
 
+use super::kinds::{self, Key};
 use super::leaf::Name;
 use super::measure::Interval;
 use super::problem::{KeyPath, Problems};
@@ -226,6 +227,20 @@ pub(super) fn sink(name: &Name, text: SinkText, problems: &mut Problems<'_>) -> 
     if problems.is_refused(&at.key("kind")) {
         return None;
     }
+    let written = [
+        ("file", text.file.is_some()),
+        ("tryton", text.tryton.is_some()),
+        ("xero", text.xero.is_some()),
+        ("quickbooks", text.quickbooks.is_some()),
+        ("netsuite", text.netsuite.is_some()),
+        ("oracle", text.oracle.is_some()),
+        ("odoo", text.odoo.is_some()),
+    ];
+    let keys = written.map(|(name, given)| Key {
+        name,
+        given,
+        example: "",
+    });
     let (table, system) = match text.kind {
         SystemKind::File => ("file", text.file.map(|file| System::File(file.into()))),
         SystemKind::Tryton => ("tryton", text.tryton.map(System::Tryton)),
@@ -235,6 +250,7 @@ pub(super) fn sink(name: &Name, text: SinkText, problems: &mut Problems<'_>) -> 
         SystemKind::Oracle => ("oracle", text.oracle.map(System::Oracle)),
         SystemKind::Odoo => ("odoo", text.odoo.map(System::Odoo)),
     };
+    kinds::fit(&keys, &at, (&format!("kind = {table:?}"), &[], &[table]), problems);
     if system.is_none() {
         let what = match text.kind {
             SystemKind::File => "write file = { format = \"hledger\", dir = \"ledger\" }".to_owned(),
