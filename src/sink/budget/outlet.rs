@@ -11,8 +11,8 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use super::super::warehouse::WarehouseError;
 use super::super::warehouse::lakehouse::store::{self, Store as _};
+use super::super::warehouse::{WarehouseError, http};
 
 /// A place for files. Names are plain: letters, digits, dots, dashes.
 pub trait Outlet: Send {
@@ -175,8 +175,7 @@ impl Outlet for Sftp {
 pub struct Http {
     base: String,
     token: Option<String>,
-    client: reqwest::Client,
-    runtime: tokio::runtime::Runtime,
+    http: http::Http,
 }
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -185,44 +184,32 @@ impl Http {
     /// # Errors
     /// The HTTP client cannot be set up.
     pub fn new(base: &str, token: Option<&str>) -> Result<Http, WarehouseError> {
-        let refused = |error: &dyn std::fmt::Display| WarehouseError::Refused(format!("HTTP: {error}"));
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|e| refused(&e))?;
-        let client = reqwest::Client::builder()
-            .timeout(REQUEST_TIMEOUT)
-            .build()
-            .map_err(|e| refused(&e))?;
         Ok(Http {
             base: base.trim_end_matches('/').to_owned(),
             token: token.map(str::to_owned),
-            client,
-            runtime,
+            http: http::Http::new(REQUEST_TIMEOUT)?,
         })
     }
 
-    fn send(&self, request: reqwest::RequestBuilder) -> Result<(u16, Vec<u8>), WarehouseError> {
+    fn send(&self, request: reqwest::RequestBuilder) -> Result<http::Reply, WarehouseError> {
         let request = match &self.token {
             Some(token) => request.bearer_auth(token),
             None => request,
         };
-        let answer = self.runtime.block_on(async {
-            let answer = request.send().await?;
-            let status = answer.status().as_u16();
-            Ok((status, answer.bytes().await?.to_vec()))
-        });
-        answer.map_err(|error: reqwest::Error| WarehouseError::Away(error.to_string()))
+        self.http
+            .send(request)
+            .map_err(|why| WarehouseError::Away(format!("{}: {why}", self.base)))
     }
 }
 
 impl Outlet for Http {
     fn get(&self, name: &str) -> Result<Option<Vec<u8>>, WarehouseError> {
-        match self.send(self.client.get(format!("{}/{name}", self.base)))? {
-            (200, body) => Ok(Some(body)),
+        let reply = self.send(self.http.client().get(format!("{}/{name}", self.base)))?;
+        match reply.status {
+            200 => Ok(Some(reply.body)),
             // A server that takes and does not give is one whose months are all sent again after a restart.
-            (404 | 405, _) => Ok(None),
-            (status, body) => Err(judge("GET", name, status, &body)),
+            404 | 405 => Ok(None),
+            _ => Err(http::judge(&format!("HTTP GET {name}"), &reply)),
         }
     }
 
@@ -232,22 +219,12 @@ impl Outlet for Http {
         } else {
             "text/csv; charset=utf-8; header=present"
         };
-        let request = self
-            .client
-            .put(format!("{}/{name}", self.base))
-            .header("content-type", kind);
-        match self.send(request.body(bytes.to_vec()))? {
-            (200..=299, _) => Ok(()),
-            (status, body) => Err(judge("PUT", name, status, &body)),
+        let client = self.http.client();
+        let request = client.put(format!("{}/{name}", self.base)).header("content-type", kind);
+        let reply = self.send(request.body(bytes.to_vec()))?;
+        match reply.status {
+            200..=299 => Ok(()),
+            _ => Err(http::judge(&format!("HTTP PUT {name}"), &reply)),
         }
-    }
-}
-
-fn judge(method: &str, name: &str, status: u16, body: &[u8]) -> WarehouseError {
-    let words: String = String::from_utf8_lossy(body).chars().take(300).collect();
-    let text = format!("HTTP {method} {name}: {status} {words}");
-    match status {
-        408 | 425 | 429 | 500..=599 => WarehouseError::Away(text),
-        _ => WarehouseError::Refused(text),
     }
 }

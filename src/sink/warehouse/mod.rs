@@ -11,6 +11,7 @@
 
 pub mod cloud;
 pub mod docs;
+pub mod http;
 pub mod lakehouse;
 pub mod marts;
 pub mod metrics;

@@ -13,7 +13,7 @@ use serde_json::{Value as Json, json};
 
 use super::http::{Answer, Http, LOOK_PAUSE, LOOKS};
 use super::script::{Dialect, FENCED};
-use super::token::{Held, Key, now};
+use super::token::{Bearer, Held, Key, now};
 use super::{Cells, Client, RequestId, WarehouseError};
 
 const SCOPE: &str = "https://www.googleapis.com/auth/bigquery";
@@ -43,7 +43,7 @@ pub struct BigQuery {
     location: Option<String>,
     /// `.../bigquery/v2/projects/PROJECT`
     address: String,
-    held: Option<Held>,
+    bearer: Bearer,
 }
 
 impl BigQuery {
@@ -69,14 +69,11 @@ impl BigQuery {
             dataset: place.dataset.to_owned(),
             location: place.location.map(str::to_owned),
             address: format!("{endpoint}/bigquery/v2/projects/{}", place.project),
-            held: None,
+            bearer: Bearer::default(),
         })
     }
 
-    fn token(&mut self) -> Result<String, WarehouseError> {
-        if let Some(held) = self.held.as_ref().filter(|held| held.is_fresh()) {
-            return Ok(held.token.clone());
-        }
+    fn token(&self) -> Result<Held, WarehouseError> {
         let made = now();
         let assertion = self.key.sign(&json!({
             "iss": self.email,
@@ -101,27 +98,23 @@ impl BigQuery {
             )));
         };
         let seconds = answer.json["expires_in"].as_i64().unwrap_or(TOKEN_SECONDS);
-        self.held = Some(Held {
+        Ok(Held {
             token: token.to_owned(),
             until: made + (seconds - TOKEN_MARGIN_SECONDS).max(seconds / 2),
-        });
-        Ok(token.to_owned())
+        })
     }
 
-    /// Sends to an address; a token that Google no longer takes is asked for anew once.
-    fn call(&mut self, address: &str, body: Option<&Json>) -> Result<Answer, WarehouseError> {
-        for last in [false, true] {
-            let token = self.token()?;
-            let answer = self.http.send("BigQuery", |client, _| match body {
-                Some(body) => client.post(address).bearer_auth(&token).json(body),
-                None => client.get(address).bearer_auth(&token),
-            })?;
-            if answer.status != 401 || last {
-                return Ok(answer);
-            }
-            self.held = None;
-        }
-        Err(WarehouseError::Away("BigQuery: no answer".to_owned()))
+    /// Sends to an address.
+    fn call(&self, address: &str, body: Option<&Json>) -> Result<Answer, WarehouseError> {
+        self.bearer.call(
+            || self.token(),
+            |token, _| {
+                self.http.send("BigQuery", |client, _| match body {
+                    Some(body) => client.post(address).bearer_auth(token).json(body),
+                    None => client.get(address).bearer_auth(token),
+                })
+            },
+        )
     }
 
     /// Parameters of an address that concern the location.
@@ -140,7 +133,7 @@ impl BigQuery {
     }
 
     /// Has a job carried out under its id, or looks at the one that has it, and waits for its end.
-    fn run(&mut self, id: &RequestId, query: Json) -> Result<(), WarehouseError> {
+    fn run(&self, id: &RequestId, query: Json) -> Result<(), WarehouseError> {
         let id = format!("accrue_{}", id.hex());
         let mut reference = json!({"projectId": self.project, "jobId": id});
         if let Some(location) = &self.location {

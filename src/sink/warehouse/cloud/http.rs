@@ -8,6 +8,7 @@ use std::time::Duration;
 use reqwest::RequestBuilder;
 
 use super::WarehouseError;
+use crate::sink::warehouse::http::{self, Reply};
 
 /// Longer than Snowflake lets a caller wait (45 seconds) before it answers with 202.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(75);
@@ -21,10 +22,7 @@ pub(super) const LOOK_PAUSE: Duration = Duration::from_millis(300);
 /// So often it is looked at: half an hour, far more than the vendors let our statements run.
 pub(super) const LOOKS: u32 = 6_000;
 
-pub(super) struct Http {
-    client: reqwest::Client,
-    runtime: tokio::runtime::Runtime,
-}
+pub(super) struct Http(http::Http);
 
 pub(super) struct Answer {
     pub(super) status: u16,
@@ -40,18 +38,7 @@ impl Answer {
 
 impl Http {
     pub(super) fn new() -> Result<Http, WarehouseError> {
-        let refused = |error: &dyn std::fmt::Display| WarehouseError::Refused(format!("HTTP client: {error}"));
-        Ok(Http {
-            client: reqwest::Client::builder()
-                .timeout(REQUEST_TIMEOUT)
-                .user_agent(concat!("accrue/", env!("CARGO_PKG_VERSION")))
-                .build()
-                .map_err(|error| refused(&error))?,
-            runtime: tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .map_err(|error| refused(&error))?,
-        })
+        http::Http::new(REQUEST_TIMEOUT).map(Http)
     }
 
     /// Sends what `request` makes of a client and the number of the attempt, from 0, until the answer is one that
@@ -67,17 +54,11 @@ impl Http {
         let mut pause = FIRST_PAUSE;
         let mut last = String::new();
         for attempt in 0..ATTEMPTS {
-            let wait = match self.runtime.block_on(once(request(&self.client, attempt))) {
+            let wait;
+            (last, wait) = match self.0.send(request(self.0.client(), attempt)).map(once) {
                 Ok(Once::Answer(answer)) => return Ok(answer),
-                Ok(Once::Later(words, wait)) => {
-                    last = words;
-                    wait
-                }
-                // An address may hold an id, never a secret; the library's words repeat it at length.
-                Err(error) => {
-                    last = error.without_url().to_string();
-                    None
-                }
+                Ok(Once::Later(words, wait)) => (words, wait),
+                Err(why) => (why, None),
             };
             if attempt + 1 < ATTEMPTS {
                 tracing::debug!(what, attempt, last, "sent again after a pause");
@@ -95,29 +76,25 @@ enum Once {
     Later(String, Option<Duration>),
 }
 
-async fn once(request: RequestBuilder) -> Result<Once, reqwest::Error> {
-    let answer = request.send().await?;
-    let status = answer.status().as_u16();
-    let after = answer
-        .headers()
-        .get("retry-after")
-        .and_then(|value| value.to_str().ok());
-    let after = after.and_then(|text| text.parse().ok()).map(Duration::from_secs);
-    let body = answer.bytes().await?;
-    let words = || String::from_utf8_lossy(&body).chars().take(300).collect::<String>();
+fn once(reply: Reply) -> Once {
     // Google says with 403, too, that there were too many requests.
-    let later =
-        matches!(status, 408 | 425 | 429 | 500..=599) || (status == 403 && words().contains("ateLimitExceeded"));
-    if later {
-        return Ok(Once::Later(format!("{status} {}", words()), after));
+    let limited = reply.status == 403 && reply.words().contains("ateLimitExceeded");
+    if http::passes(reply.status) || limited {
+        return Once::Later(format!("{} {}", reply.status, reply.words()), reply.retry_after);
     }
-    Ok(match serde_json::from_slice(&body) {
-        Ok(json) => Once::Answer(Answer { status, json }),
-        // A proxy's page, or half an answer.
-        Err(_) if (200..=299).contains(&status) => Once::Later(format!("{status} and no JSON: {}", words()), after),
-        Err(_) => Once::Answer(Answer {
-            status,
-            json: serde_json::Value::String(words()),
+    match serde_json::from_slice(&reply.body) {
+        Ok(json) => Once::Answer(Answer {
+            status: reply.status,
+            json,
         }),
-    })
+        // A proxy's page, or half an answer.
+        Err(_) if (200..=299).contains(&reply.status) => {
+            let words = format!("{} and no JSON: {}", reply.status, reply.words());
+            Once::Later(words, reply.retry_after)
+        }
+        Err(_) => Once::Answer(Answer {
+            status: reply.status,
+            json: serde_json::Value::String(reply.words()),
+        }),
+    }
 }

@@ -11,7 +11,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::http::{Answer, Http, LOOK_PAUSE, LOOKS};
 use super::script::{Dialect, FENCED};
-use super::token::{Held, Key, now};
+use super::token::{Bearer, Held, Key, now};
 use super::{Cells, Client, RequestId, WarehouseError};
 
 /// Snowflake takes tokens of an hour at most.
@@ -45,7 +45,7 @@ pub struct Snowflake {
     subject: String,
     /// What every request says: database, schema, warehouse, role, timeout.
     context: Map<String, Json>,
-    held: Option<Held>,
+    bearer: Bearer,
 }
 
 impl Snowflake {
@@ -70,14 +70,11 @@ impl Snowflake {
             statements: format!("{}/api/v2/statements", place.endpoint.trim_end_matches('/')),
             subject: format!("{}.{}", place.account.replace('.', "-"), place.user).to_uppercase(),
             context,
-            held: None,
+            bearer: Bearer::default(),
         })
     }
 
-    fn token(&mut self) -> Result<String, WarehouseError> {
-        if let Some(held) = self.held.as_ref().filter(|held| held.is_fresh()) {
-            return Ok(held.token.clone());
-        }
+    fn token(&self) -> Result<Held, WarehouseError> {
         let made = now();
         let token = self.key.sign(&json!({
             "iss": format!("{}.{}", self.subject, self.key.fingerprint()?),
@@ -85,43 +82,37 @@ impl Snowflake {
             "iat": made,
             "exp": made + TOKEN_SECONDS,
         }))?;
-        self.held = Some(Held {
-            token: token.clone(),
-            until: made + TOKEN_SECONDS - TOKEN_MARGIN_SECONDS,
-        });
-        Ok(token)
+        let until = made + TOKEN_SECONDS - TOKEN_MARGIN_SECONDS;
+        Ok(Held { token, until })
     }
 
-    /// Sends to an address; a token that Snowflake no longer takes is made anew once.
-    fn call(&mut self, address: &str, body: Option<&Json>) -> Result<Answer, WarehouseError> {
-        for last in [false, true] {
-            let token = self.token()?;
-            let answer = self.http.send("Snowflake", |client, attempt| {
-                let request = match body {
-                    // An earlier attempt, or one under the old token, may have been taken.
-                    Some(_) if attempt > 0 || last => client.post(format!("{address}&retry=true")),
-                    Some(_) => client.post(address),
-                    None => client.get(address),
-                };
-                let request = request
-                    .header("accept", "application/json")
-                    .header("x-snowflake-authorization-token-type", "KEYPAIR_JWT")
-                    .bearer_auth(&token);
-                match body {
-                    Some(body) => request.json(body),
-                    None => request,
-                }
-            })?;
-            if answer.status != 401 || last {
-                return Ok(answer);
-            }
-            self.held = None;
-        }
-        Err(WarehouseError::Away("Snowflake: no answer".to_owned()))
+    /// Sends to an address.
+    fn call(&self, address: &str, body: Option<&Json>) -> Result<Answer, WarehouseError> {
+        self.bearer.call(
+            || self.token(),
+            |token, again| {
+                self.http.send("Snowflake", |client, attempt| {
+                    let request = match body {
+                        // An earlier attempt, or one under the old token, may have been taken.
+                        Some(_) if attempt > 0 || again => client.post(format!("{address}&retry=true")),
+                        Some(_) => client.post(address),
+                        None => client.get(address),
+                    };
+                    let request = request
+                        .header("accept", "application/json")
+                        .header("x-snowflake-authorization-token-type", "KEYPAIR_JWT")
+                        .bearer_auth(token);
+                    match body {
+                        Some(body) => request.json(body),
+                        None => request,
+                    }
+                })
+            },
+        )
     }
 
     /// Has a statement carried out, and waits for its end.
-    fn run(&mut self, id: &str, mut body: Map<String, Json>) -> Result<Json, WarehouseError> {
+    fn run(&self, id: &str, mut body: Map<String, Json>) -> Result<Json, WarehouseError> {
         body.extend(self.context.clone());
         let mut answer = self.call(
             &format!("{}?requestId={id}", self.statements),

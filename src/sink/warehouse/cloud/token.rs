@@ -2,6 +2,8 @@
 //!
 //! Invariant: neither key nor token is in any message. Absent: checking tokens, and keys with a passphrase.
 
+use std::cell::RefCell;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use openssl::hash::MessageDigest;
@@ -11,6 +13,7 @@ use serde_json::{Value as Json, json};
 use sha2::{Digest as _, Sha256};
 
 use super::WarehouseError;
+use super::http::Answer;
 
 /// An RSA private key.
 pub(super) struct Key(PKey<Private>);
@@ -58,9 +61,27 @@ pub(super) struct Held {
     pub(super) until: i64,
 }
 
-impl Held {
-    pub(super) fn is_fresh(&self) -> bool {
-        now() < self.until
+/// The token in use, if there is one.
+#[derive(Default)]
+pub(super) struct Bearer(RefCell<Option<Held>>);
+
+impl Bearer {
+    /// Sends with a token. One that is no longer taken (401) is made anew, once; `send` is told that it is the second time.
+    pub(super) fn call(
+        &self,
+        make: impl Fn() -> Result<Held, WarehouseError>,
+        send: impl Fn(&str, bool) -> Result<Answer, WarehouseError>,
+    ) -> Result<Answer, WarehouseError> {
+        let held = self.0.take().filter(|held| now() < held.until);
+        let with = |held: Held, again: bool| {
+            let answer = send(&held.token, again);
+            self.0.replace(Some(held));
+            answer
+        };
+        match with(held.map_or_else(&make, Ok)?, false) {
+            Ok(answer) if answer.status == 401 => with(make()?, true),
+            answer => answer,
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use rusty_s3::actions::{ListObjectsV2, S3Action as _};
 use rusty_s3::{Bucket, Credentials, UrlStyle};
 
 use super::super::WarehouseError;
+use super::super::http::{Http, Reply, judge};
 
 /// Names are relative, with `/` between their parts.
 pub trait Store: Send {
@@ -138,8 +139,7 @@ pub struct S3 {
     bucket: Bucket,
     prefix: String,
     credentials: Credentials,
-    http: reqwest::Client,
-    runtime: tokio::runtime::Runtime,
+    http: Http,
 }
 
 /// How long a signed request may be under way.
@@ -160,20 +160,11 @@ impl S3 {
         let refused = |error: &dyn std::fmt::Display| WarehouseError::Refused(format!("S3 at {endpoint}: {error}"));
         let url = endpoint.parse().map_err(|error| refused(&error))?;
         let bucket = Bucket::new(url, UrlStyle::Path, bucket.to_owned(), region.to_owned()).map_err(|e| refused(&e))?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|e| refused(&e))?;
-        let http = reqwest::Client::builder()
-            .timeout(REQUEST_TIMEOUT)
-            .build()
-            .map_err(|e| refused(&e))?;
         Ok(S3 {
             bucket,
             prefix: prefix.trim_matches('/').to_owned(),
             credentials: Credentials::new(access_key, secret_key),
-            http,
-            runtime,
+            http: Http::new(REQUEST_TIMEOUT)?,
         })
     }
 
@@ -185,28 +176,25 @@ impl S3 {
         }
     }
 
-    fn send(&self, request: reqwest::RequestBuilder) -> Result<(u16, Vec<u8>), WarehouseError> {
-        let answer = self.runtime.block_on(async {
-            let answer = request.send().await?;
-            let status = answer.status().as_u16();
-            Ok((status, answer.bytes().await?.to_vec()))
-        });
-        // The address holds the signature.
-        answer.map_err(|error: reqwest::Error| WarehouseError::Away(format!("S3: {}", error.without_url())))
+    fn send(&self, request: reqwest::RequestBuilder) -> Result<Reply, WarehouseError> {
+        self.http
+            .send(request)
+            .map_err(|why| WarehouseError::Away(format!("S3: {why}")))
     }
 
     fn write(&self, name: &str, bytes: &[u8], only_new: bool) -> Result<bool, WarehouseError> {
         let key = self.key(name);
         let url = self.bucket.put_object(Some(&self.credentials), &key).sign(SIGNED_FOR);
-        let mut request = self.http.put(url.as_str()).body(bytes.to_vec());
+        let mut request = self.http.client().put(url.as_str()).body(bytes.to_vec());
         if only_new {
             request = request.header("if-none-match", "*");
         }
-        match self.send(request)? {
-            (200..=299, _) => Ok(true),
+        let reply = self.send(request)?;
+        match reply.status {
+            200..=299 => Ok(true),
             // 409: another conditional write of this name is under way, and one of the two will stand.
-            (409 | 412, _) if only_new => Ok(false),
-            (status, body) => Err(judge(&format!("PUT {key}"), status, &body)),
+            409 | 412 if only_new => Ok(false),
+            _ => Err(judge(&format!("S3 PUT {key}"), &reply)),
         }
     }
 }
@@ -215,10 +203,11 @@ impl Store for S3 {
     fn get(&self, name: &str) -> Result<Option<Vec<u8>>, WarehouseError> {
         let key = self.key(name);
         let url = self.bucket.get_object(Some(&self.credentials), &key).sign(SIGNED_FOR);
-        match self.send(self.http.get(url.as_str()))? {
-            (200..=299, body) => Ok(Some(body)),
-            (404, _) => Ok(None),
-            (status, body) => Err(judge(&format!("GET {key}"), status, &body)),
+        let reply = self.send(self.http.client().get(url.as_str()))?;
+        match reply.status {
+            200..=299 => Ok(Some(reply.body)),
+            404 => Ok(None),
+            _ => Err(judge(&format!("S3 GET {key}"), &reply)),
         }
     }
 
@@ -238,11 +227,11 @@ impl Store for S3 {
             action.with_prefix(self.key(prefix));
             action.with_start_after(after.clone());
             let url = action.sign(SIGNED_FOR);
-            let (status, body) = self.send(self.http.get(url.as_str()))?;
-            if !(200..=299).contains(&status) {
-                return Err(judge("LIST", status, &body));
+            let reply = self.send(self.http.client().get(url.as_str()))?;
+            if !(200..=299).contains(&reply.status) {
+                return Err(judge("S3 LIST", &reply));
             }
-            let text = String::from_utf8_lossy(&body);
+            let text = String::from_utf8_lossy(&reply.body);
             let page = ListObjectsV2::parse_response(&text)
                 .map_err(|error| WarehouseError::Away(format!("S3 LIST: an answer that cannot be read: {error}")))?;
             let Some(last) = page.contents.last() else {
@@ -268,15 +257,5 @@ impl Store for S3 {
         format!("s3://{}", [self.bucket.name(), self.prefix.as_str()].join("/"))
             .trim_end_matches('/')
             .to_owned()
-    }
-}
-
-fn judge(what: &str, status: u16, body: &[u8]) -> WarehouseError {
-    let words: String = String::from_utf8_lossy(body).chars().take(300).collect();
-    let text = format!("S3 {what}: {status} {words}");
-    match status {
-        // Throttling, time-outs, and clocks that differ pass; what is forbidden or missing does not.
-        408 | 425 | 429 | 500..=599 => WarehouseError::Away(text),
-        _ => WarehouseError::Refused(text),
     }
 }
