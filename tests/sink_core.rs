@@ -49,10 +49,11 @@ fn person() -> Person {
 }
 
 const REMEMBERED_S: u64 = 3_600;
+const COMMIT_TIME_S: i64 = 90;
 
 fn certainties() -> Vec<Certainty> {
     let remembered = Duration::from_secs(REMEMBERED_S);
-    let after = Duration::from_secs(90);
+    let after = Duration::from_secs(COMMIT_TIME_S as u64);
     vec![
         Certainty::Key {
             remembered,
@@ -76,6 +77,7 @@ fn event() -> impl Strategy<Value = Event> {
         2 => Just(Event::Answered(Outcome::Throttled { retry_after: Some(Duration::from_secs(5)) })),
         2 => Just(Event::Answered(Outcome::Unavailable("away".to_owned()))),
         4 => Just(Event::Answered(Outcome::Uncertain("lost".to_owned()))),
+        2 => Just(Event::Answered(Outcome::Taken("duplicate number".to_owned()))),
         1 => Just(Event::Found(Found::Same(acknowledgement()))),
         2 => Just(Event::Found(Found::Nothing)),
         1 => Just(Event::Found(Found::Unfinished { external_id: "draft".to_owned() })),
@@ -94,8 +96,12 @@ fn event() -> impl Strategy<Value = Event> {
 struct Witness {
     /// A request is under way.
     sending: bool,
-    /// A request may have been written, and nobody has looked since.
+    /// A request may have been written, and nobody has looked since it can have been.
     doubt_since_first_send: Option<Timestamp>,
+    lost_at: Option<Timestamp>,
+    /// The round under whose key it was sent last, and whether the answer to that was a refusal.
+    round: Option<u64>,
+    refused: bool,
     first_send: Option<Timestamp>,
     settled: usize,
 }
@@ -126,16 +132,27 @@ proptest! {
             };
             prop_assert_eq!(seen.settled, 0, "nothing happens after the receipt");
             match &event {
-                Event::Answered(Outcome::Uncertain(_)) | Event::Orphaned => {
+                Event::Answered(Outcome::Uncertain(_) | Outcome::Taken(_)) | Event::Orphaned => {
                     prop_assert!(seen.sending);
                     seen.sending = false;
                     seen.doubt_since_first_send = seen.first_send;
+                    seen.lost_at = Some(at(now));
+                    if let (Event::Answered(Outcome::Taken(_)), State::Uncertain { look_up_at, .. }) = (&event, &after.state) {
+                        prop_assert!(*look_up_at <= at(now + 60), "what is taken is looked up soon");
+                    }
                 }
-                Event::Answered(_) => {
+                Event::Answered(outcome) => {
                     prop_assert!(seen.sending, "an answer is taken only while one is awaited");
                     seen.sending = false;
+                    seen.refused = matches!(outcome, Outcome::Refused(_));
                 }
-                Event::Found(Found::Nothing | Found::Unfinished { .. }) => seen.doubt_since_first_send = None,
+                // Before that it may still be on its way.
+                Event::Found(Found::Nothing)
+                    if seen.lost_at.is_none_or(|lost| now - lost.as_second() >= COMMIT_TIME_S) =>
+                {
+                    seen.doubt_since_first_send = None;
+                }
+                Event::Found(Found::Unfinished { .. }) => seen.doubt_since_first_send = None,
                 Event::Retry if certainty == Certainty::None || matches!(certainty, Certainty::Key { look_up_after: None, .. }) => {
                     // A person has looked.
                     if matches!(before.state, State::Parked(_)) { seen.doubt_since_first_send = None; }
@@ -152,6 +169,16 @@ proptest! {
                         let age = at(now).duration_since(first).as_secs();
                         prop_assert!(remembers && age < REMEMBERED_S as i64, "sent again in doubt after {} s", age);
                     }
+                    if let Some(round) = seen.round {
+                        let is_new = after.rounds != round;
+                        prop_assert!(!is_new || seen.doubt_since_first_send.is_none(), "another key while in doubt");
+                        let goes_on = matches!(&effect, Effect::Send { resume: Some(_) });
+                        prop_assert!(
+                            is_new || !seen.refused || goes_on || seen.doubt_since_first_send.is_some(),
+                            "the key of a refusal again"
+                        );
+                    }
+                    (seen.round, seen.refused) = (Some(after.rounds), false);
                     seen.sending = true;
                     seen.first_send = seen.first_send.or(Some(at(now)));
                 }
@@ -190,6 +217,29 @@ proptest! {
         };
         prop_assert_eq!(Row::decoded(*back).expect("a row"), row);
     }
+}
+
+#[test]
+fn a_document_stored_by_the_first_version_is_read_again() {
+    let bytes = include_bytes!("fixtures/codec/delivery-store.1.bin");
+    let Stored::Delivery(back) = stored::decode(bytes).expect("decodes") else {
+        panic!("another kind of value");
+    };
+    let track = Track {
+        state: State::Uncertain {
+            look_up_at: at(98),
+            looks: 3,
+            why: "lost".to_owned(),
+        },
+        since: at(8),
+        attempts: 2,
+        first_sent_at: Some(at(7)),
+        failures: 1,
+        doubt: true,
+        remake: false,
+        rounds: 0,
+    };
+    assert_eq!(Row::decoded(*back).expect("a row"), row(track));
 }
 
 fn row(track: Track) -> Row {

@@ -22,7 +22,7 @@ use accrue::sink::application::{self, Application};
 use accrue::sink::courier::Clock;
 use accrue::sink::delivery::State;
 use accrue::sink::destination::{
-    Acknowledgement, Answer, Certainty, Destination, Found, Limits, Outcome, Plan, Refusal,
+    Acknowledgement, Answer, Certainty, Destination, Found, Limits, Outcome, Plan, Refusal, Tries,
 };
 use accrue::sink::document::{Document, Form, Key};
 use accrue::sink::metrics;
@@ -71,6 +71,8 @@ struct Books {
     /// Key and body, in the order of writing; a key twice is a document written twice.
     written: Vec<(String, Vec<u8>)>,
     sends: BTreeMap<String, u64>,
+    /// Idempotency keys whose answer was a refusal: it is repeated.
+    refused: BTreeSet<String>,
     under_way: BTreeSet<String>,
     /// Rules of delivery that it saw broken.
     broken: Vec<String>,
@@ -110,7 +112,7 @@ impl Destination for Ledger {
         })
     }
 
-    fn send<'a>(&'a self, key: &'a Key, plan: &'a Plan, _resume: Option<&'a str>) -> Answer<'a, Outcome> {
+    fn send<'a>(&'a self, key: &'a Key, plan: &'a Plan, tries: &'a Tries) -> Answer<'a, Outcome> {
         Box::pin(async move {
             let mood = {
                 let mut books = self.books.lock().expect("books");
@@ -128,9 +130,15 @@ impl Destination for Ledger {
                     .next()
                     .unwrap_or("")
                     .to_owned();
+                let id = key.of_round(tries.round);
+                let refuses = books.refuses.contains(&deal)
+                    || matches!(self.certainty, Certainty::Key { .. }) && books.refused.contains(&id);
                 match () {
                     () if books.down => Mood::Away,
-                    () if books.refuses.contains(&deal) => Mood::Refuse,
+                    () if refuses => {
+                        books.refused.insert(id);
+                        Mood::Refuse
+                    }
                     () => books.moods.pop_front().unwrap_or(Mood::Serve),
                 }
             };
@@ -312,6 +320,7 @@ impl Producer for MortalProducer {
 struct World {
     dir: tempfile::TempDir,
     topology: Topology,
+    clock: Clock,
     log: Arc<EmbeddedLog>,
     schemas: Arc<Schemas>,
 }
@@ -321,7 +330,7 @@ const PARTITIONS: u32 = 2;
 impl World {
     fn new(sink: &str) -> World {
         let dir = tempfile::tempdir().expect("folder");
-        let topology = topology(dir.path(), sink);
+        let topology = topology(dir.path(), sink, ACCOUNTS);
         let log = Arc::new(EmbeddedLog::open(&dir.path().join("log"), false).expect("log"));
         log.create_topics(&pipeline::topics(&topology)).expect("topics");
         log.create_topics(&application::topics(&topology)).expect("topics");
@@ -334,6 +343,7 @@ impl World {
         World {
             dir,
             topology,
+            clock: clock(),
             log,
             schemas,
         }
@@ -419,7 +429,7 @@ impl World {
             ledger.clone(),
             self.schemas.clone(),
             metrics::Metrics::new(&registry).expect("metrics"),
-            clock(),
+            self.clock.clone(),
             pipeline::dead_letters(self.schemas.clone()),
         )
         .expect("an application");
@@ -534,13 +544,15 @@ fn clock() -> Clock {
     Arc::new(|| Instant9::from_millisecond(Instant9::now().as_millisecond()).expect("a time"))
 }
 
-fn topology(dir: &Path, sink: &str) -> Topology {
+const ACCOUNTS: &str = "accounts_receivable = \"1100\"\ncash = \"1000\"\n";
+
+fn topology(dir: &Path, sink: &str, accounts: &str) -> Topology {
     let text = format!(
         "[[source]]\nname = \"a\"\ntopic = \"t\"\nformat = \"canonical-json\"\n\
          [runtime]\npartitions = {PARTITIONS}\n\
          [sinks.ledger]\nkind = \"file\"\n{sink}\n\
          [sinks.ledger.file]\nformat = \"csv\"\ndir = \"{}\"\n\
-         [sinks.ledger.accounts]\naccounts_receivable = \"1100\"\ncash = \"1000\"\n",
+         [sinks.ledger.accounts]\n{accounts}",
         dir.join("unused").display()
     );
     config::parse("topology.toml", &text, &|_| None).expect("a topology")
@@ -658,10 +670,21 @@ fn a_process_that_dies_at_any_commit_leaves_each_document_once() {
 
 #[test]
 fn a_refused_document_holds_up_its_own_deal_until_a_person_decides() {
+    // A ledger that repeats its answers by key would repeat the refusal for ever.
+    let key = Certainty::Key {
+        remembered: Duration::from_secs(3600),
+        look_up_after: Some(LATE),
+    };
+    for certainty in [LOOK_UP, key] {
+        refused_and_mended(certainty);
+    }
+}
+
+fn refused_and_mended(certainty: Certainty) {
     let world = World::new("");
     let all = entries(3, 3);
     world.issue(&all);
-    let ledger = ledger(LOOK_UP, &[]);
+    let ledger = ledger(certainty, &[]);
     ledger.books.lock().expect("books").refuses.insert("D1".to_owned());
     world.drain(&ledger);
     let holdings = world.holdings();

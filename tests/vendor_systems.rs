@@ -14,7 +14,7 @@ use accrue::sandbox::{Options, Sandbox, settings, vendors};
 use accrue::sink::accounting;
 use accrue::sink::accounting::http::Reply;
 use accrue::sink::accounting::{netsuite, odoo, oracle, quickbooks};
-use accrue::sink::destination::{Destination, Found, Outcome};
+use accrue::sink::destination::{Destination, Found, Outcome, Tries};
 use accrue::sink::document::{Document, Form};
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
@@ -113,7 +113,7 @@ async fn what_arrives_is_what_was_sent_and_a_second_look_finds_it() {
                 panic!(
                     "{name} {}: {end:?} {:?}",
                     document.key,
-                    destination.send(&document.key, &plan, None).await
+                    destination.send(&document.key, &plan, &Tries::default()).await
                 );
             };
             let found = destination.look_up(&document.key, &plan).await;
@@ -233,6 +233,28 @@ async fn refusals_are_told_apart_and_leave_nothing_behind() {
 }
 
 #[tokio::test]
+async fn a_refusal_that_quickbooks_repeats_is_not_met_again_and_a_taken_number_is_looked_up() {
+    let (sandbox, destination) = system("quickbooks").await;
+    let document = recognition("je_1", "2026-01-31", "1.00");
+    let plan = destination.plan(&document).unwrap();
+    let send = async |round| {
+        let tries = Tries { round, resume: None };
+        destination.send(&document.key, &plan, &tries).await
+    };
+    sandbox.set("quickbooks", &closed("2026-01-31"));
+    assert_eq!(name(&send(0).await), "refused closed_period");
+    sandbox.set("quickbooks", &closed(""));
+    assert_eq!(name(&send(0).await), "refused closed_period", "it repeats itself");
+    assert!(matches!(send(1).await, Outcome::Acknowledged(_)));
+    assert_eq!(name(&send(2).await), "taken");
+    assert!(matches!(
+        destination.look_up(&document.key, &plan).await,
+        Found::Same(_)
+    ));
+    assert_eq!(sandbox.documents("quickbooks").len(), 1);
+}
+
+#[tokio::test]
 async fn other_content_under_our_key_is_for_a_person() {
     for name in NAMES {
         let (_sandbox, destination) = system(name).await;
@@ -265,7 +287,7 @@ async fn secrets_are_in_nothing_that_is_kept() {
         let document = recognition("je_1", "2026-02-28", "10.00");
         let plan = destination.plan(&document).unwrap();
         sandbox.misbehave(name, Script::once(Fault::RepeatSecrets));
-        let sent = destination.send(&document.key, &plan, None).await;
+        let sent = destination.send(&document.key, &plan, &Tries::default()).await;
         sandbox.misbehave(
             name,
             Script {
@@ -295,14 +317,14 @@ async fn a_draft_of_odoo_that_was_left_is_posted() {
         },
     );
     assert!(matches!(
-        destination.send(&document.key, &plan, None).await,
+        destination.send(&document.key, &plan, &Tries::default()).await,
         Outcome::Uncertain(_)
     ));
     let Found::Unfinished { external_id } = destination.look_up(&document.key, &plan).await else {
         panic!("no draft");
     };
     assert!(matches!(
-        destination.send(&document.key, &plan, Some(&external_id)).await,
+        destination.send(&document.key, &plan, &resumed(&external_id)).await,
         Outcome::Acknowledged(_)
     ));
     assert_eq!(sandbox.documents("odoo").len(), 1);
@@ -343,7 +365,7 @@ async fn a_job_of_oracle_that_stays_pending_is_asked_about_and_not_submitted_aga
     sandbox.set("oracle", &patience);
     let document = recognition("je_pending", "2026-02-28", "10.00");
     let plan = destination.plan(&document).unwrap();
-    let outcome = destination.send(&document.key, &plan, None).await;
+    let outcome = destination.send(&document.key, &plan, &Tries::default()).await;
     assert!(
         matches!(&outcome, Outcome::Uncertain(why) if why.contains("is still WAIT")),
         "{outcome:?}"
@@ -351,10 +373,10 @@ async fn a_job_of_oracle_that_stays_pending_is_asked_about_and_not_submitted_aga
     let Found::Unfinished { external_id: job } = destination.look_up(&document.key, &plan).await else {
         panic!("the job is not known");
     };
-    let mut end = destination.send(&document.key, &plan, Some(&job)).await;
+    let mut end = destination.send(&document.key, &plan, &resumed(&job)).await;
     for _ in 0..5 {
         if matches!(end, Outcome::Uncertain(_)) {
-            end = destination.send(&document.key, &plan, Some(&job)).await;
+            end = destination.send(&document.key, &plan, &resumed(&job)).await;
         }
     }
     assert!(matches!(end, Outcome::Acknowledged(_)), "{end:?}");
@@ -474,6 +496,7 @@ fn name(outcome: &Outcome) -> String {
         Outcome::Throttled { retry_after } => format!("throttled {retry_after:?}"),
         Outcome::Unavailable(_) => "unavailable".to_owned(),
         Outcome::Uncertain(_) => "uncertain".to_owned(),
+        Outcome::Taken(_) => "taken".to_owned(),
     }
 }
 
@@ -506,7 +529,7 @@ fn quickbooks_faults_have_their_outcomes() {
         ),
         (
             fault(400, "ValidationFault", "6140", "Duplicate Document Number Error"),
-            "uncertain",
+            "taken",
         ),
         (
             fault(400, "ValidationFault", "5010", "Stale Object Error"),
@@ -557,7 +580,7 @@ fn netsuite_odoo_and_oracle_errors_have_their_outcomes() {
     let cases = [
         (netsuite::judge::sent(&made), "acknowledged 42"),
         (netsuite::judge::sent(&reply(204, "")), "uncertain"),
-        (netsuite(400, "USER_ERROR", "This record already exists."), "uncertain"),
+        (netsuite(400, "USER_ERROR", "This record already exists."), "taken"),
         (
             netsuite(400, "USER_ERROR", "the posting period is closed"),
             "refused closed_period",

@@ -18,7 +18,7 @@ use accrue::revenue::money::Currency;
 use accrue::revenue::reference::{Settings as BookSettings, Tenant};
 use accrue::sink::accounting::http::{Http, Reply};
 use accrue::sink::accounting::tryton::{Settings, Tryton, judge, request, rpc};
-use accrue::sink::destination::{Certainty, Destination, Found, Outcome, Plan};
+use accrue::sink::destination::{Certainty, Destination, Found, Outcome, Plan, Tries};
 use accrue::sink::document::{Document, Form, Key, Party};
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
@@ -275,7 +275,10 @@ async fn documents_are_posted_and_read_back() {
         let plan = tryton.plan(document).unwrap();
         assert_eq!(tryton.look_up(&document.key, &plan).await, Found::Nothing);
         let End::Acknowledged(id) = deliver(&tryton, document).await else {
-            panic!("{document:?}: {:?}", tryton.send(&document.key, &plan, None).await);
+            panic!(
+                "{document:?}: {:?}",
+                tryton.send(&document.key, &plan, &Tries::default()).await
+            );
         };
         let Found::Same(there) = tryton.look_up(&document.key, &plan).await else {
             panic!("{:?}", tryton.look_up(&document.key, &plan).await);
@@ -304,7 +307,7 @@ async fn a_look_up_prevents_the_second_write_and_sees_other_content() {
     assert_eq!(what, "account 2400: 10 instead of 11; account 4000: -10 instead of -11");
     // Tryton itself would take a second one: it enforces no reference. That is why there is a look-up.
     assert!(matches!(
-        tryton.send(&document.key, &plan, None).await,
+        tryton.send(&document.key, &plan, &Tries::default()).await,
         Outcome::Acknowledged(_)
     ));
     assert!(matches!(tryton.look_up(&document.key, &plan).await, Found::Several(ids) if ids.len() == 2));
@@ -340,7 +343,7 @@ async fn a_draft_left_by_a_crash_is_completed() {
     let Found::Unfinished { external_id } = tryton.look_up(&key, &left).await else {
         panic!("{:?}", tryton.look_up(&key, &left).await);
     };
-    let done = tryton.send(&key, &left, Some(&external_id)).await;
+    let done = tryton.send(&key, &left, &resumed(&external_id)).await;
     assert!(
         matches!(&done, Outcome::Acknowledged(there) if there.external_id == external_id),
         "{done:?}"
@@ -363,12 +366,16 @@ async fn refusals_say_what_to_do_and_leave_nothing_behind() {
         .unwrap()
         .replacen("10.00", "10.01", 1)
         .into_bytes();
-    let (code, words) = refused(tryton.send(&document.key, &plan, None).await);
+    let (code, words) = refused(tryton.send(&document.key, &plan, &Tries::default()).await);
     assert_eq!(code, "unbalanced", "{words}");
     assert_eq!(tryton.look_up(&document.key, &plan).await, Found::Nothing);
 
     let unmapped = document_on(&unique("account"), "9999");
-    let (code, words) = refused(tryton.send(&unmapped.key, &tryton.plan(&unmapped).unwrap(), None).await);
+    let (code, words) = refused(
+        tryton
+            .send(&unmapped.key, &tryton.plan(&unmapped).unwrap(), &Tries::default())
+            .await,
+    );
     assert_eq!(
         (code.as_str(), words.as_str()),
         ("unknown_account", "there is no account of code \"9999\"")
@@ -376,11 +383,19 @@ async fn refusals_say_what_to_do_and_leave_nothing_behind() {
 
     let mut nobody = recognition(&unique("nobody"), "2026-02-28", "10.00");
     nobody.customer = None;
-    let (code, _) = refused(tryton.send(&nobody.key, &tryton.plan(&nobody).unwrap(), None).await);
+    let (code, _) = refused(
+        tryton
+            .send(&nobody.key, &tryton.plan(&nobody).unwrap(), &Tries::default())
+            .await,
+    );
     assert_eq!(code, "no_customer");
 
     let far = customer(recognition(&unique("far"), "2019-02-28", "10.00"));
-    let (code, _) = refused(tryton.send(&far.key, &tryton.plan(&far).unwrap(), None).await);
+    let (code, _) = refused(
+        tryton
+            .send(&far.key, &tryton.plan(&far).unwrap(), &Tries::default())
+            .await,
+    );
     assert_eq!(code, "no_period");
 
     let invoice = customer(vendor::document(
@@ -392,7 +407,11 @@ async fn refusals_say_what_to_do_and_leave_nothing_behind() {
             (Role::RefundLiability, "2500", "-5.00"),
         ],
     ));
-    let (code, words) = refused(tryton.send(&invoice.key, &tryton.plan(&invoice).unwrap(), None).await);
+    let (code, words) = refused(
+        tryton
+            .send(&invoice.key, &tryton.plan(&invoice).unwrap(), &Tries::default())
+            .await,
+    );
     assert_eq!(code, "account_not_for_invoices", "{words}");
 
     // A closed month, in which nothing is written; reopened (and its journals with it), the same document goes through.
@@ -404,7 +423,7 @@ async fn refusals_say_what_to_do_and_leave_nothing_behind() {
     call(&session, "model.account.period.close", json!([period, {}])).await;
     let closed = customer(recognition(&unique("closed"), "2024-03-31", "10.00"));
     let plan = tryton.plan(&closed).unwrap();
-    let (code, _) = refused(tryton.send(&closed.key, &plan, None).await);
+    let (code, _) = refused(tryton.send(&closed.key, &plan, &Tries::default()).await);
     assert_eq!(code, "closed_period");
     assert_eq!(tryton.look_up(&closed.key, &plan).await, Found::Nothing);
     call(&session, "model.account.period.reopen", json!([period, {}])).await;
@@ -432,7 +451,9 @@ async fn wrong_credentials_write_nothing_and_are_not_repeated_in_words() {
     assert!(!format!("{wrong:?}").contains("not-the-password"));
     let tryton = Tryton::new(wrong).unwrap();
     let document = recognition(&unique("login"), "2026-02-28", "1.00");
-    let outcome = tryton.send(&document.key, &tryton.plan(&document).unwrap(), None).await;
+    let outcome = tryton
+        .send(&document.key, &tryton.plan(&document).unwrap(), &Tries::default())
+        .await;
     let Outcome::Unavailable(why) = &outcome else {
         panic!("{outcome:?}");
     };

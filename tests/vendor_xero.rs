@@ -11,7 +11,7 @@ use accrue::sandbox::{Options, Sandbox, xero};
 use accrue::sink::accounting::http::Reply;
 use accrue::sink::accounting::oauth::Client;
 use accrue::sink::accounting::xero::{Settings, Xero, judge, request};
-use accrue::sink::destination::{Certainty, Destination, Found, Outcome};
+use accrue::sink::destination::{Certainty, Destination, Found, Outcome, Tries};
 use accrue::sink::document::Form;
 use serde_json::{Value, json};
 use vendor::*;
@@ -166,6 +166,7 @@ fn every_documented_status_has_its_outcome() {
         Outcome::Throttled { retry_after } => format!("throttled {retry_after:?}"),
         Outcome::Unavailable(_) => "unavailable".to_owned(),
         Outcome::Uncertain(_) => "uncertain".to_owned(),
+        Outcome::Taken(_) => "taken".to_owned(),
     };
     let good = r#"{"ManualJournals":[{"ManualJournalID":"m-1"}]}"#;
     let cases = [
@@ -192,7 +193,7 @@ fn every_documented_status_has_its_outcome() {
             validation("Account code 'x' is not a valid code for this document."),
             "refused unknown_account",
         ),
-        (validation("Invoice # must be unique."), "uncertain"),
+        (validation("Invoice # must be unique."), "taken"),
         (
             validation("The total debits must equal total credits"),
             "refused unbalanced",
@@ -354,6 +355,33 @@ async fn a_closed_period_and_an_unknown_account_are_refused_with_advice() {
     );
 }
 
+#[tokio::test]
+async fn a_refusal_that_xero_repeats_is_not_met_again() {
+    let (sandbox, xero) = xero(fast(), LOOK).await;
+    let document = recognition("je_01", "2026-01-31", "1.00");
+    let plan = xero.plan(&document).unwrap();
+    sandbox.set("xero", &closed("2026-01-31"));
+    let first = Tries::default();
+    assert!(matches!(
+        xero.send(&document.key, &plan, &first).await,
+        Outcome::Refused(_)
+    ));
+    sandbox.set("xero", &closed(""));
+    assert!(matches!(
+        xero.send(&document.key, &plan, &first).await,
+        Outcome::Refused(_)
+    ));
+    let next = Tries {
+        round: 1,
+        ..Tries::default()
+    };
+    assert!(matches!(
+        xero.send(&document.key, &plan, &next).await,
+        Outcome::Acknowledged(_)
+    ));
+    assert_eq!(sandbox.documents("xero").len(), 1);
+}
+
 fn document_of_payment() -> accrue::sink::document::Document {
     let rows = [(Role::Cash, "090", "5.00"), (Role::AccountsReceivable, "610", "-5.00")];
     document("je_09", Form::Journal, "2026-02-01", &rows)
@@ -372,7 +400,7 @@ async fn the_sixty_first_request_of_a_minute_is_told_to_wait() {
     }
     let document = recognition("je_61", "2026-02-28", "1.00");
     let plan = xero.plan(&document).unwrap();
-    let outcome = xero.send(&document.key, &plan, None).await;
+    let outcome = xero.send(&document.key, &plan, &Tries::default()).await;
     let Outcome::Throttled {
         retry_after: Some(wait),
     } = outcome
@@ -436,7 +464,7 @@ async fn a_token_service_that_fails_leaves_nothing_in_doubt() {
         );
         let document = recognition("je_01", "2026-02-28", "1.00");
         let plan = xero.plan(&document).unwrap();
-        let outcome = xero.send(&document.key, &plan, None).await;
+        let outcome = xero.send(&document.key, &plan, &Tries::default()).await;
         assert!(matches!(outcome, Outcome::Unavailable(_)), "{fault:?}: {outcome:?}");
     }
     assert!(sandbox.documents("xero").is_empty());
@@ -448,7 +476,7 @@ async fn secrets_are_in_nothing_that_is_kept() {
     let document = recognition("je_01", "2026-02-28", "1.00");
     let plan = xero.plan(&document).unwrap();
     sandbox.misbehave("xero", Script::once(Fault::RepeatSecrets));
-    let outcome = xero.send(&document.key, &plan, None).await;
+    let outcome = xero.send(&document.key, &plan, &Tries::default()).await;
     let Outcome::Refused(refusal) = &outcome else {
         panic!("{outcome:?}");
     };
@@ -470,8 +498,8 @@ async fn nobody_there_means_nothing_was_written() {
     let document = recognition("je_01", "2026-02-28", "1.00");
     let plan = xero.plan(&document).unwrap();
     // The kept connection may be found broken only after writing to it, so the first answer may be a doubt.
-    xero.send(&document.key, &plan, None).await;
-    let outcome = xero.send(&document.key, &plan, None).await;
+    xero.send(&document.key, &plan, &Tries::default()).await;
+    let outcome = xero.send(&document.key, &plan, &Tries::default()).await;
     assert!(matches!(outcome, Outcome::Unavailable(_)), "{outcome:?}");
 }
 

@@ -14,8 +14,13 @@ use super::stored::Stored as Versions;
 use super::wire::{Bytes, Instant};
 use crate::revenue::journal::JournalEntry;
 
-static STORED: LazyLock<Versions> =
-    LazyLock::new(|| Versions::new("delivery store", &[include_str!("../../avro/delivery-store.avsc")]));
+static STORED: LazyLock<Versions> = LazyLock::new(|| {
+    let versions = [
+        include_str!("../../avro/delivery-store.1.avsc"),
+        include_str!("../../avro/delivery-store.avsc"),
+    ];
+    Versions::new("delivery store", &versions)
+});
 
 /// One value of the store.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,6 +62,7 @@ pub struct DeliveryRow {
     pub looks: u64,
     pub why: String,
     pub refusal: Option<RefusalRow>,
+    pub rounds: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -212,6 +218,8 @@ struct DeliveryWire {
     looks: i64,
     why: String,
     refusal: Option<RefusalRow>,
+    #[serde(default)]
+    rounds: i64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -262,6 +270,7 @@ impl From<DeliveryRow> for DeliveryWire {
             looks: signed(row.looks),
             why: row.why,
             refusal: row.refusal,
+            rounds: signed(row.rounds),
         }
     }
 }
@@ -293,6 +302,7 @@ impl TryFrom<DeliveryWire> for DeliveryRow {
             looks: count(wire.looks)?,
             why: wire.why,
             refusal: wire.refusal,
+            rounds: count(wire.rounds)?,
         })
     }
 }

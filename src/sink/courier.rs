@@ -12,7 +12,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::delivery::later;
-use super::destination::{Destination, Found, Outcome, Plan};
+use super::destination::{Destination, Found, Outcome, Plan, Tries};
 use super::document::Key;
 use super::gate::{Gate, Permit};
 use super::store::Place;
@@ -51,7 +51,7 @@ pub struct Job {
 /// Which request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Errand {
-    Send { resume: Option<String> },
+    Send(Tries),
     LookUp,
 }
 
@@ -98,7 +98,7 @@ impl Couriers {
         let (destination, gate, clock) = (self.destination.clone(), self.gate.clone(), self.clock.clone());
         let errand = job.errand;
         let is_send = match errand {
-            Errand::Send { .. } => true,
+            Errand::Send(_) => true,
             Errand::LookUp => false,
         };
         let (key, plan) = (job.key, job.plan);
@@ -106,11 +106,11 @@ impl Couriers {
         // In a task of its own, so that a panic is seen here.
         let request = runtime.spawn(async move {
             match errand {
-                Errand::Send { .. } if asked() > latest => {
+                Errand::Send(_) if asked() > latest => {
                     Said::Outcome(Outcome::Unavailable("decided too long ago; not sent".to_owned()))
                 }
-                Errand::Send { resume } => {
-                    let sent = destination.send(&key, &plan, resume.as_deref());
+                Errand::Send(tries) => {
+                    let sent = destination.send(&key, &plan, &tries);
                     Said::Outcome(match tokio::time::timeout(LONGEST_REQUEST, sent).await {
                         Ok(outcome) => outcome,
                         Err(_) => Outcome::Uncertain(too_long()),

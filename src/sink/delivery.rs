@@ -11,7 +11,7 @@
 //!          |  |   found       |--Answered: refused---------> Parked --Cancel--> Cancelled
 //!          |  |               |                               ^ | |
 //!          |  `--Uncertain<---'  Answered: uncertain;         | | `--Confirm--> Acknowledged
-//!          |      | ^   |        or the process ended         | |
+//!          |      | ^   |        taken; or the process ended  | |
 //!          |      | |   `------ found different, several -----' |
 //!          |      | `------------- Retry, if it was sent -------|
 //!          |      `--found: same--> Acknowledged                |
@@ -19,8 +19,8 @@
 //! ```
 //!
 //! Owns: [`step`], the only way from one state to another; pure. Invariants: a document is sent only from `Planned`, and
-//! comes there with doubt only while the system remembers the key; doubt ends only by a look-up that found nothing, or by
-//! a person; `Acknowledged` and `Cancelled` are final. Deliberately absent: storing, sending, waiting, order.
+//! comes there with doubt only while the system remembers the key; doubt ends only by a look-up that found nothing after
+//! the system's longest commit time, or by a person; `Acknowledged` and `Cancelled` are final. Deliberately absent: storing, sending, waiting, order.
 
 use std::time::Duration;
 
@@ -42,6 +42,8 @@ pub struct Track {
     pub doubt: bool,
     /// A person has corrected what refused it: what is sent is made anew, once nothing of it is in the system.
     pub remake: bool,
+    /// How often that was done.
+    pub rounds: u64,
 }
 
 /// See the diagram.
@@ -138,6 +140,7 @@ impl Track {
             failures: 0,
             doubt: false,
             remake: false,
+            rounds: 0,
         }
     }
 
@@ -184,6 +187,7 @@ pub fn step(track: &Track, event: Event, certainty: Certainty, now: Timestamp) -
             let sent = Track {
                 attempts: track.attempts + 1,
                 first_sent_at: track.first_sent_at.or(Some(now)),
+                rounds: track.rounds + u64::from(track.is_remade() && track.attempts > 0),
                 remake: false,
                 ..track.to(State::Sent { resume: resume.clone() }, now)
             };
@@ -198,7 +202,7 @@ pub fn step(track: &Track, event: Event, certainty: Certainty, now: Timestamp) -
             Ok((in_doubt(track, certainty, why, now), Effect::None))
         }
         (State::Uncertain { .. }, Event::Due) => Ok((track.clone(), Effect::LookUp)),
-        (State::Uncertain { looks, .. }, Event::Found(found)) => Ok(looked_up(track, found, *looks, now)),
+        (State::Uncertain { looks, .. }, Event::Found(found)) => Ok(looked_up(track, found, *looks, certainty, now)),
         (State::Uncertain { .. } | State::Parked(_), Event::Confirm { external_id, person }) => {
             let acknowledgement = Acknowledgement {
                 external_id,
@@ -274,10 +278,11 @@ fn answered(
         }
         Outcome::Unavailable(why) => (again(backoff(track.failures), why), Effect::None),
         Outcome::Uncertain(why) => (in_doubt(track, certainty, why, now), Effect::None),
+        Outcome::Taken(why) => (taken(track, certainty, why, now), Effect::None),
     }
 }
 
-fn looked_up(track: &Track, found: Found, looks: u64, now: Timestamp) -> (Track, Effect) {
+fn looked_up(track: &Track, found: Found, looks: u64, certainty: Certainty, now: Timestamp) -> (Track, Effect) {
     let parked = |code: &str, advice: String| {
         let refusal = Refusal {
             code: code.to_owned(),
@@ -305,7 +310,15 @@ fn looked_up(track: &Track, found: Found, looks: u64, now: Timestamp) -> (Track,
                 Effect::Settle,
             )
         }
-        Found::Nothing => (planned(None, "looked up, and not found"), Effect::None),
+        Found::Nothing => match commit_time(certainty).map(|after| later(track.since, after)) {
+            // Looked up early: what is on its way may still arrive.
+            Some(look_up_at) if track.doubt && now < look_up_at => {
+                let why = "looked up, and not found yet".to_owned();
+                let state = State::Uncertain { look_up_at, looks, why };
+                (since(track, state, now), Effect::None)
+            }
+            Some(_) | None => (planned(None, "looked up, and not found"), Effect::None),
+        },
         Found::Unfinished { external_id } => (planned(Some(external_id), "begun, and not completed"), Effect::None),
         Found::Different { external_id, what } => parked(
             "different_content",
@@ -326,51 +339,75 @@ fn looked_up(track: &Track, found: Found, looks: u64, now: Timestamp) -> (Track,
                 looks: looks + 1,
                 why,
             };
-            // The doubt is as old as before.
-            (
-                Track {
-                    since: track.since,
-                    ..track.to(state, now)
-                },
-                Effect::None,
-            )
+            (since(track, state, now), Effect::None)
         }
     }
 }
 
-/// After an attempt that may have been written.
+/// A new state, in doubt as long as before.
+fn since(track: &Track, state: State, now: Timestamp) -> Track {
+    Track {
+        since: track.since,
+        ..track.to(state, now)
+    }
+}
+
+/// After an attempt that may have been written: sent again under its key, or looked up when all that is on its way has
+/// arrived.
 fn in_doubt(track: &Track, certainty: Certainty, why: String, now: Timestamp) -> Track {
-    let track = Track {
+    let doubted = doubted(track);
+    match is_remembered(&doubted, certainty, now) {
+        true => {
+            let not_before = later(now, backoff(doubted.failures));
+            let state = State::Planned {
+                not_before,
+                resume: None,
+                why,
+            };
+            doubted.to(state, now)
+        }
+        false => to_look(&doubted, commit_time(certainty), why, now),
+    }
+}
+
+/// The system has a document of this key or number: there is something to look at now, and sending again tells nothing.
+fn taken(track: &Track, certainty: Certainty, why: String, now: Timestamp) -> Track {
+    let soon = commit_time(certainty).map(|after| after.min(backoff(track.failures)));
+    to_look(&doubted(track), soon, why, now)
+}
+
+fn doubted(track: &Track) -> Track {
+    Track {
         doubt: true,
         failures: track.failures + 1,
         ..track.clone()
-    };
-    let look = |after: Duration, why: String| State::Uncertain {
-        look_up_at: later(now, after),
-        looks: 0,
-        why,
-    };
-    let state = match certainty {
-        Certainty::Key { .. } if is_remembered(&track, certainty, now) => State::Planned {
-            not_before: later(now, backoff(track.failures)),
-            resume: None,
+    }
+}
+
+/// Looks after a time; a person must, where the system shows nothing.
+fn to_look(track: &Track, after: Option<Duration>, why: String, now: Timestamp) -> Track {
+    let state = match after {
+        Some(after) => State::Uncertain {
+            look_up_at: later(now, after),
+            looks: 0,
             why,
         },
-        Certainty::Key {
-            look_up_after: Some(after),
-            ..
-        }
-        | Certainty::LookUp { after } => look(after, why),
-        Certainty::Key {
-            look_up_after: None, ..
-        }
-        | Certainty::None => State::Parked(Refusal {
+        None => State::Parked(Refusal {
             code: "uncertain".to_owned(),
             words: why,
             advice: "it may have been written, and the system offers no way to know. Look for it there: confirm it if it is there, retry if it is not".to_owned(),
         }),
     };
     track.to(state, now)
+}
+
+/// The longest time in which a request may still take effect; `None` where the system shows no documents.
+fn commit_time(certainty: Certainty) -> Option<Duration> {
+    match certainty {
+        Certainty::Key { look_up_after, .. } => look_up_after,
+        Certainty::LookUp { after } => Some(after),
+        Certainty::None => None,
+    }
 }
 
 /// Whether the system still recognises the key of the first attempt. A tenth of the time is left unused, for clocks that
@@ -385,23 +422,18 @@ fn is_remembered(track: &Track, certainty: Certainty, now: Timestamp) -> bool {
 /// A parked document that a person sends round again. What was sent before is looked up where that is possible: a refusal
 /// may have left something behind. Where it is not possible, the person has looked.
 fn retried(track: &Track, certainty: Certainty, now: Timestamp) -> Track {
-    let looks_up = match certainty {
-        Certainty::Key { look_up_after, .. } => look_up_after.is_some(),
-        Certainty::LookUp { .. } => true,
-        Certainty::None => false,
-    };
     let track = Track {
         failures: 0,
         remake: true,
         ..track.clone()
     };
-    if track.attempts > 0 && looks_up {
+    if track.attempts > 0 && commit_time(certainty).is_some() {
         let state = State::Uncertain {
             look_up_at: now,
             looks: 0,
             why: "looked up before it is sent round again".to_owned(),
         };
-        return track.to(state, now);
+        return since(&track, state, now);
     }
     let state = State::Planned {
         not_before: now,

@@ -1,7 +1,7 @@
 //! What a system outside must offer, and what its answers mean to the delivery.
 //!
 //! Owns: [`Destination`], implemented once for each system, and the few outcomes an external write can have.
-//! Invariant: an outcome other than [`Outcome::Uncertain`] is known. An implementation answers `Uncertain` whenever the
+//! Invariant: an outcome other than [`Outcome::Uncertain`] and [`Outcome::Taken`] is known. An implementation answers `Uncertain` whenever the
 //! request may have reached the system and its effect is not known: a timeout, a lost connection after sending, a 5xx
 //! without a documented meaning, a reply that cannot be read.
 //! Absent: retries, waiting, order, receipts; those are the worker's.
@@ -29,8 +29,8 @@ pub trait Destination: Send + Sync {
     /// The system could never take this document, for a reason a person can mend.
     fn plan(&self, document: &Document) -> Result<Plan, Refusal>;
 
-    /// Writes. `resume` names what [`Found::Unfinished`] found of an earlier try.
-    fn send<'a>(&'a self, key: &'a Key, plan: &'a Plan, resume: Option<&'a str>) -> Answer<'a, Outcome>;
+    /// Writes.
+    fn send<'a>(&'a self, key: &'a Key, plan: &'a Plan, tries: &'a Tries) -> Answer<'a, Outcome>;
 
     /// Looks for a document of this key, once [`Certainty::LookUp::after`] has passed since the last try.
     fn look_up<'a>(&'a self, key: &'a Key, plan: &'a Plan) -> Answer<'a, Found>;
@@ -47,6 +47,16 @@ pub struct Plan {
     pub reference: String,
     /// The body of the request, byte for byte.
     pub body: Vec<u8>,
+}
+
+/// What earlier tries have left.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tries {
+    /// How often it was made anew after a refusal, with the cause corrected. A system that repeats its answer to a key
+    /// would repeat the refusal: it gets the key of the round ([`Key::of_round`]).
+    pub round: u64,
+    /// What [`Found::Unfinished`] found.
+    pub resume: Option<String>,
 }
 
 /// How a writer can know what became of a write.
@@ -87,6 +97,8 @@ pub enum Outcome {
     Unavailable(String),
     /// Perhaps written.
     Uncertain(String),
+    /// The system has a document of this number or key: ours from an earlier try, or another. Only a look can tell.
+    Taken(String),
 }
 
 /// The system has the document.

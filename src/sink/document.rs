@@ -28,6 +28,14 @@ impl Key {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The idempotency key of a round: the key itself, and another one for each later round. At most 85 characters.
+    pub fn of_round(&self, round: u64) -> String {
+        match round {
+            0 => self.0.clone(),
+            later => format!("{}~{later}", self.0),
+        }
+    }
 }
 
 impl fmt::Display for Key {

@@ -104,7 +104,7 @@ impl Gate {
     pub fn answered(&self, outcome: &Outcome, now: Timestamp) {
         let mut inner = self.lock();
         match outcome {
-            Outcome::Acknowledged(_) | Outcome::Refused(_) => inner.served(),
+            Outcome::Acknowledged(_) | Outcome::Refused(_) | Outcome::Taken(_) => inner.served(),
             Outcome::Throttled { retry_after } => inner.throttled(*retry_after, now),
             Outcome::Unavailable(why) | Outcome::Uncertain(why) => inner.failed(why, now),
         }

@@ -119,6 +119,7 @@ impl Row {
             looks: 0,
             why: String::new(),
             refusal: None,
+            rounds: track.rounds,
         };
         match &track.state {
             State::Planned {
@@ -199,6 +200,7 @@ impl Row {
                 failures: row.failures,
                 doubt: row.doubt,
                 remake: row.remake,
+                rounds: row.rounds,
             },
             source: row.source,
             entries: row.entries,

@@ -17,7 +17,7 @@ use accrue::sandbox::room::Settings;
 use accrue::sandbox::{Options, Sandbox, Vendor, tokens};
 use accrue::sink::accounting::http::Url;
 use accrue::sink::accounting::oauth::{Client, Grant};
-use accrue::sink::destination::{Certainty, Destination, Found, Outcome, Plan};
+use accrue::sink::destination::{Certainty, Destination, Found, Outcome, Plan, Tries};
 use accrue::sink::document::{Document, Form, Key, Party};
 use rust_decimal::Decimal;
 
@@ -152,6 +152,14 @@ pub enum End {
     Parked(String),
 }
 
+/// After a try that left something unfinished.
+pub fn resumed(external_id: &str) -> Tries {
+    Tries {
+        resume: Some(external_id.to_owned()),
+        ..Tries::default()
+    }
+}
+
 /// Delivers one document by the rules of `destination`: an uncertain write is repeated only under a key that is still
 /// remembered, and otherwise looked up first.
 pub async fn deliver(system: &dyn Destination, document: &Document) -> End {
@@ -163,17 +171,18 @@ pub async fn deliver(system: &dyn Destination, document: &Document) -> End {
 }
 
 pub async fn deliver_plan(system: &dyn Destination, key: &Key, plan: &Plan) -> End {
-    let (started, mut resume) = (Instant::now(), None::<String>);
+    let (started, mut tries) = (Instant::now(), Tries::default());
     for _ in 0..200 {
-        match system.send(key, plan, resume.take().as_deref()).await {
+        match system.send(key, plan, &std::mem::take(&mut tries)).await {
             Outcome::Acknowledged(there) => return End::Acknowledged(there.external_id),
             Outcome::Refused(refusal) => return End::Refused(refusal.code),
             Outcome::Throttled { retry_after } => {
                 tokio::time::sleep(retry_after.unwrap_or(Duration::from_millis(50))).await
             }
             Outcome::Unavailable(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-            Outcome::Uncertain(_) => {
+            lost @ (Outcome::Uncertain(_) | Outcome::Taken(_)) => {
                 let after = match system.certainty() {
+                    _ if matches!(lost, Outcome::Taken(_)) => Duration::ZERO,
                     Certainty::Key { remembered, .. } if started.elapsed() < remembered => continue,
                     Certainty::Key { look_up_after, .. } => look_up_after.unwrap_or_default(),
                     Certainty::LookUp { after } => after,
@@ -185,7 +194,7 @@ pub async fn deliver_plan(system: &dyn Destination, key: &Key, plan: &Plan) -> E
                         Found::Same(there) => return End::Acknowledged(there.external_id),
                         Found::Different { what, .. } => return End::Parked(what),
                         Found::Several(ids) => return End::Parked(format!("{} documents", ids.len())),
-                        Found::Unfinished { external_id } => resume = Some(external_id),
+                        Found::Unfinished { external_id } => tries = resumed(&external_id),
                         Found::Nothing => {}
                         Found::Unknown(_) => {
                             tokio::time::sleep(Duration::from_millis(50)).await;

@@ -25,7 +25,7 @@ use super::breaker::Change;
 use super::collect::{Kind, marks};
 use super::courier::{Answer, Clock, Couriers, Errand, Job, Said};
 use super::delivery::{Effect, Event, Person, State, Track, step};
-use super::destination::{Certainty, Outcome, Plan, Refusal};
+use super::destination::{Certainty, Outcome, Plan, Refusal, Tries};
 use super::gate::{Gate, Permit};
 use super::metrics::Metrics;
 use super::store::{Place, Queue, Row, Store, queue_of};
@@ -175,7 +175,9 @@ impl Deliver {
             }
             Effect::Send { resume } => {
                 if let (Some(permit), Some(plan)) = (permit, row.plan.clone()) {
-                    let job = self.job(Errand::Send { resume }, place.clone(), &row, plan, permit);
+                    let round = row.track.rounds;
+                    let errand = Errand::Send(Tries { round, resume });
+                    let job = self.job(errand, place.clone(), &row, plan, permit);
                     self.outbox.push(job);
                 }
             }
@@ -240,6 +242,7 @@ impl Deliver {
                 Said::Outcome(Outcome::Throttled { .. }) => "throttled",
                 Said::Outcome(Outcome::Unavailable(_)) => "unavailable",
                 Said::Outcome(Outcome::Uncertain(_)) => "uncertain",
+                Said::Outcome(Outcome::Taken(_)) => "taken",
                 Said::Found(_) => "looked_up",
             };
             let sink = self.shared.sink.name.as_str();

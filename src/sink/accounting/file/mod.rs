@@ -21,7 +21,7 @@ use self::manifest::{Manifests, Place, Wrote};
 use crate::config::{Accounts, FileFormat, FileSystem};
 use crate::sink::accounting::http::sha256_hex;
 use crate::sink::destination::{
-    Acknowledgement, Answer, Certainty, Destination, Found, Limits, Outcome, Plan, Refusal,
+    Acknowledgement, Answer, Certainty, Destination, Found, Limits, Outcome, Plan, Refusal, Tries,
 };
 use crate::sink::document::{Document, Key};
 
@@ -82,7 +82,7 @@ impl Destination for Folder {
         })
     }
 
-    fn send<'a>(&'a self, key: &'a Key, plan: &'a Plan, _resume: Option<&'a str>) -> Answer<'a, Outcome> {
+    fn send<'a>(&'a self, key: &'a Key, plan: &'a Plan, _tries: &'a Tries) -> Answer<'a, Outcome> {
         let (key, plan) = (key.clone(), plan.clone());
         Box::pin(async move {
             let wrote = self

@@ -12,7 +12,7 @@ use super::{judge, request};
 use crate::sink::accounting::http::{Ask, Http, Lost, Method, Reply, below};
 use crate::sink::accounting::judge as common;
 use crate::sink::accounting::oauth::Tokens;
-use crate::sink::destination::{Answer, Certainty, Destination, Found, Limits, Outcome, Plan, Refusal};
+use crate::sink::destination::{Answer, Certainty, Destination, Found, Limits, Outcome, Plan, Refusal, Tries};
 use crate::sink::document::{Document, Form, Key};
 
 /// One subsidiary of NetSuite.
@@ -65,7 +65,7 @@ impl NetSuite {
             let made = made.map_err(|lost| unsent(lost.to_string()))?;
             match judge::sent(&made) {
                 Outcome::Acknowledged(_) => {}
-                Outcome::Uncertain(why) => return Err(Outcome::Unavailable(why)),
+                Outcome::Uncertain(why) | Outcome::Taken(why) => return Err(Outcome::Unavailable(why)),
                 outcome @ (Outcome::Refused(_) | Outcome::Throttled { .. } | Outcome::Unavailable(_)) => {
                     return Err(outcome);
                 }
@@ -111,7 +111,7 @@ impl Destination for NetSuite {
         request::plan(document, self.settings.subsidiary.as_deref(), &self.settings.items)
     }
 
-    fn send<'a>(&'a self, _key: &'a Key, plan: &'a Plan, _resume: Option<&'a str>) -> Answer<'a, Outcome> {
+    fn send<'a>(&'a self, _key: &'a Key, plan: &'a Plan, _tries: &'a Tries) -> Answer<'a, Outcome> {
         Box::pin(async move {
             let body: Value = match serde_json::from_slice(&plan.body) {
                 Ok(body) => body,

@@ -66,7 +66,7 @@ pub fn sent(reply: &Reply) -> Outcome {
         let words = details.iter().map(describe).collect::<Vec<_>>().join("; ");
         if words.to_lowercase().contains("already exists") {
             // Ours from an earlier try, or somebody else's: only a look can tell.
-            return Outcome::Uncertain(format!("NetSuite says that the external id is taken: {words}"));
+            return Outcome::Taken(format!("NetSuite says that the external id is taken: {words}"));
         }
         return told(&words, ERRORS, "NetSuite");
     }

@@ -13,7 +13,7 @@ use super::judge::{self, Fault};
 use super::request;
 use crate::sink::accounting::http::{Ask, Http, Method, Reply, below};
 use crate::sink::accounting::judge as common;
-use crate::sink::destination::{Answer, Certainty, Destination, Found, Limits, Outcome, Plan, Refusal};
+use crate::sink::destination::{Answer, Certainty, Destination, Found, Limits, Outcome, Plan, Refusal, Tries};
 use crate::sink::document::{Document, Form, Key};
 
 /// One company of Odoo.
@@ -215,8 +215,12 @@ impl Destination for Odoo {
         request::plan(document)
     }
 
-    fn send<'a>(&'a self, _key: &'a Key, plan: &'a Plan, resume: Option<&'a str>) -> Answer<'a, Outcome> {
-        Box::pin(async move { self.write(plan, resume).await.unwrap_or_else(judge::fault) })
+    fn send<'a>(&'a self, _key: &'a Key, plan: &'a Plan, tries: &'a Tries) -> Answer<'a, Outcome> {
+        Box::pin(async move {
+            self.write(plan, tries.resume.as_deref())
+                .await
+                .unwrap_or_else(judge::fault)
+        })
     }
 
     fn look_up<'a>(&'a self, _key: &'a Key, plan: &'a Plan) -> Answer<'a, Found> {

@@ -75,7 +75,7 @@ pub fn result(reply: &Reply) -> Result<Value, Fault> {
         _ => match transport(reply, "Odoo") {
             Some(Outcome::Throttled { retry_after }) => Err(Fault::Throttled(retry_after)),
             Some(Outcome::Unavailable(why)) => Err(Fault::Unsent(why)),
-            Some(Outcome::Uncertain(why)) => Err(Fault::Unknown(why)),
+            Some(Outcome::Uncertain(why) | Outcome::Taken(why)) => Err(Fault::Unknown(why)),
             Some(Outcome::Refused(_) | Outcome::Acknowledged(_)) | None => {
                 Err(Fault::Business(if message.is_empty() {
                     reply.words()

@@ -15,7 +15,7 @@ use super::judge::{self, Job};
 use super::request;
 use crate::sink::accounting::http::{Ask, Http, Lost, Method, Reply, below};
 use crate::sink::accounting::judge as common;
-use crate::sink::destination::{Answer, Certainty, Destination, Found, Limits, Outcome, Plan, Refusal};
+use crate::sink::destination::{Answer, Certainty, Destination, Found, Limits, Outcome, Plan, Refusal, Tries};
 use crate::sink::document::{Document, Key};
 
 const REST: &str = "fscmRestApi/resources/11.13.18.05";
@@ -169,8 +169,8 @@ impl Destination for Oracle {
         request::plan(document, &self.settings)
     }
 
-    fn send<'a>(&'a self, _key: &'a Key, plan: &'a Plan, resume: Option<&'a str>) -> Answer<'a, Outcome> {
-        Box::pin(self.import(plan, resume))
+    fn send<'a>(&'a self, _key: &'a Key, plan: &'a Plan, tries: &'a Tries) -> Answer<'a, Outcome> {
+        Box::pin(self.import(plan, tries.resume.as_deref()))
     }
 
     fn look_up<'a>(&'a self, _key: &'a Key, plan: &'a Plan) -> Answer<'a, Found> {

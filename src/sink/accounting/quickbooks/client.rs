@@ -13,7 +13,7 @@ use super::{judge, request};
 use crate::sink::accounting::http::{Ask, Http, Lost, Method, Reply, below, sha256_hex};
 use crate::sink::accounting::judge as common;
 use crate::sink::accounting::oauth::Tokens;
-use crate::sink::destination::{Answer, Certainty, Destination, Found, Limits, Outcome, Plan, Refusal};
+use crate::sink::destination::{Answer, Certainty, Destination, Found, Limits, Outcome, Plan, Refusal, Tries};
 use crate::sink::document::{Document, Form, Key};
 
 /// Since August 2025 the oldest behaviour that Intuit serves.
@@ -76,16 +76,16 @@ impl QuickBooks {
     }
 
     /// Puts the customer's id beside its name.
-    async fn with_customer(&self, plan: &Plan) -> Result<Value, Outcome> {
+    async fn with_customers(&self, plan: &Plan, round: u64) -> Result<Value, Outcome> {
         let mut body: Value =
             serde_json::from_slice(&plan.body).map_err(|error| Outcome::Unavailable(error.to_string()))?;
         if let Some(name) = body["CustomerRef"]["name"].as_str() {
-            body["CustomerRef"]["value"] = json!(self.customer(name).await?);
+            body["CustomerRef"]["value"] = json!(self.customer(name, round).await?);
         }
         for line in body["Line"].as_array_mut().into_iter().flatten() {
             let entity = &mut line["JournalEntryLineDetail"]["Entity"]["EntityRef"];
             if let Some(name) = entity["name"].as_str() {
-                entity["value"] = json!(self.customer(name).await?);
+                entity["value"] = json!(self.customer(name, round).await?);
             }
         }
         // Reading what is not there made it null; QuickBooks does not mind, but the body should be what was planned.
@@ -93,7 +93,7 @@ impl QuickBooks {
         Ok(body)
     }
 
-    async fn customer(&self, name: &str) -> Result<String, Outcome> {
+    async fn customer(&self, name: &str, round: u64) -> Result<String, Outcome> {
         let mut known = self.customers.lock().await;
         if let Some(id) = known.get(name) {
             return Ok(id.clone());
@@ -109,8 +109,16 @@ impl QuickBooks {
         let id = match judge::first_id(&found, "Customer").map_err(unsent)? {
             Some(id) => id,
             None => {
+                let again = match round {
+                    0 => String::new(),
+                    later => format!("~{later}"),
+                };
                 let made = self
-                    .post("customer", &format!("customer {name}"), &json!({ "DisplayName": name }))
+                    .post(
+                        "customer",
+                        &format!("customer {name}{again}"),
+                        &json!({ "DisplayName": name }),
+                    )
                     .await;
                 let made = made.map_err(|lost| unsent(lost.to_string()))?;
                 judge::made_customer(&made)?
@@ -152,13 +160,14 @@ impl Destination for QuickBooks {
         request::plan(document, &self.settings.items)
     }
 
-    fn send<'a>(&'a self, key: &'a Key, plan: &'a Plan, _resume: Option<&'a str>) -> Answer<'a, Outcome> {
+    fn send<'a>(&'a self, key: &'a Key, plan: &'a Plan, tries: &'a Tries) -> Answer<'a, Outcome> {
         Box::pin(async move {
-            let body = match self.with_customer(plan).await {
+            let id = key.of_round(tries.round);
+            let body = match self.with_customers(plan, tries.round).await {
                 Ok(body) => body,
                 Err(outcome) => return outcome,
             };
-            match self.post(entity(plan.form).0, key.as_str(), &body).await {
+            match self.post(entity(plan.form).0, &id, &body).await {
                 Ok(reply) => judge::sent(&reply, plan),
                 Err(lost) => common::lost(lost),
             }

@@ -154,7 +154,7 @@ fn trouble(reply: &Reply) -> Option<Outcome> {
         )),
         "SystemFault" | "SERVICE" => Outcome::Uncertain(format!("QuickBooks failed: {words}")),
         // Ours from an earlier try, or somebody else's: only a look can tell.
-        _ if small.contains("duplicate document number") => Outcome::Uncertain(words),
+        _ if small.contains("duplicate document number") => Outcome::Taken(words),
         _ => match FAULTS.iter().find(|(sign, _, _)| shows(sign)) {
             Some((_, code, advice)) => refused(code, &words, advice),
             None => invalid(&words, "QuickBooks"),
@@ -180,7 +180,7 @@ pub fn first_id(reply: &Reply, entity: &str) -> Result<Option<String>, String> {
 /// Why the document cannot be sent now; an uncertain one only delays it, since customers are found by their names.
 pub fn made_customer(reply: &Reply) -> Result<String, Outcome> {
     match trouble(reply) {
-        Some(Outcome::Uncertain(why)) => return Err(Outcome::Unavailable(why)),
+        Some(Outcome::Uncertain(why) | Outcome::Taken(why)) => return Err(Outcome::Unavailable(why)),
         Some(outcome) => return Err(outcome),
         None => {}
     }

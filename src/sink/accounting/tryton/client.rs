@@ -11,7 +11,7 @@ use super::rpc::{Fault, Session};
 use super::{judge, request};
 use crate::sink::accounting::http::{Http, Reply};
 use crate::sink::accounting::judge as common;
-use crate::sink::destination::{Answer, Certainty, Destination, Found, Limits, Outcome, Plan, Refusal};
+use crate::sink::destination::{Answer, Certainty, Destination, Found, Limits, Outcome, Plan, Refusal, Tries};
 use crate::sink::document::{Document, Form, Key};
 
 /// One company of Tryton.
@@ -152,8 +152,12 @@ impl Destination for Tryton {
         request::plan(document)
     }
 
-    fn send<'a>(&'a self, _key: &'a Key, plan: &'a Plan, resume: Option<&'a str>) -> Answer<'a, Outcome> {
-        Box::pin(async move { self.write(plan, resume).await.unwrap_or_else(judge::fault) })
+    fn send<'a>(&'a self, _key: &'a Key, plan: &'a Plan, tries: &'a Tries) -> Answer<'a, Outcome> {
+        Box::pin(async move {
+            self.write(plan, tries.resume.as_deref())
+                .await
+                .unwrap_or_else(judge::fault)
+        })
     }
 
     fn look_up<'a>(&'a self, _key: &'a Key, plan: &'a Plan) -> Answer<'a, Found> {

@@ -7,7 +7,7 @@ use super::{judge, request};
 use crate::sink::accounting::http::{Ask, Http, Lost, Method, Reply, below};
 use crate::sink::accounting::judge as common;
 use crate::sink::accounting::oauth::Tokens;
-use crate::sink::destination::{Answer, Certainty, Destination, Found, Limits, Outcome, Plan, Refusal};
+use crate::sink::destination::{Answer, Certainty, Destination, Found, Limits, Outcome, Plan, Refusal, Tries};
 use crate::sink::document::{Document, Form, Key};
 
 /// One organisation of Xero.
@@ -28,7 +28,7 @@ impl Xero {
         &self,
         method: Method,
         path: &str,
-        key: Option<&Key>,
+        key: Option<String>,
         query: &[(&str, &str)],
         body: Option<&[u8]>,
     ) -> Result<Reply, Lost> {
@@ -37,7 +37,7 @@ impl Xero {
             url.query_pairs_mut().extend_pairs(query);
         }
         let mut headers = vec![("xero-tenant-id", self.settings.organisation.clone())];
-        headers.extend(key.map(|key| ("Idempotency-Key", key.as_str().to_owned())));
+        headers.extend(key.map(|key| ("Idempotency-Key", key)));
         let body = body.map(|body| ("application/json", body.to_vec()));
         self.tokens
             .exchange(&Ask {
@@ -71,10 +71,16 @@ impl Destination for Xero {
         request::plan(document, self.settings.due_days)
     }
 
-    fn send<'a>(&'a self, key: &'a Key, plan: &'a Plan, _resume: Option<&'a str>) -> Answer<'a, Outcome> {
+    fn send<'a>(&'a self, key: &'a Key, plan: &'a Plan, tries: &'a Tries) -> Answer<'a, Outcome> {
         Box::pin(async move {
             match self
-                .ask(Method::PUT, path(plan.form), Some(key), &[], Some(&plan.body))
+                .ask(
+                    Method::PUT,
+                    path(plan.form),
+                    Some(key.of_round(tries.round)),
+                    &[],
+                    Some(&plan.body),
+                )
                 .await
             {
                 Ok(reply) => judge::sent(&reply, plan),

@@ -87,7 +87,7 @@ fn refusal(reply: &Reply, said: &Value) -> Outcome {
     let small = words.to_lowercase();
     if small.contains("must be unique") || small.contains("idempotency") {
         // Ours from an earlier try, or somebody else's: only a look can tell.
-        return Outcome::Uncertain(format!("Xero says that the number is taken: {words}"));
+        return Outcome::Taken(format!("Xero says that the number is taken: {words}"));
     }
     told(&words, ERRORS, "Xero")
 }
