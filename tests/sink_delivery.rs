@@ -710,6 +710,37 @@ fn refused_and_mended(certainty: Certainty) {
 }
 
 #[test]
+fn what_people_said_before_a_start_is_heard_before_anything_is_tried_again() {
+    let mut world = World::new("");
+    world.topology = topology(world.dir.path(), "", "accounts_receivable = \"1100\"\n");
+    let all = entries(2, 1);
+    world.issue(&all);
+    let ledger = ledger(LOOK_UP, &[]);
+    world.drain(&ledger);
+    assert_eq!(world.holdings().waiting.len(), 2, "both wait for an account");
+    // One was booked by hand; then the line was added. Whatever is put off for seconds comes at once by this clock.
+    world.decide(
+        "je_0_0",
+        Decision::Confirm {
+            external_id: "L-9".to_owned(),
+        },
+    );
+    world.topology = topology(world.dir.path(), "", ACCOUNTS);
+    let calls = AtomicU64::new(0);
+    world.clock = Arc::new(move || {
+        let ahead = calls.fetch_add(1, Ordering::SeqCst).min(20);
+        Instant9::from_millisecond(Instant9::now().as_millisecond() + 1_000 * ahead as i64).expect("a time")
+    });
+    world.drain(&ledger);
+    let books = ledger.books.lock().expect("books");
+    let written: Vec<&str> = books.written.iter().map(|(key, _)| key.as_str()).collect();
+    assert_eq!(written, ["je_1_0"]);
+    let outcomes: BTreeMap<String, String> = world.receipts().into_iter().map(|it| (it.key, it.outcome)).collect();
+    assert_eq!(outcomes["je_0_0"], "confirmed");
+    assert_eq!(outcomes["je_1_0"], "acknowledged");
+}
+
+#[test]
 fn what_a_person_decides_is_in_the_receipt() {
     let world = World::new("");
     let all = entries(2, 2);

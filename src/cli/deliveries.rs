@@ -8,11 +8,12 @@ use crate::codec::delivery_command::{Decision, SinkCommand};
 use crate::codec::receipt::hex;
 use crate::config::{Sink, Topology};
 use crate::observe::logs;
+use crate::sink::collect::COMMANDS;
 use crate::sink::delivery::State;
 use crate::sink::reading::{self, Waiting};
 use crate::sink::store::word;
 use crate::stream::log::{Log, Positions};
-use crate::stream::record::{Outgoing, Partition, Timestamp, Topic, TopicPartition};
+use crate::stream::record::{Outgoing, Timestamp, Topic, TopicPartition};
 use sha2::{Digest, Sha256};
 
 #[derive(Subcommand)]
@@ -296,7 +297,7 @@ fn decide_on(decide: &Decide, decision: Decision) -> Result<(), Failure> {
     let mut producer = log.producer(&format!("{}-decisions", topology.application_id))?;
     producer.begin()?;
     producer.send(Outgoing {
-        to: TopicPartition::new(&topic, Partition(0)),
+        to: TopicPartition::new(&topic, COMMANDS),
         timestamp: Timestamp(jiff::Timestamp::now().as_millisecond()),
         key: Some(waiting.row.queue().into_bytes()),
         value: Some(value),

@@ -29,6 +29,9 @@ pub enum Decision {
     Cancel,
     /// It is in the system, under this name.
     Confirm { external_id: String },
+    /// Try again what waits for an account. A task of the sink asks for it after a start, when the topology may have the
+    /// account; the key is its partition. What people decided before is read before it.
+    RetryUnmapped,
 }
 
 /// Something an operator has to look at, and that it is over.
@@ -75,6 +78,7 @@ impl Schemas {
             Decision::Retry => ("retry", None),
             Decision::Cancel => ("cancel", None),
             Decision::Confirm { external_id } => ("confirm", Some(external_id.clone())),
+            Decision::RetryUnmapped => ("retry_unmapped", None),
         };
         let wire = CommandWire {
             sink: command.sink.clone(),
@@ -93,6 +97,7 @@ impl Schemas {
             ("retry", _) => Decision::Retry,
             ("cancel", _) => Decision::Cancel,
             ("confirm", Some(external_id)) => Decision::Confirm { external_id },
+            ("retry_unmapped", _) => Decision::RetryUnmapped,
             (other, _) => {
                 return Err(Refused::new("bad_command", format!("the command {other:?} is not known")).into());
             }

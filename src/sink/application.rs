@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! journal.entries --\
-//! sink.commands ----+--> collect --> intake --> deliver --> receipts, tickets          store delivery
+//! sink.commands ----+--> collect --> intake --> deliver --> receipts, tickets, sink.commands     store delivery
 //! ```
 //!
 //! Owns: which topics and stores a sink has. Invariant: receipts have a partition for each of the intake's, so that a chain
@@ -49,7 +49,7 @@ pub fn shape(topology: &config::Topology, sink: &Sink) -> Result<Shape, Topology
                     name: STORE.to_owned(),
                     changelog: changelog(topology, sink),
                 }],
-                sinks: vec![topic(&out.receipts), topic(&out.tickets)],
+                sinks: vec![topic(&out.receipts), topic(&out.tickets), topic(&out.sink_commands)],
             },
         ],
         topic(&out.dead_letters),
@@ -202,6 +202,7 @@ pub fn build(
         board: board.clone(),
         metrics,
         topics: Topics {
+            commands: topic(&out.sink_commands),
             receipts: topic(&out.receipts),
             tickets: topic(&out.tickets),
         },

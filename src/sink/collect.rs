@@ -10,7 +10,7 @@ use super::courier::Clock;
 use crate::codec::schemas::Schemas;
 use crate::revenue::ids::{DealId, TenantId};
 use crate::stream::processor::{Context, Emission, Failure, Processor, Progress, Rejected, Route};
-use crate::stream::record::{Header, Record, Timestamp, Topic};
+use crate::stream::record::{Header, Partition, Record, Timestamp, Topic};
 
 /// What an intake record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +18,9 @@ pub enum Kind {
     Entry,
     Command,
 }
+
+/// The partition of `sink.commands` that has every decision, so that they are read in the order in which they were made.
+pub const COMMANDS: Partition = Partition(0);
 
 const KIND: &str = "accrue-kind";
 const SOURCE_TIME: &str = "accrue-source-time";

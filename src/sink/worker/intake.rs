@@ -4,17 +4,18 @@
 
 use jiff::Timestamp;
 
-use super::Deliver;
+use super::{Deliver, Unmapped};
 use crate::codec::delivery::GroupRow;
-use crate::codec::delivery_command::Decision;
+use crate::codec::delivery_command::{Decision, SinkCommand};
 use crate::config::Granularity;
 use crate::revenue::journal::JournalEntry;
-use crate::sink::assemble::{form, summary_key};
-use crate::sink::delivery::{Event, Person, Track, later, step};
+use crate::sink::assemble::{NOT_MAPPED, form, summary_key};
+use crate::sink::collect::COMMANDS;
+use crate::sink::delivery::{Event, Person, State, Track, later, step};
 use crate::sink::document::{Form, Key};
 use crate::sink::store::{Known, Row, Store, group, place};
 use crate::stream::fault::Fault;
-use crate::stream::processor::{Context, Failure, Rejected};
+use crate::stream::processor::{Context, Emission, Failure, Rejected, Route};
 use crate::stream::record::{Record, Timestamp as RecordTime};
 
 /// Entries of one summary, at which it is written early: its receipt names them all.
@@ -174,12 +175,63 @@ impl Deliver {
         Ok(())
     }
 
+    /// Asks, through the log, that what waits for an account be tried again: the topology may have the line by now. So
+    /// what people said before the start, such as that it was booked by hand, is read first.
+    pub(super) fn ask_for_unmapped(&mut self, cx: &mut Context<'_>) -> Result<(), Fault> {
+        if self.unmapped != Unmapped::Found {
+            return Ok(());
+        }
+        let command = SinkCommand {
+            sink: self.shared.sink.name.as_str().to_owned(),
+            key: self.partition.to_string(),
+            decision: Decision::RetryUnmapped,
+            by: "accrue".to_owned(),
+            note: "the sink was started".to_owned(),
+        };
+        let value = self.shared.schemas.encode_sink_command(&command);
+        cx.emit(Emission {
+            topic: self.shared.topics.commands.clone(),
+            // Where people's decisions are.
+            route: Route::To(COMMANDS),
+            timestamp: RecordTime((self.shared.clock)().as_millisecond()),
+            key: Some(command.key.into_bytes()),
+            value: Some(value.map_err(|refused| Fault::Fatal(refused.to_string()))?),
+            headers: Vec::new(),
+        })?;
+        self.unmapped = Unmapped::Asked;
+        self.uncommitted = true;
+        Ok(())
+    }
+
+    fn retry_unmapped(&mut self, cx: &mut Context<'_>) -> Result<(), Fault> {
+        self.unmapped = Unmapped::None;
+        let now = (self.shared.clock)();
+        for queue in self.parked.clone() {
+            let Some((place, row)) = Store(cx).head(&queue)? else {
+                continue;
+            };
+            if let State::Parked(refusal) = &row.track.state
+                && refusal.code == NOT_MAPPED
+                && let Ok((track, effect)) = step(&row.track, Event::Retry, self.certainty, now)
+            {
+                self.apply(place, row, track, effect, None, cx)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Carries out a decision of an operator.
     pub(super) fn obey(&mut self, record: &Record, cx: &mut Context<'_>) -> Result<(), Failure> {
         let Some(value) = &record.value else {
             return Ok(());
         };
         let command = self.shared.schemas.decode_sink_command(value)?;
+        if command.decision == Decision::RetryUnmapped {
+            if command.key == self.partition.to_string() {
+                self.retry_unmapped(cx)?;
+            }
+            return Ok(());
+        }
         let store = Store(cx);
         let at = match store.known(&command.key)? {
             Some(Known::OnItsWay(place)) => place,
@@ -205,6 +257,7 @@ impl Deliver {
             Decision::Retry => Event::Retry,
             Decision::Cancel => Event::Cancel(person),
             Decision::Confirm { external_id } => Event::Confirm { external_id, person },
+            Decision::RetryUnmapped => return Ok(()),
         };
         let now = (self.shared.clock)();
         match step(&row.track, event, self.certainty, now) {

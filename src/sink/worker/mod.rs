@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::assemble;
 use super::board::{Board, Work};
@@ -36,10 +36,6 @@ use crate::stream::fault::Fault;
 use crate::stream::processor::{Context, Failure, Processor, Progress};
 use crate::stream::record::{Partition, Record, Timestamp as RecordTime, Topic};
 
-/// How long what waits for an account is left alone after a start: what people said meanwhile, such as that it was booked
-/// by hand, is read first.
-const COMMANDS_FIRST: SignedDuration = SignedDuration::from_secs(2);
-
 /// What the tasks of a sink share.
 pub struct Shared {
     pub sink: Sink,
@@ -53,8 +49,18 @@ pub struct Shared {
 }
 
 pub struct Topics {
+    pub commands: Topic,
     pub receipts: Topic,
     pub tickets: Topic,
+}
+
+/// Whether documents wait for an account that the topology may have since this start.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unmapped {
+    None,
+    Found,
+    /// The command is written; what people decided before comes before it.
+    Asked,
 }
 
 /// The first document of a queue.
@@ -78,8 +84,7 @@ pub struct Deliver {
     parked: BTreeSet<Queue>,
     /// Heads that were sent by a task before this one.
     orphans: Vec<Queue>,
-    /// When it first acted.
-    opened: Option<Timestamp>,
+    unmapped: Unmapped,
     /// Summaries that are being gathered, with the time they are written.
     gathering: BTreeMap<String, Timestamp>,
     chain: ChainRow,
@@ -104,7 +109,7 @@ impl Deliver {
             awaited: BTreeSet::new(),
             parked: BTreeSet::new(),
             orphans: Vec::new(),
-            opened: None,
+            unmapped: Unmapped::None,
             gathering: BTreeMap::new(),
             chain: ChainRow::default(),
             outbox: Vec::new(),
@@ -204,30 +209,13 @@ impl Deliver {
 
     /// What a task before this one had sent is in doubt.
     fn adopt_orphans(&mut self, now: Timestamp, cx: &mut Context<'_>) -> Result<(), Fault> {
-        let opened = *self.opened.get_or_insert(now);
-        let settled = now.duration_since(opened) >= COMMANDS_FIRST;
         for queue in std::mem::take(&mut self.orphans) {
-            if self.parked.contains(&queue) && !settled {
-                self.orphans.push(queue);
-                continue;
-            }
-            let Some(place) = self.heads.get(&queue).map(|head| head.place.clone()) else {
+            let Some((place, row)) = Store(cx).head(&queue)? else {
                 continue;
             };
-            let Some(row) = Store(cx).row(&place)? else {
-                continue;
-            };
-            let event = match &row.track.state {
-                State::Sent { .. } => Event::Orphaned,
-                // The topology may have the line by now.
-                State::Parked(refusal) if refusal.code == assemble::NOT_MAPPED => Event::Retry,
-                State::Parked(_)
-                | State::Planned { .. }
-                | State::Uncertain { .. }
-                | State::Acknowledged { .. }
-                | State::Cancelled(_) => continue,
-            };
-            if let Ok((track, effect)) = step(&row.track, event, self.certainty, now) {
+            if let State::Sent { .. } = row.track.state
+                && let Ok((track, effect)) = step(&row.track, Event::Orphaned, self.certainty, now)
+            {
                 self.apply(place, row, track, effect, None, cx)?;
             }
         }
@@ -332,7 +320,10 @@ impl Deliver {
 
     fn report(&self) {
         let work = Work {
-            active: self.ready.len() + self.awaited.len() + self.orphans.len(),
+            active: self.ready.len()
+                + self.awaited.len()
+                + self.orphans.len()
+                + usize::from(self.unmapped != Unmapped::None),
             parked: self.parked.len(),
             gathering: self.gathering.len(),
             uncommitted: self.uncommitted,
@@ -362,8 +353,13 @@ impl Processor for Deliver {
             let queue = queue_of(&place).ok_or_else(|| Fault::Fatal("a document without a queue".to_owned()))?;
             self.note(place, &row);
             match &row.track.state {
-                State::Sent { .. } | State::Parked(_) => self.orphans.push(queue.clone()),
-                State::Planned { .. } | State::Uncertain { .. } | State::Acknowledged { .. } | State::Cancelled(_) => {}
+                State::Sent { .. } => self.orphans.push(queue.clone()),
+                State::Parked(refusal) if refusal.code == assemble::NOT_MAPPED => self.unmapped = Unmapped::Found,
+                State::Parked(_)
+                | State::Planned { .. }
+                | State::Uncertain { .. }
+                | State::Acknowledged { .. }
+                | State::Cancelled(_) => {}
             }
             last = Some(queue);
         }
@@ -388,6 +384,7 @@ impl Processor for Deliver {
     fn tick(&mut self, _now: RecordTime, cx: &mut Context<'_>) -> Result<(), Fault> {
         let now = (self.shared.clock)();
         self.adopt_orphans(now, cx)?;
+        self.ask_for_unmapped(cx)?;
         self.take_answers(now, cx)?;
         self.write_groups(now, cx)?;
         if self.shared.gate.take_probe(now) {
