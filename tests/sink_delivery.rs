@@ -710,6 +710,21 @@ fn refused_and_mended(certainty: Certainty) {
 }
 
 #[test]
+fn a_process_with_all_partitions_has_the_whole_limit() {
+    let world = World::new("limits = { per_minute = 4 }");
+    world.issue(&entries(8, 1));
+    let ledger = ledger(LOOK_UP, &[]);
+    let (_, runtime) = world.start(&ledger, None);
+    // Within the first minute: a part of the limit would be less.
+    let began = Instant::now();
+    wait("four are written", || world.receipts().len() == 4);
+    assert!(began.elapsed() < Duration::from_secs(60));
+    runtime.stop();
+    runtime.join().expect("a clean end");
+    assert_eq!(world.receipts().len(), 4);
+}
+
+#[test]
 fn what_people_said_before_a_start_is_heard_before_anything_is_tried_again() {
     let mut world = World::new("");
     world.topology = topology(world.dir.path(), "", "accounts_receivable = \"1100\"\n");

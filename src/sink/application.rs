@@ -178,7 +178,8 @@ pub fn build(
 ) -> Result<Application, ApplicationError> {
     let out = &topology.outputs;
     let topic = |name: &config::TopicName| Topic::new(name.as_str());
-    let gate = Gate::new(destination.limits(), sink.limits, sink.breaker);
+    let partitions = u32::from(topology.runtime.partitions);
+    let gate = Gate::new(destination.limits(), sink.limits, sink.breaker, partitions);
     let board = Board::default();
     let collect: ProcessorFactory = {
         let (name, schemas, clock) = (sink.name.as_str().to_owned(), schemas.clone(), clock.clone());

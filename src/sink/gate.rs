@@ -1,10 +1,11 @@
 //! How much a process may ask of one destination, now.
 //!
 //! Owns: the writes in flight, the requests of the last minute and day, the pause a throttled answer asks for, the
-//! breaker. The number in flight grows by one with each full round of answers and is halved by a throttled one (additive
+//! breaker; and this process's part of the limits, which is what its partitions are of all. The number in flight grows by one with each full round of answers and is halved by a throttled one (additive
 //! increase, multiplicative decrease: Chiu and Jain 1989), between one and the destination's limit.
 //! Invariant: a request is made only with a [`Permit`], and a permit that is dropped, however that comes, is free again.
-//! Deliberately absent: sharing a quota between processes; each has the whole limit, so divide it in the topology.
+//! Deliberately absent: what was asked before a start, or by who had a partition before; the system's own answer (429)
+//! covers the minute after.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,6 +24,9 @@ pub struct Gate(Arc<Mutex<Inner>>);
 
 struct Inner {
     limits: Limits,
+    /// Partitions whose tasks are here, and all there are.
+    here: u32,
+    partitions: u32,
     in_flight: usize,
     /// What may be in flight; at most the limit.
     window: usize,
@@ -39,6 +43,15 @@ struct Inner {
     draining: bool,
 }
 
+/// A task's part of the limits, while it lives.
+pub struct Share(Gate);
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.0.lock().here -= 1;
+    }
+}
+
 /// The right to one request.
 pub struct Permit(Gate);
 
@@ -49,7 +62,8 @@ impl Drop for Permit {
 }
 
 impl Gate {
-    pub fn new(limits: Limits, own: config::SinkLimits, breaker: config::Breaker) -> Gate {
+    /// `partitions`: how many tasks there are, in all processes. None is here yet.
+    pub fn new(limits: Limits, own: config::SinkLimits, breaker: config::Breaker, partitions: u32) -> Gate {
         let lower = |theirs: Option<u32>, ours: Option<u32>| match (theirs, ours) {
             (Some(theirs), Some(ours)) => Some(theirs.min(ours)),
             (theirs, ours) => theirs.or(ours),
@@ -65,6 +79,8 @@ impl Gate {
         Gate(Arc::new(Mutex::new(Inner {
             window: limits.in_flight,
             limits,
+            here: 0,
+            partitions: partitions.max(1),
             in_flight: 0,
             answers: 0,
             throttled_in_a_row: 0,
@@ -81,16 +97,24 @@ impl Gate {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A task is here.
+    pub fn join(&self) -> Share {
+        self.lock().here += 1;
+        Share(self.clone())
+    }
+
     /// The right to one request now, if there is one.
     pub fn enter(&self, now: Timestamp) -> Option<Permit> {
         let mut inner = self.lock();
-        let below = |limit: Option<u32>, made: u64| limit.is_none_or(|limit| made < u64::from(limit));
+        let (per_minute, per_day) = (inner.limits.per_minute, inner.limits.per_day);
+        let (per_minute, per_day) = (per_minute.map(|it| inner.part(it)), per_day.map(|it| inner.part(it)));
+        let below = |limit: Option<u64>, made: u64| limit.is_none_or(|limit| made < limit);
         let may = !inner.draining
             && inner.breaker.is_closed()
             && now >= inner.paused_until
-            && inner.in_flight < inner.window
-            && below(inner.limits.per_minute, inner.minute.count(now))
-            && below(inner.limits.per_day, inner.day.count(now));
+            && inner.in_flight < inner.window.min(inner.most_in_flight())
+            && below(per_minute, inner.minute.count(now))
+            && below(per_day, inner.day.count(now));
         if !may {
             return None;
         }
@@ -161,13 +185,24 @@ impl Gate {
 }
 
 impl Inner {
+    /// This process's part of a limit; never less than one.
+    fn part(&self, limit: u32) -> u64 {
+        let here = self.here.min(self.partitions);
+        (u64::from(limit) * u64::from(here) / u64::from(self.partitions)).max(1)
+    }
+
+    fn most_in_flight(&self) -> usize {
+        let limit = u32::try_from(self.limits.in_flight).unwrap_or(u32::MAX);
+        usize::try_from(self.part(limit)).unwrap_or(usize::MAX)
+    }
+
     fn served(&mut self) {
         self.breaker.served();
         self.throttled_in_a_row = 0;
         self.answers += 1;
         if self.answers >= self.window {
             self.answers = 0;
-            self.window = (self.window + 1).min(self.limits.in_flight);
+            self.window = (self.window + 1).min(self.most_in_flight());
         }
     }
 
@@ -176,7 +211,7 @@ impl Inner {
         let wait = retry_after.unwrap_or_else(|| backoff(self.throttled_in_a_row));
         self.throttled_in_a_row += 1;
         self.answers = 0;
-        self.window = (self.window / 2).max(1);
+        self.window = (self.window.min(self.most_in_flight()) / 2).max(1);
         self.paused_until = self.paused_until.max(later(now, wait));
     }
 
@@ -235,13 +270,18 @@ mod tests {
         Timestamp::from_millisecond(millis).expect("a time")
     }
 
-    fn gate(in_flight: usize, per_minute: Option<u32>) -> Gate {
+    fn gate(in_flight: usize, per_minute: Option<u32>, partitions: u32) -> Gate {
         let limits = Limits {
             in_flight,
             per_minute,
             per_day: None,
         };
-        Gate::new(limits, config::SinkLimits::default(), config::Breaker::default())
+        Gate::new(
+            limits,
+            config::SinkLimits::default(),
+            config::Breaker::default(),
+            partitions,
+        )
     }
 
     fn acknowledged() -> Outcome {
@@ -253,7 +293,8 @@ mod tests {
 
     #[test]
     fn no_stretch_of_a_minute_holds_more_than_the_limit() {
-        let gate = gate(1000, Some(60));
+        let gate = gate(1000, Some(60), 1);
+        let _all = gate.join();
         let mut made: Vec<i64> = Vec::new();
         for millis in (0..300_000).step_by(137) {
             if gate.enter(at(millis)).is_some() {
@@ -268,8 +309,27 @@ mod tests {
     }
 
     #[test]
+    fn processes_that_share_the_partitions_share_the_limit() {
+        let all_now = |gate: &Gate, now: i64| std::iter::from_fn(|| gate.enter(at(now))).collect::<Vec<_>>();
+        let (one, other) = (gate(100, Some(60), 12), gate(100, Some(60), 12));
+        let mut of_one: Vec<Share> = (0..7).map(|_| one.join()).collect();
+        let of_other: Vec<Share> = (0..5).map(|_| other.join()).collect();
+        assert_eq!((all_now(&one, 0).len(), all_now(&other, 0).len()), (35, 25));
+        // The other ends, and its partitions come here.
+        drop(of_other);
+        of_one.extend((0..5).map(|_| one.join()));
+        assert_eq!(all_now(&one, 70_000).len(), 60);
+        // What is in flight is shared too, and nobody is left with nothing.
+        let (few, many) = (gate(6, None, 12), gate(6, None, 12));
+        let _few = few.join();
+        let _many: Vec<Share> = (0..11).map(|_| many.join()).collect();
+        assert_eq!((all_now(&few, 0).len(), all_now(&many, 0).len()), (1, 5));
+    }
+
+    #[test]
     fn a_throttled_answer_pauses_and_halves_what_is_in_flight() {
-        let gate = gate(8, None);
+        let gate = gate(8, None, 1);
+        let _all = gate.join();
         let permits: Vec<Permit> = std::iter::from_fn(|| gate.enter(at(0))).collect();
         assert_eq!(permits.len(), 8);
         gate.answered(
@@ -304,7 +364,8 @@ mod tests {
             per_minute: Some(3),
             per_day: Some(2),
         };
-        let gate = Gate::new(limits, own, config::Breaker::default());
+        let gate = Gate::new(limits, own, config::Breaker::default(), 1);
+        let _all = gate.join();
         assert_eq!(std::iter::from_fn(|| gate.enter(at(0))).collect::<Vec<_>>().len(), 2);
     }
 }

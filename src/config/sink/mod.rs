@@ -116,7 +116,8 @@ enum GranularityText {
     Summary,
 }
 
-/// Bounds below the system's own, for accounts that share its quota with others. Each process has them to itself.
+/// Bounds below the system's own, for accounts that share its quota with others. Processes share them as they share
+/// the partitions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SinkLimits {

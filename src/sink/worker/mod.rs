@@ -26,7 +26,7 @@ use super::collect::{Kind, marks};
 use super::courier::{Answer, Clock, Couriers, Errand, Job, Said};
 use super::delivery::{Effect, Event, Person, State, Track, step};
 use super::destination::{Certainty, Outcome, Plan, Refusal, Tries};
-use super::gate::{Gate, Permit};
+use super::gate::{Gate, Permit, Share};
 use super::metrics::Metrics;
 use super::store::{Place, Queue, Row, Store, queue_of};
 use crate::codec::delivery::ChainRow;
@@ -75,6 +75,8 @@ pub struct Deliver {
     shared: Arc<Shared>,
     certainty: Certainty,
     partition: Partition,
+    /// Its part of the limits, once it is open.
+    share: Option<Share>,
     /// The first document of each queue that has one.
     heads: HashMap<Queue, Head>,
     /// Heads that something is to be done about, by when.
@@ -104,6 +106,7 @@ impl Deliver {
             certainty: shared.couriers.destination().certainty(),
             shared,
             partition: Partition(0),
+            share: None,
             heads: HashMap::new(),
             ready: BTreeSet::new(),
             awaited: BTreeSet::new(),
@@ -346,6 +349,7 @@ impl Deliver {
 impl Processor for Deliver {
     fn open(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
         self.partition = cx.partition();
+        self.share = Some(self.shared.gate.join());
         let store = Store(cx);
         self.chain = store.chain()?;
         let mut last: Option<Queue> = None;
