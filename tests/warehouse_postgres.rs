@@ -5,10 +5,12 @@
 mod warehouse;
 
 use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
 
 use accrue::codec::schemas::Product;
 use accrue::sink::warehouse::postgres::Postgres;
@@ -17,6 +19,7 @@ use accrue::sink::warehouse::{Move, TableBatch, Warehouse, WarehouseError, table
 use accrue::stream::log::kafka::{KafkaLog, KafkaTimeouts};
 use accrue::stream::log::{Cleanup, Log, Positions, TopicSpec};
 use accrue::stream::record::{Offset, Outgoing, Partition, Timestamp, Topic, TopicPartition};
+use postgres::config::Host;
 use postgres::{Client, NoTls, SimpleQueryMessage};
 use warehouse::{Data, compare, fill, kill_again_and_again, program};
 
@@ -204,6 +207,103 @@ fn killed_again_and_again_it_ends_with_the_same_tables() {
         held = now;
     });
     assert!(program(&file, "main").status().expect("accrue").success());
+    let log = data.log();
+    compare(&data.books(log.as_ref()), &mut |sql| ask(&mut client, sql));
+}
+
+/// Forwards connections to the server, once it may: an address of its own.
+fn gateway(may: mpsc::Receiver<()>) -> SocketAddr {
+    let config: postgres::Config = dsn().parse().expect("a connection string");
+    let host = match &config.get_hosts()[0] {
+        Host::Tcp(host) => host.clone(),
+        Host::Unix(path) => panic!("{}: a TCP address is needed", path.display()),
+    };
+    let port = config.get_ports()[0];
+    let listener = TcpListener::bind("127.0.0.1:0").expect("listener");
+    let address = listener.local_addr().expect("address");
+    std::thread::spawn(move || {
+        may.recv().expect("leave to forward");
+        for client in listener.incoming() {
+            let client = client.expect("connection");
+            let server = TcpStream::connect((host.as_str(), port)).expect("server");
+            for (mut from, mut to) in [
+                (client.try_clone().expect("clone"), server.try_clone().expect("clone")),
+                (server, client),
+            ] {
+                std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+            }
+        }
+    });
+    address
+}
+
+/// Status and body of `GET http://ADDRESS/PATH`; `None` where nobody listens.
+fn get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+    )
+    .expect("request");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("answer");
+    let status = answer.split(' ').nth(1)?.parse().ok()?;
+    Some((status, answer.split_once("\r\n\r\n")?.1.to_owned()))
+}
+
+#[test]
+#[ignore = "needs PostgreSQL: make test"]
+fn a_worker_is_ready_once_the_warehouse_has_answered() {
+    let mut client = schema("wh_ready");
+    let data = Data::new();
+    let (open, may) = mpsc::channel();
+    let server: postgres::Config = dsn().parse().expect("a connection string");
+    let url = format!(
+        "postgresql://{}:{}@{}/{}?sslmode=disable",
+        server.get_user().unwrap_or_default(),
+        String::from_utf8_lossy(server.get_password().unwrap_or_default()),
+        gateway(may),
+        server.get_dbname().unwrap_or_default()
+    );
+    let file = data.topology_file(&format!(
+        "[warehouses.main]\nkind = \"postgres\"\nurl = {url:?}\nschema = \"wh_ready\"\n"
+    ));
+    // Free a moment ago.
+    let free = TcpListener::bind("127.0.0.1:0").expect("listener");
+    let listen = free.local_addr().expect("address");
+    drop(free);
+    let mut worker = Command::new(env!("CARGO_BIN_EXE_accrue"))
+        .args(["warehouse", "main", "--listen", &listen.to_string(), "--topology"])
+        .arg(&file)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("accrue");
+    let status = |path: &str| get(listen, path).map(|(status, _)| status);
+    let mut until = |what: &str, holds: &dyn Fn() -> bool| {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !holds() {
+            assert_eq!(worker.try_wait().expect("wait"), None, "it ended before {what}");
+            assert!(Instant::now() < deadline, "still not: {what}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    until("it listens", &|| status("/live") == Some(200));
+    let (code, why) = get(listen, "/ready").expect("an answer");
+    assert_eq!(code, 503);
+    assert!(why.contains("warehouse main has not answered"), "{why}");
+    open.send(()).expect("the gateway");
+    until("it is ready", &|| status("/ready") == Some(200));
+    until("all is written", &|| {
+        let told = get(listen, "/metrics").map(|(_, body)| body).unwrap_or_default();
+        told.contains("accrue_warehouse_lag_records{name=\"main\"} 0")
+            && !told.contains("accrue_warehouse_rows_total{name=\"main\"} 0")
+    });
+    let asked = Command::new("kill")
+        .arg(worker.id().to_string())
+        .status()
+        .expect("kill");
+    assert!(asked.success() && worker.wait().expect("wait").success(), "a clean end");
     let log = data.log();
     compare(&data.books(log.as_ref()), &mut |sql| ask(&mut client, sql));
 }
