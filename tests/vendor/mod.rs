@@ -1,6 +1,8 @@
 //! What the tests of accounting systems share: documents, and a writer that follows the rules of the delivery.
 #![allow(dead_code)] // each test binary uses its part
 
+pub mod relay;
+pub mod steps;
 pub mod worker;
 
 use std::net::SocketAddr;
