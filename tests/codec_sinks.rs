@@ -45,6 +45,7 @@ fn what_is_stored_of_deliveries_comes_back_equal() {
         failures: 2,
         doubt: true,
         remake: false,
+        rounds: 2,
         reference: Some("ACC-1".into()),
         body: Some(b"{\"n\":1}".to_vec()),
         state: "held".into(),
