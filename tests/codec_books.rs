@@ -231,7 +231,7 @@ fn outputs_come_back_equal_and_are_for_people_too() {
         }
         as_the_library_writes(
             Product::ContractState,
-            &schemas.encode_contract_state(&decision).unwrap(),
+            &schemas.encode_contract_state(&decision, &[]).unwrap(),
         );
         let bytes = schemas.encode_recognition_schedule(&decision).unwrap();
         as_the_library_writes(Product::RecognitionSchedule, &bytes);
