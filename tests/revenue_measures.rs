@@ -5,11 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use accrue::codec::fact_json;
 use accrue::revenue::books::{Books, Report};
 use accrue::revenue::contract::{self, Contract};
-use accrue::revenue::derive::Memo;
 use accrue::revenue::explain::explain;
 use accrue::revenue::fact::Fact;
 use accrue::revenue::ids::{DealId, TenantId};
-use accrue::revenue::measures::{annual_on, movement, recurring, remaining, waterfall};
+use accrue::revenue::measures::{annual_on, movement, remaining, waterfall};
 use accrue::revenue::money::Currency;
 use accrue::revenue::reference::{Context, Reference, Settings};
 use jiff::civil::{Date, date};
@@ -159,7 +158,9 @@ fn recurring_revenue_moves_by_a_bridge_that_closes() {
         deals
             .map(|(id, facts)| {
                 let annual = with_contract(facts, day, |contract, cx| {
-                    annual_on(&recurring(&contract.facts, &mut Memo::default(), cx), day)
+                    contract
+                        .view_now(cx)
+                        .map_or(Decimal::ZERO, |view| annual_on(&view.recurring, day))
                 });
                 (DealId::parse(*id).unwrap(), annual)
             })

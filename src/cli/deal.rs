@@ -137,6 +137,7 @@ impl Found {
             currency: None,
             contracts: Vec::new(),
             balances: None,
+            recurring: Vec::new(),
             history: Vec::new(),
         })
     }

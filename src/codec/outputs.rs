@@ -18,12 +18,11 @@ use crate::revenue::ids::{ContractId, CustomerId, DealId, EntryId, EventId, Line
 use crate::revenue::journal::{EntryLine, JournalEntry, Kind};
 use crate::revenue::ledger::Role;
 use crate::revenue::money::Currency;
-use crate::revenue::view::Recurring;
 
 impl Schemas {
-    /// A deal as it stands; `recurring` is its recurring revenue, as `measures::recurring` says it.
-    pub fn encode_contract_state(&self, decision: &Decision, recurring: &[Recurring]) -> Result<Vec<u8>, Refused> {
-        self.encode(Product::ContractState, &StateWire::of(decision, recurring))
+    /// A deal as it stands.
+    pub fn encode_contract_state(&self, decision: &Decision) -> Result<Vec<u8>, Refused> {
+        self.encode(Product::ContractState, &StateWire::from(decision))
     }
 
     /// The whole recognition schedule of a deal.
@@ -212,8 +211,8 @@ struct LineWire<'a> {
     functional_credit: Amount,
 }
 
-impl<'a> StateWire<'a> {
-    fn of(decision: &'a Decision, recurring: &'a [Recurring]) -> StateWire<'a> {
+impl<'a> From<&'a Decision> for StateWire<'a> {
+    fn from(decision: &'a Decision) -> StateWire<'a> {
         let Decision {
             contract,
             view,
@@ -285,7 +284,8 @@ impl<'a> StateWire<'a> {
                 .collect(),
             schedule_revision: i64::from(contract.schedule_revision),
             billing_revision: i64::from(contract.billing_revision),
-            recurring: recurring
+            recurring: view
+                .recurring
                 .iter()
                 .map(|it| RecurringWire {
                     obligation_id: it.obligation.as_str().into(),

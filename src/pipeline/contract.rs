@@ -27,7 +27,6 @@ use crate::codec::trace::Trace;
 use crate::revenue::contract::{self, Contract, Decision};
 use crate::revenue::fact::{Body, Fact};
 use crate::revenue::ids::TenantId;
-use crate::revenue::measures;
 use crate::revenue::reference::{Context as Judgement, Learned, Reference, Settings};
 use crate::revenue::reject::{Code, Rejection};
 use crate::stream::fault::Fault;
@@ -116,7 +115,7 @@ impl ContractStage {
             .is_some_and(|contract| contract.fact(&fact.event_id).is_some());
         let due = old.as_ref().and_then(|contract| due_key(&key, contract));
         let judgement = Judgement::new(&self.settings, &self.reference, &fact.tenant);
-        let mut decision = contract::apply(old, fact, &judgement)
+        let decision = contract::apply(old, fact, &judgement)
             .map_err(|rejection| emit::rejected(fact.event_id.as_str(), &rejection))?;
         if repeated {
             return Ok(());
@@ -127,7 +126,7 @@ impl ContractStage {
                 cx.reject(emit::rejected(event.as_str(), rejection));
             }
         }
-        self.publish(&key, fact, (before, &mut decision), record, trace, cx)?;
+        self.publish(&key, fact, (before, &decision), record, trace, cx)?;
         self.keep(&key, due, decision.contract, paged, cx)
     }
 
@@ -200,14 +199,14 @@ impl ContractStage {
         let revisions = Revisions::of(Some(&contract));
         let before = (contract.issued.len(), contract.waits_for, contract.next_due);
         let judgement = Judgement::new(&self.settings, &self.reference, &fact.tenant);
-        let mut decision = contract::settle(contract, &judgement)
+        let decision = contract::settle(contract, &judgement)
             .map_err(|rejection| emit::rejected(fact.event_id.as_str(), &rejection))?;
         let after = &decision.contract;
         let nothing_new = before == (after.issued.len(), after.waits_for, after.next_due)
             && decision.schedule.is_empty()
             && revisions == Revisions::of(Some(after));
         if !nothing_new {
-            self.publish(key, fact, (revisions, &mut decision), record, trace, cx)?;
+            self.publish(key, fact, (revisions, &decision), record, trace, cx)?;
         }
         self.keep(key, due, decision.contract, paged, cx)
     }
@@ -270,15 +269,11 @@ impl ContractStage {
         &self,
         key: &[u8],
         fact: &Fact,
-        (before, decision): (Revisions, &mut Decision),
+        (before, decision): (Revisions, &Decision),
         record: &Record,
         trace: &Trace,
         cx: &mut Context<'_>,
     ) -> Result<(), Failure> {
-        let judgement = Judgement::new(&self.settings, &self.reference, &fact.tenant);
-        let Contract { facts, memo, .. } = &mut decision.contract;
-        let recurring = measures::recurring(facts, memo, &judgement);
-        let decision = &*decision;
         let contract = &decision.contract;
         let base = Named {
             deal: Some(&contract.deal),
@@ -298,7 +293,7 @@ impl ContractStage {
         };
         let after = Revisions::of(Some(contract));
         let cause = fact.event_id.as_str();
-        let state = self.schemas.encode_contract_state(decision, &recurring)?;
+        let state = self.schemas.encode_contract_state(decision)?;
         emit(
             cx,
             &self.outputs.state,

@@ -22,6 +22,7 @@ use super::fact::Fact;
 use super::ids::{DealId, EventId, ObligationId, TenantId};
 use super::journal::{Books, Issued, JournalEntry, Plan, What, plan};
 use super::ledger::Ledger;
+use super::measures::recurring;
 use super::money::Currency;
 use super::period::{Period, add_days};
 use super::reference::{Context, RateNeeded, conflict};
@@ -221,6 +222,7 @@ impl Contract {
                 currency: None,
                 contracts: Vec::new(),
                 balances: None,
+                recurring: Vec::new(),
                 history: Vec::new(),
             };
             let (schedule, billing, entries) = (Vec::new(), Vec::new(), Vec::new());
@@ -438,6 +440,7 @@ impl Contract {
             currency: Some(wanted.currency),
             contracts,
             balances: Some(balances),
+            recurring: recurring(&wanted.obligations, cx),
             history: wanted.history.clone(),
         }
     }

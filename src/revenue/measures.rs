@@ -10,8 +10,6 @@ use rust_decimal::Decimal;
 
 use super::contract::ScheduleRow;
 use super::curve::{MONTH, Spread, TimeCurve};
-use super::derive::{Memo, derive_again};
-use super::fact::Fact;
 use super::ids::{DealId, TenantId};
 use super::journal::{JournalEntry, Kind};
 use super::ledger::Role;
@@ -150,14 +148,10 @@ pub fn pending(rows: &[ScheduleRow], entries: &[JournalEntry], day: Date) -> Vec
     left.filter(|row| !row.amount.is_zero()).collect()
 }
 
-/// The recurring revenue of a deal, obligation by obligation, each stretch of days from the first on. `memo` is that of
-/// its contract, or a new one.
-pub fn recurring(facts: &[Fact], memo: &mut Memo, cx: &Context) -> Vec<Recurring> {
-    let Some(wanted) = derive_again(facts, cx.tenant, memo).wanted else {
-        return Vec::new();
-    };
-    let obligations = wanted.obligations.iter().filter(|it| it.recurring);
-    obligations.flat_map(|it| stretches(it, cx)).collect()
+/// The recurring revenue of a deal, obligation by obligation, each stretch of days from the first on.
+pub(super) fn recurring(obligations: &[Obligation], cx: &Context) -> Vec<Recurring> {
+    let recurring = obligations.iter().filter(|it| it.recurring);
+    recurring.flat_map(|it| stretches(it, cx)).collect()
 }
 
 /// A segment governs its days until the next one begins or the obligation ends.

@@ -65,6 +65,7 @@ pub struct View {
     pub currency: Option<Currency>,
     pub contracts: Vec<ContractView>,
     pub balances: Option<Balances>,
+    pub recurring: Vec<Recurring>,
     /// Event id and first day of each change of terms.
     pub history: Vec<(EventId, Date)>,
 }

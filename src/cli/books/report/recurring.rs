@@ -11,7 +11,6 @@ use rust_decimal::Decimal;
 
 use super::super::known::{Folded, Known};
 use super::super::table::{Basis, Cell, Scope, Table};
-use crate::revenue::derive::Memo;
 use crate::revenue::fact::Body;
 use crate::revenue::ids::{DealId, TenantId};
 use crate::revenue::measures::{self, Movement};
@@ -61,7 +60,7 @@ impl Deal<'_> {
             found.push(Deal {
                 id,
                 cx,
-                stretches: measures::recurring(&contract.facts, &mut Memo::default(), &cx),
+                stretches: view.recurring.clone(),
                 currency,
                 renewals: renewed.map(|(_, from)| *from).collect(),
                 since: obligations.map(|it| it.start).min().unwrap_or(Date::MAX),
