@@ -1,6 +1,6 @@
 """The servers of the platform: how each is prepared, started and asked whether it is ready.
 
-Owns the settings of PostgreSQL, Kafka, the schema registry, Kafka Connect and an S3 server for tests.
+Owns the settings of PostgreSQL, Kafka, the schema registry, Kafka Connect, an S3 server and a network proxy for tests.
 Invariant: a part listens on 127.0.0.1 only, keeps its data below its own folder, and
 keeps its ports, so that it can be killed and started again under the same address.
 Absent on purpose: processes and their ids (platform), packages (packages.py).
@@ -14,6 +14,7 @@ import shutil
 import socket
 import struct
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -33,12 +34,13 @@ class Part:
     """One server. `ports` is filled before the first start and kept for later ones."""
 
     name = ""
-    needs = ()  # parts that must be ready before this one starts
+    needs = ()  # parts that must be ready before this one starts, and whose ports it is told
     port_names = ()
 
-    def __init__(self, folder, ports):
+    def __init__(self, folder, ports, others=()):
         self.folder = Path(folder) / self.name
         self.ports = ports
+        self.others = dict(others)  # ports of the parts it needs, by part
 
     def prepare(self):
         """Writes settings and formats storage; does nothing to data that is there."""
@@ -132,18 +134,20 @@ class Kafka(Part):
     """One node of Apache Kafka in KRaft mode. Topics are not made on first use: a missing one must be seen."""
 
     name = "kafka"
-    port_names = ("client", "controller")
+    # Clients that come through the proxy are told to come back through it: its port is that listener's advertised one.
+    port_names = ("client", "controller", "behind", "proxied")
 
     def prepare(self):
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "log4j2.xml").write_text(LOG4J)
-        client, controller = self.ports["client"], self.ports["controller"]
+        client, controller, behind, proxied = (self.ports[name] for name in self.port_names)
         settings = {
             "process.roles": "broker,controller",
             "node.id": 1,
             "controller.quorum.voters": f"1@{HOST}:{controller}",
-            "listeners": f"PLAINTEXT://{HOST}:{client},CONTROLLER://{HOST}:{controller}",
-            "advertised.listeners": f"PLAINTEXT://{HOST}:{client}",
+            "listeners": f"PLAINTEXT://{HOST}:{client},PROXIED://{HOST}:{behind},CONTROLLER://{HOST}:{controller}",
+            "advertised.listeners": f"PLAINTEXT://{HOST}:{client},PROXIED://{HOST}:{proxied}",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT",
             "controller.listener.names": "CONTROLLER",
             "log.dirs": self.folder / "data",
             "auto.create.topics.enable": "false",
@@ -155,6 +159,11 @@ class Kafka(Part):
             "share.coordinator.state.topic.replication.factor": 1,
             "share.coordinator.state.topic.min.isr": 1,
             "group.initial.rebalance.delay.ms": 0,
+            # Sessions of groups whose partitions the broker shares out, as short as those of the tests' other groups.
+            "group.consumer.min.session.timeout.ms": 8000,
+            "group.consumer.session.timeout.ms": 8000,
+            "group.consumer.min.heartbeat.interval.ms": 500,
+            "group.consumer.heartbeat.interval.ms": 500,
         }
         (self.folder / "server.properties").write_text(_properties(settings))
         if not (self.folder / "data" / "meta.properties").exists():
@@ -224,15 +233,11 @@ class Connect(Part):
     needs = ("kafka",)
     port_names = ("http",)
 
-    def __init__(self, folder, ports, kafka_port):
-        super().__init__(folder, ports)
-        self.kafka_port = kafka_port
-
     def prepare(self):
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "log4j2.xml").write_text(LOG4J)
         settings = {
-            "bootstrap.servers": f"{HOST}:{self.kafka_port}",
+            "bootstrap.servers": f"{HOST}:{self.others['kafka']['client']}",
             "group.id": "connect",
             "listeners": f"http://{HOST}:{self.ports['http']}",
             "rest.advertised.host.name": HOST,
@@ -293,7 +298,27 @@ class S3(Part):
         return {"S3_URL": f"http://{HOST}:{self.ports['http']}"}
 
 
-ORDER = {part.name: part for part in (Postgres, Kafka, Registry, Connect, S3)}
+class Proxy(Part):
+    """A network to Kafka that fails on demand (proxy.py)."""
+
+    name = "proxy"
+    needs = ("kafka",)
+    port_names = ("control",)
+
+    def command(self):
+        kafka = self.others["kafka"]
+        ports = {"listen": kafka["proxied"], "to": kafka["behind"], "control": self.ports["control"]}
+        words = [word for name, port in ports.items() for word in (f"--{name}", port)]
+        return [sys.executable, Path(__file__).with_name("proxy.py"), *words]
+
+    def ready(self):
+        return _kafka_has_broker(self.others["kafka"]["proxied"])
+
+    def env(self):
+        return {"KAFKA_PROXIED": f"{HOST}:{self.others['kafka']['proxied']}", "PROXY_CONTROL": f"{HOST}:{self.ports['control']}"}
+
+
+ORDER = {part.name: part for part in (Postgres, Kafka, Registry, Connect, S3, Proxy)}
 
 
 def java(at_least):
