@@ -20,14 +20,23 @@ use super::{CHECKPOINTS, Entry, StoreError, Write};
 pub struct Memory {
     cache: Cache,
     buffers: WriteBufferManager,
+    /// At which a database writes one family's buffer out, if all together have not made it do so before. Small: two of
+    /// them may wait for a busy processor at each database, whatever the budget says.
+    buffer_bytes: usize,
 }
 
 impl Memory {
-    /// Half of `bytes` for reading, of which write buffers may take at most half.
+    /// `bytes` for blocks, of which write buffers may take about half.
     pub fn new(bytes: usize) -> Memory {
         let cache = Cache::new_lru_cache(bytes);
-        let buffers = WriteBufferManager::new_write_buffer_manager_with_cache(bytes / 2, true, cache.clone());
-        Memory { cache, buffers }
+        // Whoever writes while there is too much writes its own buffers out. It must not wait for the others to do so
+        // (`allow_stall`): they do it only when they are written to, by the thread that waits.
+        let buffers = WriteBufferManager::new_write_buffer_manager_with_cache(bytes / 2, false, cache.clone());
+        Memory {
+            cache,
+            buffers,
+            buffer_bytes: (bytes / 32).max(1 << 20),
+        }
     }
 }
 
@@ -50,6 +59,7 @@ impl Db {
         options.create_missing_column_families(true);
         options.set_block_based_table_factory(&table);
         options.set_write_buffer_manager(&memory.buffers);
+        options.set_write_buffer_size(memory.buffer_bytes);
         options.set_compression_type(rocksdb::DBCompressionType::Lz4);
         options.set_max_total_wal_size(64 << 20);
         options.set_keep_log_file_num(2);
