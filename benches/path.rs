@@ -12,6 +12,7 @@ use accrue::codec::registry::Embedded;
 use accrue::config;
 use accrue::pipeline;
 use accrue::stream::app::{self, Runtime, RuntimeConfig};
+use accrue::stream::budget::Budget;
 use accrue::stream::log::embedded::EmbeddedLog;
 use accrue::stream::log::kafka::{KafkaLog, KafkaTimeouts};
 use accrue::stream::log::{Log, Positions, TopicSpec};
@@ -67,7 +68,7 @@ fn measure(name: &str, log: Arc<dyn Log>, dir: &Path, prefix: &str) {
     let config = RuntimeConfig {
         threads: 1,
         state_dir: dir.join("state"),
-        memory_budget_bytes: 256 << 20,
+        memory: Budget::of(256 << 20),
         commit_interval: Duration::from_millis(100),
         max_records_per_commit: 10_000,
         overlay_max_bytes: 64 << 20,

@@ -56,7 +56,7 @@ fn the_shipped_file_runs_alone_by_default() {
     assert!(matches!(&topology.registry.place, RegistryPlace::Embedded { dir } if dir == Path::new("data/registry")));
     assert_eq!(topology.registry.compatibility, Compatibility::Backward);
     assert_eq!(topology.runtime.commit_interval.get(), Duration::from_millis(100));
-    assert_eq!(topology.state.memory_budget.bytes(), 256 << 20);
+    assert_eq!(topology.state.memory_budget.bytes(), 512 << 20);
     assert_eq!(topology.outputs.retention, Retention::Forever);
     assert_eq!(topology.outputs.dead_letters.as_str(), "accrue.dead-letters");
     let roles: Vec<(&str, Option<TableRole>)> = topology

@@ -14,6 +14,7 @@ use accrue::pipeline::replays;
 use accrue::revenue::books::Books;
 use accrue::revenue::fact::{Body, Fact};
 use accrue::stream::app::{self, Runtime, RuntimeConfig};
+use accrue::stream::budget::Budget;
 use accrue::stream::log::embedded::EmbeddedLog;
 use accrue::stream::log::{Log, Positions};
 use accrue::stream::metrics::Metrics;
@@ -198,7 +199,7 @@ impl Crm {
         let config = RuntimeConfig {
             threads: 1,
             state_dir: self.dir.path().join("state"),
-            memory_budget_bytes: 16 << 20,
+            memory: Budget::of(16 << 20),
             commit_interval: Duration::from_millis(10),
             max_records_per_commit: 1_000,
             overlay_max_bytes: 1 << 20,

@@ -29,6 +29,7 @@ use accrue::sink::metrics;
 use accrue::sink::reading;
 use accrue::sink::receipt::Chains;
 use accrue::stream::app::{Runtime, RuntimeConfig};
+use accrue::stream::budget::Budget;
 use accrue::stream::layout;
 use accrue::stream::log::embedded::EmbeddedLog;
 use accrue::stream::log::{
@@ -443,7 +444,7 @@ impl World {
         let config = RuntimeConfig {
             threads: 1,
             state_dir: self.dir.path().join("state"),
-            memory_budget_bytes: 16 << 20,
+            memory: Budget::of(16 << 20),
             commit_interval: Duration::from_millis(5),
             max_records_per_commit: 1_000,
             overlay_max_bytes: 1 << 20,

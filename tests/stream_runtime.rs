@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use accrue::stream::app::{self, Runtime, RuntimeConfig};
+use accrue::stream::budget::Budget;
 use accrue::stream::log::embedded::EmbeddedLog;
 use accrue::stream::log::{
     Cleanup, Consumer, Event, GroupSpec, Log, LogError, LogErrorKind, Membership, Positions, Producer, Reader,
@@ -89,7 +90,7 @@ fn config(dir: &Path, threads: usize) -> RuntimeConfig {
     RuntimeConfig {
         threads,
         state_dir: dir.join("state"),
-        memory_budget_bytes: 16 << 20,
+        memory: Budget::of(16 << 20),
         commit_interval: Duration::from_millis(5),
         max_records_per_commit: 20,
         overlay_max_bytes: 1 << 20,

@@ -23,6 +23,7 @@ use accrue::config;
 use accrue::pipeline::{self, contract};
 use accrue::revenue::contract::Contract;
 use accrue::stream::app::{self, Runtime, RuntimeConfig};
+use accrue::stream::budget::Budget;
 use accrue::stream::log::embedded::EmbeddedLog;
 use accrue::stream::log::{Log, TopicSpec};
 use accrue::stream::metrics::Metrics;
@@ -118,7 +119,7 @@ pub fn runtime_config(state_dir: &Path) -> RuntimeConfig {
     RuntimeConfig {
         threads: 1,
         state_dir: state_dir.to_owned(),
-        memory_budget_bytes: 256 << 20,
+        memory: Budget::of(256 << 20),
         commit_interval: Duration::from_millis(100),
         max_records_per_commit: 10_000,
         overlay_max_bytes: 64 << 20,

@@ -13,12 +13,18 @@ use crate::codec::schemas::Schemas;
 use crate::config::{self, RegistryAuth, RegistryPlace, Topology};
 use crate::pipeline;
 use crate::stream::app::RuntimeConfig;
+use crate::stream::budget::Budget;
 use crate::stream::log::Log;
 use crate::stream::log::embedded::EmbeddedLog;
-use crate::stream::log::kafka::{KafkaLog, KafkaTimeouts};
+use crate::stream::log::kafka::{GroupProtocol, KafkaLog, KafkaQueues, KafkaTimeouts};
 
 /// Opens the log that the topology names; waits for Kafka as long as it says, visibly.
 pub fn log(topology: &Topology) -> Result<Arc<dyn Log>, Failure> {
+    log_of(topology, 1)
+}
+
+/// The same for `applications` that share a process and its memory.
+pub fn log_of(topology: &Topology, applications: usize) -> Result<Arc<dyn Log>, Failure> {
     match &topology.log {
         config::Log::Embedded(embedded) => Ok(Arc::new(EmbeddedLog::open(&embedded.dir, embedded.sync)?)),
         config::Log::Kafka(kafka) => {
@@ -31,7 +37,9 @@ pub fn log(topology: &Topology) -> Result<Arc<dyn Log>, Failure> {
                 "bootstrap.servers".to_owned(),
                 kafka.bootstrap_servers.as_str().to_owned(),
             );
-            Ok(Arc::new(KafkaLog::connect(
+            let threads = applications.max(1) * usize::from(topology.runtime.threads);
+            let memory = memory(topology).part(threads);
+            let log = KafkaLog::connect(
                 properties,
                 KafkaTimeouts {
                     transaction: topology.runtime.transaction_timeout.get(),
@@ -39,7 +47,16 @@ pub fn log(topology: &Topology) -> Result<Arc<dyn Log>, Failure> {
                 },
                 kafka.startup_timeout.get(),
                 &|message| tracing::warn!("{message}"),
-            )?))
+            )?;
+            let queues = KafkaQueues {
+                fetched_bytes: memory.fetched,
+                unconfirmed_bytes: memory.unconfirmed,
+            };
+            let protocol = match kafka.group_protocol {
+                config::GroupProtocol::Classic => GroupProtocol::Classic,
+                config::GroupProtocol::Consumer => GroupProtocol::Consumer,
+            };
+            Ok(Arc::new(log.with_queues(queues).with_protocol(protocol)))
         }
     }
 }
@@ -97,13 +114,18 @@ pub fn schemas(topology: &Topology, registry: &Arc<dyn Registry>) -> Result<Sche
     }
 }
 
+/// The process's memory, shared out.
+fn memory(topology: &Topology) -> Budget {
+    Budget::of(topology.state.memory_budget.bytes() as usize)
+}
+
 /// The runtime's settings.
 pub fn runtime_config(topology: &Topology) -> RuntimeConfig {
     let runtime = &topology.runtime;
     RuntimeConfig {
         threads: usize::from(runtime.threads),
         state_dir: topology.state.dir.clone(),
-        memory_budget_bytes: topology.state.memory_budget.bytes() as usize,
+        memory: memory(topology),
         commit_interval: runtime.commit_interval.get(),
         max_records_per_commit: runtime.max_records_per_commit as usize,
         overlay_max_bytes: runtime.overlay_max_bytes.bytes() as usize,

@@ -58,7 +58,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         .map(|name| named("sinks", &topology.sinks, name).cloned())
         .collect::<Result<Vec<_>, _>>()?;
     let stop = run::stop_on_signals()?;
-    let log = connect::log(&topology)?;
+    let log = connect::log_of(&topology, sinks.len())?;
     let (registry, embedded) = connect::registry(&topology)?;
     let schemas = Arc::new(connect::schemas(&topology, &registry)?);
     if embedded.is_some() {
@@ -204,7 +204,7 @@ fn runtime_config(topology: &Topology, sink: &Sink, sinks: usize) -> RuntimeConf
     let shared = connect::runtime_config(topology);
     RuntimeConfig {
         state_dir: shared.state_dir.join(format!("sink-{}", sink.name)),
-        memory_budget_bytes: shared.memory_budget_bytes / sinks.max(1),
+        memory: shared.memory.part(sinks),
         ..shared
     }
 }

@@ -27,8 +27,20 @@ pub struct Kafka {
     pub bootstrap_servers: Brokers,
     /// The name of this instance, for static membership.
     pub instance_id: Option<Name>,
+    pub group_protocol: GroupProtocol,
     pub startup_timeout: Interval,
     pub properties: Properties,
+}
+
+/// Who shares out the partitions among the instances.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum GroupProtocol {
+    /// One of the instances. Each change takes all partitions from all instances for a moment.
+    #[default]
+    Classic,
+    /// The brokers (Kafka 4.0 and newer, KIP-848), which take away only what goes to another instance.
+    Consumer,
 }
 
 /// A log in a folder of this process.
@@ -81,6 +93,11 @@ pub(super) struct KafkaText {
     /// The name of this instance (`group.instance.id`), such as the name of its pod. With it, a restart within
     /// `runtime.session_timeout` moves no partitions. Must differ between running instances.
     instance_id: Option<Name>,
+    /// `classic`, or `consumer` for Kafka 4.0 and newer (KIP-848): what stays with an instance goes on without a break when
+    /// others come and go. Then the length of a session is the brokers' `group.consumer.session.timeout.ms` instead of
+    /// `runtime.session_timeout`, and a process that was killed gets its partitions back only when its session has
+    /// ended, also with an `instance_id`. Instances may change over one by one.
+    group_protocol: GroupProtocol,
     /// How long a start waits for the brokers before it fails.
     startup_timeout: Interval,
     /// Settings of librdkafka, passed on as they are: `security.protocol`, `sasl.*`, `ssl.*` and the like.
@@ -93,6 +110,7 @@ impl Default for KafkaText {
         Self {
             bootstrap_servers: None,
             instance_id: None,
+            group_protocol: GroupProtocol::default(),
             startup_timeout: Interval::seconds(60),
             properties: Properties::default(),
         }
@@ -120,6 +138,7 @@ pub(super) fn log(log: LogText, kafka: KafkaText, problems: &mut Problems<'_>) -
             Some(Log::Kafka(Kafka {
                 bootstrap_servers,
                 instance_id: kafka.instance_id,
+                group_protocol: kafka.group_protocol,
                 startup_timeout: kafka.startup_timeout,
                 properties: kafka.properties,
             }))
@@ -143,12 +162,13 @@ const OWNED: &[(&str, &str)] = &[
     ("metadata.broker.list", "write kafka.bootstrap_servers"),
     ("group.id", "it is application_id"),
     ("group.instance.id", "write kafka.instance_id"),
-    (
-        "group.protocol",
-        "the runtime chooses it, with the assignment strategy that goes with it",
-    ),
+    ("group.protocol", "write kafka.group_protocol"),
     (
         "partition.assignment.strategy",
+        "the runtime keeps the partitions of one number with one member, since they are one task's input",
+    ),
+    (
+        "group.remote.assignor",
         "the runtime keeps the partitions of one number with one member, since they are one task's input",
     ),
     ("session.timeout.ms", "write runtime.session_timeout"),

@@ -37,7 +37,7 @@ use toml::de::DeTable;
 pub use budget::{Budget, BudgetBasis, BudgetBy, BudgetPlace};
 pub use columns::{Column, CustomerColumns, DealColumns, LineColumns, MilestoneColumns};
 pub use leaf::{Brokers, HttpUrl, Listen, Name, Secret, TopicName};
-pub use log::{Embedded, Kafka, Log, Properties};
+pub use log::{Embedded, GroupProtocol, Kafka, Log, Properties};
 pub use mapping::{Mapping, Snapshot, Stage, TenantOf};
 pub use measure::{ByteSize, Interval, Retention};
 pub use outputs::Outputs;
@@ -150,6 +150,7 @@ fn topology(text: &str, env: &dyn Fn(&str) -> Option<String>, problems: &mut Pro
         return None;
     };
     runtime::check(&document.runtime, problems);
+    runtime::check_state(&document.state, problems);
     let log = log::log(document.log, document.kafka, problems);
     let registry = registry::registry(document.registry, problems);
     let outputs = outputs::outputs(document.outputs, problems);

@@ -25,7 +25,8 @@ pub struct Runtime {
     /// A commit comes early after this many records.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_records_per_commit: u32,
-    /// A commit comes early when the uncommitted writes of a thread reach this size.
+    /// A commit comes early when the uncommitted writes of a thread reach this size, or their part of
+    /// `state.memory_budget`.
     pub overlay_max_bytes: ByteSize,
     /// Partitions of the topics `accrue apply` creates. All records of a deal are in one partition, so this cannot
     /// change once there is data.
@@ -83,14 +84,30 @@ pub(super) fn check(runtime: &Runtime, problems: &mut Problems<'_>) {
     }
 }
 
-/// Where state is kept, and how much memory it may take.
+/// A smaller budget leaves nothing to share out beside what a process takes at rest.
+const LEAST_MEMORY: ByteSize = ByteSize::mebibytes(128);
+
+/// The bounds of `[state]`.
+pub(super) fn check_state(state: &State, problems: &mut Problems<'_>) {
+    if state.memory_budget < LEAST_MEMORY {
+        let at = KeyPath::of(["state", "memory_budget"]);
+        problems.report(
+            &at,
+            format!("too little for a process; write at least \"{LEAST_MEMORY}\""),
+        );
+    }
+}
+
+/// Where state is kept, and how much memory the process may take.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct State {
     /// Folder of the state stores. Losing it costs a restore, not data.
     #[schemars(length(min = 1))]
     pub dir: PathBuf,
-    /// Ceiling of the block cache and write buffers of all stores of one process together.
+    /// Ceiling of the memory of one process of `accrue run` or `accrue sink` as a whole (its resident set): caches and write
+    /// buffers of the stores, records that were read or wait to be written, and what a process takes at rest. At least
+    /// 128MiB. The embedded log takes its own on top.
     pub memory_budget: ByteSize,
 }
 
@@ -98,7 +115,7 @@ impl Default for State {
     fn default() -> Self {
         Self {
             dir: "data/state".into(),
-            memory_budget: ByteSize::mebibytes(256),
+            memory_budget: ByteSize::mebibytes(512),
         }
     }
 }

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::budget::Budget;
 use super::fault::Fault;
 use super::layout;
 use super::log::Log;
@@ -31,11 +32,10 @@ use super::topology::{DeadLetter, Shape, Topology};
 pub struct RuntimeConfig {
     pub threads: usize,
     pub state_dir: PathBuf,
-    /// All stores of the process together.
-    pub memory_budget_bytes: usize,
+    pub memory: Budget,
     pub commit_interval: Duration,
     pub max_records_per_commit: usize,
-    /// Uncommitted store writes of one task at which it commits early.
+    /// Uncommitted store writes of one thread at which it commits early, if its part of the memory is not less.
     pub overlay_max_bytes: usize,
     /// How long a task with an empty input waits for it before it goes on with the others (Kafka Streams'
     /// `max.task.idle.ms`).
@@ -252,7 +252,8 @@ impl App {
             .tasks
             .with_label_values(&["restoring"])
             .set(restoring as i64);
-        let (standbys, _) = self.standbys.left();
+        let (standbys, left) = self.standbys.left();
+        self.metrics.standby_left.set(left as i64);
         self.metrics.tasks.with_label_values(&["standby"]).set(standbys as i64);
     }
 
@@ -281,7 +282,7 @@ impl Runtime {
         config: RuntimeConfig,
         metrics: Metrics,
     ) -> Result<Runtime, Fault> {
-        let home = StoreHome::disk(config.memory_budget_bytes);
+        let home = StoreHome::disk(config.memory.stores);
         let resets = layout::admit(&topology.shape, log.as_ref())?;
         let process_id = process_id(&config.state_dir)?;
         let mut app = App::new(topology, log, config, metrics, home, process_id)?;
@@ -405,21 +406,41 @@ pub fn lags(shape: &Shape, log: &dyn Log) -> Result<BTreeMap<Topic, u64>, Fault>
         lags.insert(topic, 0);
     }
     let committed = log.committed(&shape.application_id, &all)?;
-    for at in &all {
-        let done = match committed.get(at) {
-            Some(done) => *done,
-            None => log.start(at)?,
-        };
-        let end = log.end(at)?;
-        let left = end.0.saturating_sub(done.0);
-        // A Kafka partition ends in what nobody processes: the marker of its last transaction, and after an outage those of
-        // the aborted ones, with their records.
-        if (1..=TAIL_AT_MOST).contains(&left) && is_tail(log, at, done, end)? {
-            continue;
+    // A look at the end of a partition takes a while, and there may be hundreds.
+    for some in all.chunks(LOOKS_AT_ONCE) {
+        let left = std::thread::scope(|scope| {
+            let looks: Vec<_> = some
+                .iter()
+                .map(|at| scope.spawn(|| left(log, at, committed.get(at).copied())))
+                .collect();
+            let died = || Err(Fault::Fatal("a look at a partition panicked".to_owned()));
+            let joined = looks.into_iter().map(|look| look.join().unwrap_or_else(|_| died()));
+            joined.collect::<Result<Vec<u64>, Fault>>()
+        })?;
+        for (at, left) in some.iter().zip(left) {
+            *lags.entry(at.topic.clone()).or_default() += left;
         }
-        *lags.entry(at.topic.clone()).or_default() += left;
     }
     Ok(lags)
+}
+
+/// Partitions looked at at the same time.
+const LOOKS_AT_ONCE: usize = 16;
+
+/// Records of a partition that are still to be processed, after what the group has committed.
+fn left(log: &dyn Log, at: &TopicPartition, committed: Option<Offset>) -> Result<u64, Fault> {
+    let done = match committed {
+        Some(done) => done,
+        None => log.start(at)?,
+    };
+    let end = log.end(at)?;
+    let left = end.0.saturating_sub(done.0);
+    // A Kafka partition ends in what nobody processes: the marker of its last transaction, and after an outage those of
+    // the aborted ones, with their records.
+    match (1..=TAIL_AT_MOST).contains(&left) && is_tail(log, at, done, end)? {
+        true => Ok(0),
+        false => Ok(left),
+    }
 }
 
 /// Offsets at the end of a partition that may have no committed record. More are counted without a look.

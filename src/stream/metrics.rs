@@ -22,6 +22,8 @@ pub struct Metrics {
     pub restored: IntCounterVec,
     /// `accrue_stream_tasks{state}`: tasks of this process, restoring, running or standby.
     pub tasks: IntGaugeVec,
+    /// `accrue_stream_standby_offsets_left`: changelog offsets that the standbys of this process have still to pass.
+    pub standby_left: IntGauge,
     /// `accrue_stream_turn_age_seconds`: since when the slowest stream thread has not come round.
     pub turn_age: IntGauge,
 }
@@ -50,6 +52,11 @@ impl Metrics {
             &["state"],
         )?;
         registry.register(Box::new(tasks.clone()))?;
+        let standby_left = IntGauge::new(
+            "accrue_stream_standby_offsets_left",
+            "changelog offsets that the standbys of this process have still to pass",
+        )?;
+        registry.register(Box::new(standby_left.clone()))?;
         let turn_age = IntGauge::new(
             "accrue_stream_turn_age_seconds",
             "seconds since the slowest stream thread came round; the process ends itself at its limit",
@@ -67,6 +74,7 @@ impl Metrics {
             commits,
             commit_latency,
             tasks,
+            standby_left,
             turn_age,
         })
     }

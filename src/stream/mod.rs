@@ -18,6 +18,7 @@
 //! Absent: revenue, CRM, Avro. This room imports nothing of ours.
 
 pub mod app;
+pub mod budget;
 pub mod commit;
 pub mod directory;
 pub mod fault;

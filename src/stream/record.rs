@@ -123,6 +123,16 @@ pub struct Record {
 }
 
 impl Record {
+    /// The memory it takes, about.
+    pub fn bytes(&self) -> usize {
+        let length = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
+        let headers = self
+            .headers
+            .iter()
+            .map(|header| size_of::<Header>() + header.name.len() + header.value.len());
+        size_of::<Record>() + length(&self.key) + length(&self.value) + headers.sum::<usize>()
+    }
+
     /// The first header of that name.
     pub fn header(&self, name: &str) -> Option<&[u8]> {
         self.headers

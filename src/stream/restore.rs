@@ -283,7 +283,8 @@ impl Replay {
             }
             let now = reading.progress();
             *lock(&self.progress) = now;
-            if reading.told.elapsed() > PROGRESS_EVERY {
+            // A standby that has caught up has nothing more to say.
+            if now.offsets_left > 0 && reading.told.elapsed() > PROGRESS_EVERY {
                 reading.told = Instant::now();
                 tracing::info!(
                     task = %self.job.task, store = spec.name, records = now.records, offsets_left = now.offsets_left,

@@ -70,7 +70,9 @@ pub struct Task {
 
 /// One input partition of a task.
 pub struct Input {
-    pub buffer: VecDeque<Record>,
+    buffer: VecDeque<Record>,
+    /// Of the records in the buffer.
+    bytes: usize,
     pub paused: bool,
     /// Where the task goes on; `None` until a record came.
     pub next: Option<Offset>,
@@ -81,6 +83,7 @@ impl Input {
     pub fn held() -> Input {
         Input {
             buffer: VecDeque::new(),
+            bytes: 0,
             paused: true,
             next: None,
         }
@@ -88,7 +91,44 @@ impl Input {
 
     pub fn push(&mut self, record: Record) {
         self.next.get_or_insert(record.offset);
+        self.bytes += record.bytes();
         self.buffer.push_back(record);
+    }
+
+    /// Drops what waits.
+    pub fn clear(&mut self) {
+        self.buffer.clear();
+        self.bytes = 0;
+    }
+
+    /// The next record.
+    pub fn first(&self) -> Option<&Record> {
+        self.buffer.front()
+    }
+
+    /// Records that wait.
+    pub fn len(&self) -> usize {
+        self.buffer.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
+    /// Memory of the records that wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn take(&mut self) -> Option<Record> {
+        let record = self.buffer.pop_front()?;
+        self.bytes -= record.bytes();
+        Some(record)
+    }
+
+    fn give_back(&mut self, record: Record) {
+        self.bytes += record.bytes();
+        self.buffer.push_front(record);
     }
 }
 
@@ -155,7 +195,7 @@ impl Task {
 
     /// Whether a record waits to be processed.
     pub fn has_work(&self) -> bool {
-        self.is_running() && self.inputs.values().any(|input| !input.buffer.is_empty())
+        self.is_running() && self.inputs.values().any(|input| !input.is_empty())
     }
 
     /// Whether it has work, but waits for an input that may bring an older record.
@@ -252,7 +292,7 @@ impl Task {
         let mut oldest: Option<(Timestamp, &TopicPartition)> = None;
         let mut lacking = false;
         for (at, input) in &self.inputs {
-            match input.buffer.front() {
+            match input.first() {
                 Some(record) if oldest.is_none_or(|(timestamp, _)| record.timestamp < timestamp) => {
                     oldest = Some((record.timestamp, at));
                 }
@@ -285,7 +325,7 @@ impl Task {
         let Some(at) = self.choose(now, max_idle, caught_up) else {
             return Ok(None);
         };
-        let Some(record) = self.inputs.get_mut(&at).and_then(|input| input.buffer.pop_front()) else {
+        let Some(record) = self.inputs.get_mut(&at).and_then(|input| input.take()) else {
             return Ok(None);
         };
         let later = record.timestamp > self.stream_time;
@@ -320,7 +360,7 @@ impl Task {
         if let Some(input) = self.inputs.get_mut(&at) {
             match outcome {
                 Outcome::Done => input.next = Some(record.offset.next()),
-                Outcome::More => input.buffer.push_front(record.clone()),
+                Outcome::More => input.give_back(record.clone()),
             }
         }
         Ok(Some(Step {

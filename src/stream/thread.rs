@@ -15,13 +15,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::app::{App, TaskReport};
+use super::budget::Budget;
 use super::commit;
 use super::fault::Fault;
 use super::log::{Consumer, Event, Producer};
 use super::record::{Record, Timestamp, TopicPartition};
 use super::seeded::{self, Bug};
 use super::store::TaskStore;
-use super::task::{Outcome, Step, Task, TaskId, TaskState};
+use super::task::{Input, Outcome, Step, Task, TaskId, TaskState};
 use super::topology::DeadLetter;
 
 /// Records buffered per partition at which it is paused.
@@ -210,17 +211,37 @@ impl StreamThread {
             let Some(input) = self.tasks.get_mut(&id).and_then(|task| task.inputs.get_mut(&record.at)) else {
                 continue;
             };
-            if input.buffer.len() + 1 >= PAUSE_AT_RECORDS && !input.paused {
+            if input.len() + 1 >= PAUSE_AT_RECORDS && !input.paused {
                 input.paused = true;
                 full.insert(record.at.clone());
             }
             input.push(record);
+        }
+        if self.waiting_bytes() > self.memory().waiting {
+            // A partition of which nothing waits may have what the others wait for.
+            for (at, input) in self.tasks.values_mut().flat_map(|task| &mut task.inputs) {
+                if !input.paused && !input.is_empty() {
+                    input.paused = true;
+                    full.insert(at.clone());
+                }
+            }
         }
         if full.is_empty() {
             return Ok(());
         }
         let full: Vec<TopicPartition> = full.into_iter().collect();
         Ok(self.consumer()?.pause(&full)?)
+    }
+
+    /// Memory of the records that wait at the tasks.
+    fn waiting_bytes(&self) -> usize {
+        let inputs = self.tasks.values().flat_map(|task| task.inputs.values());
+        inputs.map(Input::bytes).sum()
+    }
+
+    /// This thread's part of the memory.
+    fn memory(&self) -> Budget {
+        self.app.config.memory.part(self.app.config.threads)
     }
 
     /// Processes buffered records, oldest first within each task, until none is left or a commit is due.
@@ -232,6 +253,7 @@ impl StreamThread {
             .map(|t| t.id.clone())
             .collect();
         let mut left = RECORDS_PER_TURN;
+        let most_staged = self.app.config.overlay_max_bytes.min(self.memory().staged);
         for id in &ids {
             let mut budget = left.min((RECORDS_PER_TURN / ids.len()).max(50));
             while budget > 0 {
@@ -244,12 +266,11 @@ impl StreamThread {
                     .step(now, idle, &caught_up, &self.app.partitions)
                     .map_err(half_done)?;
                 let Some(step) = step else { break };
-                let overlay = task.overlay.bytes();
                 budget -= 1;
                 left = left.saturating_sub(1);
                 self.stage(id, step)?;
-                let config = &self.app.config;
-                if self.processed >= config.max_records_per_commit || overlay >= config.overlay_max_bytes {
+                let staged: usize = self.tasks.values().map(|task| task.overlay.bytes()).sum();
+                if self.processed >= self.app.config.max_records_per_commit || staged >= most_staged {
                     self.commit()?;
                 }
             }

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use accrue::stream::app::{App, RuntimeConfig};
+use accrue::stream::budget::Budget;
 use accrue::stream::record::{Offset, Outgoing, Record, Topic, TopicPartition};
 use accrue::stream::store::StoreHome;
 use accrue::stream::task::{Input, Outcome, Task, TaskId};
@@ -50,7 +51,7 @@ impl Replay {
         let config = RuntimeConfig {
             threads: 1,
             state_dir: PathBuf::new(),
-            memory_budget_bytes: 0,
+            memory: Budget::of(0),
             commit_interval: Duration::ZERO,
             max_records_per_commit: 0,
             overlay_max_bytes: 0,
@@ -130,17 +131,20 @@ impl Replay {
             let from = fold.next.0 as usize;
             let all = log.slots[from..].iter().filter(|slot| slot.state == State::Committed);
             let all = all.filter_map(|slot| slot.record.as_ref());
-            let buffered = &mut fold.task.inputs.get_mut(input).ok_or("no input")?.buffer;
-            buffered.clear();
+            let waiting = fold.task.inputs.get_mut(input).ok_or("no input")?;
+            waiting.clear();
+            all.take_while(|record| record.offset < *to)
+                .for_each(|record| waiting.push(record.clone()));
             // With the first record beyond, which may have been processed in part.
-            buffered.extend(all.take_while(|record| record.offset < *to).cloned());
             let beyond = log.slots[to.0 as usize..]
                 .iter()
                 .find(|slot| slot.state == State::Committed && slot.record.is_some());
-            buffered.extend(beyond.and_then(|slot| slot.record.clone()));
+            beyond
+                .and_then(|slot| slot.record.clone())
+                .into_iter()
+                .for_each(|record| waiting.push(record));
             while fold.task.inputs[input]
-                .buffer
-                .front()
+                .first()
                 .is_some_and(|record| record.offset < *to)
             {
                 fold.step(&self.app, &mut wanted).map_err(&wrong)?;
@@ -155,7 +159,7 @@ impl Replay {
                     .collect();
                 told += logged.iter().filter(|record| record.at == changelog).count();
                 for _ in 0..200 {
-                    if fold.has_written(&part).is_ok() || fold.task.inputs[input].buffer.is_empty() {
+                    if fold.has_written(&part).is_ok() || fold.task.inputs[input].is_empty() {
                         break;
                     }
                     if let Outcome::Done = fold.step(&self.app, &mut wanted).map_err(&wrong)? {

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use accrue::stream::app::{App, RuntimeConfig};
+use accrue::stream::budget::Budget;
 use accrue::stream::log::Log;
 use accrue::stream::metrics::Metrics;
 use accrue::stream::processor::Processor;
@@ -214,7 +215,7 @@ impl World {
         let config = RuntimeConfig {
             threads: process.threads,
             state_dir: PathBuf::from("state"),
-            memory_budget_bytes: 0,
+            memory: Budget::of(0),
             commit_interval: Duration::from_millis([50, 400][self.rng.below(2) as usize]),
             max_records_per_commit: 1 + self.rng.below(12) as usize,
             overlay_max_bytes: 1 << 20,

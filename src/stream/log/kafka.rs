@@ -6,7 +6,7 @@
 //! *read_committed* (a read_committed watermark stops at the last stable offset: too early).
 //! Absent: TLS and SASL knowledge; those settings pass through as librdkafka names them.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header as KafkaHeader, Headers as _, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, NoCustomPartitioner, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
@@ -29,6 +30,12 @@ use crate::stream::record::{Header, Offset, Outgoing, Partition, Record, Timesta
 
 /// Records handed out by one poll at most.
 const MAX_POLL_RECORDS: usize = 2_000;
+/// Keys and values handed out by one poll at most, after which the next record is left for the next poll.
+const MAX_POLL_BYTES: usize = 4 << 20;
+/// How long librdkafka waits before it looks again whether its queue has room; by default a second.
+const FULL_QUEUE_PAUSE_MS: &str = "10";
+/// Memory of the queue of a reader: there may be one for each store of a process.
+const READER_QUEUE_BYTES: usize = 1 << 20;
 /// A partition that delivered nothing for so long is looked at; if it is behind at two looks in a row, it is roused.
 const SILENCE: Duration = Duration::from_secs(10);
 /// A lasting outage is logged once in this time.
@@ -46,10 +53,41 @@ pub struct KafkaTimeouts {
     pub session: Duration,
 }
 
+/// How the members of a group share the partitions out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum GroupProtocol {
+    /// By one of them; each change takes all partitions from all of them for a moment.
+    #[default]
+    Classic,
+    /// By the broker (KIP-848, Kafka 4.0 and newer), which takes away only what goes to another. The session's length is
+    /// the broker's too: `group.consumer.session.timeout.ms`.
+    Consumer,
+}
+
+/// Memory of the queues of one client, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct KafkaQueues {
+    /// Fetched by a consumer and not handed out.
+    pub fetched_bytes: usize,
+    /// Written by a producer and not confirmed.
+    pub unconfirmed_bytes: usize,
+}
+
+impl Default for KafkaQueues {
+    fn default() -> KafkaQueues {
+        KafkaQueues {
+            fetched_bytes: 64 << 20,
+            unconfirmed_bytes: 64 << 20,
+        }
+    }
+}
+
 /// A Kafka cluster.
 pub struct KafkaLog {
     properties: BTreeMap<String, String>,
     timeouts: KafkaTimeouts,
+    queues: KafkaQueues,
+    protocol: GroupProtocol,
     admin: AdminClient<DefaultClientContext>,
     /// For ends and starts: its own isolation level is read_uncommitted.
     uncommitted: BaseConsumer<Quiet>,
@@ -89,9 +127,21 @@ impl KafkaLog {
         Ok(KafkaLog {
             properties,
             timeouts,
+            queues: KafkaQueues::default(),
+            protocol: GroupProtocol::default(),
             admin,
             uncommitted,
         })
+    }
+
+    /// Bounds the memory of each consumer and producer.
+    pub fn with_queues(self, queues: KafkaQueues) -> KafkaLog {
+        KafkaLog { queues, ..self }
+    }
+
+    /// How its consumers share partitions. All members of a group may differ in it: the broker translates.
+    pub fn with_protocol(self, protocol: GroupProtocol) -> KafkaLog {
+        KafkaLog { protocol, ..self }
     }
 
     fn base(&self) -> ClientConfig {
@@ -215,20 +265,29 @@ impl Log for KafkaLog {
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "earliest")
             .set("isolation.level", "read_committed")
-            // The partitions of one number of all sources are one task's, and belong to one member: of librdkafka's
-            // assignors only this one sees to that (cooperative-sticky deals them out one by one).
-            .set("partition.assignment.strategy", "range")
-            .set("session.timeout.ms", self.timeouts.session.as_millis().to_string())
             // A fetch that waits longer than a commit interval only adds latency.
             .set("fetch.wait.max.ms", "50")
-            .set("queued.max.messages.kbytes", "65536");
+            // Half for what waits, half for the answer to a fetch that was sent while there was room.
+            .set("queued.max.messages.kbytes", kbytes(self.queues.fetched_bytes / 2))
+            .set("fetch.max.bytes", (self.queues.fetched_bytes / 2).to_string())
+            .set("fetch.queue.backoff.ms", FULL_QUEUE_PAUSE_MS);
+        // The partitions of one number of all sources are one task's, and belong to one member: of all assignors only
+        // range sees to that (cooperative-sticky and uniform deal them out one by one).
+        match self.protocol {
+            GroupProtocol::Classic => config
+                .set("partition.assignment.strategy", "range")
+                .set("session.timeout.ms", self.timeouts.session.as_millis().to_string()),
+            GroupProtocol::Consumer => config
+                .set("group.protocol", "consumer")
+                .set("group.remote.assignor", "range"),
+        };
         if let Some(instance) = &group.instance {
             config.set("group.instance.id", instance);
         }
         for (key, value) in &self.properties {
             config.set(key, value);
         }
-        let context = Rebalances::default();
+        let context = Rebalances::of(self.protocol);
         let shared = context.0.clone();
         let consumer: BaseConsumer<Rebalances> =
             BaseConsumer::from_config_and_context(&config, context).map_err(setup)?;
@@ -239,6 +298,7 @@ impl Log for KafkaLog {
         Ok(Box::new(KafkaConsumer {
             consumer,
             shared,
+            assigned: BTreeSet::new(),
             topics: group
                 .topics
                 .iter()
@@ -263,7 +323,7 @@ impl Log for KafkaLog {
             .set("compression.type", "lz4")
             .set("linger.ms", "5")
             .set("batch.num.messages", "10000")
-            .set("queue.buffering.max.kbytes", "131072");
+            .set("queue.buffering.max.kbytes", kbytes(self.queues.unconfirmed_bytes));
         for (key, value) in &self.properties {
             config.set(key, value);
         }
@@ -277,6 +337,7 @@ impl Log for KafkaLog {
             producer,
             deliveries,
             timeout: self.timeouts.transaction,
+            protocol: self.protocol,
         }))
     }
 
@@ -288,7 +349,10 @@ impl Log for KafkaLog {
             .set("isolation.level", "read_committed")
             .set("auto.offset.reset", "earliest")
             .set("enable.auto.commit", "false")
-            .set("fetch.wait.max.ms", "50");
+            .set("fetch.wait.max.ms", "50")
+            .set("queued.max.messages.kbytes", kbytes(READER_QUEUE_BYTES))
+            .set("fetch.max.bytes", READER_QUEUE_BYTES.to_string())
+            .set("fetch.queue.backoff.ms", FULL_QUEUE_PAUSE_MS);
         let consumer: BaseConsumer<Quiet> = BaseConsumer::from_config_and_context(&config, Quiet).map_err(setup)?;
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(
@@ -398,6 +462,10 @@ impl Log for KafkaLog {
     }
 }
 
+fn kbytes(bytes: usize) -> String {
+    (bytes >> 10).max(1).to_string()
+}
+
 fn retention_ms(cleanup: Cleanup) -> String {
     match cleanup {
         Cleanup::Compact | Cleanup::Delete { retention: None } => "-1".to_owned(),
@@ -422,14 +490,15 @@ fn list_of(partitions: &[TopicPartition]) -> TopicPartitionList {
     list
 }
 
+fn place_of(element: &TopicPartitionListElem<'_>) -> TopicPartition {
+    TopicPartition::new(&Topic::new(element.topic()), Partition(element.partition() as u32))
+}
+
 fn positions(list: &TopicPartitionList) -> Positions {
     list.elements()
         .iter()
         .filter_map(|element| match element.offset() {
-            KafkaOffset::Offset(offset) if offset >= 0 => Some((
-                TopicPartition::new(&Topic::new(element.topic()), Partition(element.partition() as u32)),
-                Offset(offset as u64),
-            )),
+            KafkaOffset::Offset(offset) if offset >= 0 => Some((place_of(element), Offset(offset as u64))),
             _ => None,
         })
         .collect()
@@ -451,11 +520,22 @@ impl ClientContext for Quiet {
 impl ConsumerContext for Quiet {}
 
 /// Rebalances seen by librdkafka and not yet answered.
-#[derive(Default, Clone)]
+#[derive(Clone)]
 struct Rebalances(Arc<RebalanceQueue>);
 
-#[derive(Default)]
+impl Rebalances {
+    fn of(protocol: GroupProtocol) -> Rebalances {
+        Rebalances(Arc::new(RebalanceQueue {
+            protocol,
+            events: Mutex::default(),
+            closing: AtomicBool::default(),
+        }))
+    }
+}
+
 struct RebalanceQueue {
+    /// With the consumer protocol an event names what comes or goes, and so must its answer; with the classic one, all.
+    protocol: GroupProtocol,
     events: Mutex<VecDeque<Event>>,
     /// Set while the consumer closes: nobody will answer any more.
     closing: AtomicBool,
@@ -475,14 +555,15 @@ impl ClientContext for Rebalances {
 
 impl ConsumerContext for Rebalances {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, err: RDKafkaRespErr, list: &mut TopicPartitionList) {
-        let partitions: Vec<TopicPartition> = list
-            .elements()
-            .iter()
-            .map(|e| TopicPartition::new(&Topic::new(e.topic()), Partition(e.partition() as u32)))
-            .collect();
+        let partitions: Vec<TopicPartition> = list.elements().iter().map(place_of).collect();
         let assign = err == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         if self.0.closing.load(Ordering::SeqCst) {
-            if !assign && let Err(error) = consumer.unassign() {
+            let answered = match (assign, self.0.protocol) {
+                (true, _) => Ok(()),
+                (false, GroupProtocol::Classic) => consumer.unassign(),
+                (false, GroupProtocol::Consumer) => consumer.incremental_unassign(list),
+            };
+            if let Err(error) = answered {
                 tracing::warn!(%error, "unassigning while closing the consumer");
             }
             return;
@@ -501,6 +582,8 @@ impl ConsumerContext for Rebalances {
 struct KafkaConsumer {
     consumer: BaseConsumer<Rebalances>,
     shared: Arc<RebalanceQueue>,
+    /// What librdkafka was told that we have.
+    assigned: BTreeSet<TopicPartition>,
     topics: HashMap<String, Topic>,
     /// The offset of the next record to hand out, by assigned partition.
     next: HashMap<TopicPartition, Offset>,
@@ -613,7 +696,8 @@ impl KafkaConsumer {
         self.assign_anew()
     }
 
-    /// Assigns all partitions once more, each at its next record, and pauses those that do not flow.
+    /// Assigns all partitions once more, each at its next record, and pauses those that do not flow; with the consumer
+    /// protocol, which allows no such thing, each is sought.
     fn assign_anew(&self) -> Result<(), LogError> {
         let mut list = TopicPartitionList::with_capacity(self.next.len());
         for (at, next) in &self.next {
@@ -627,18 +711,62 @@ impl KafkaConsumer {
             .filter(|at| !self.flowing.contains_key(*at))
             .cloned()
             .collect();
-        self.consumer
-            .assign(&list)
-            .and_then(|()| self.consumer.pause(&list_of(&held)))
-            .map_err(|error| classify("assigning partitions anew", &error))
+        match self.shared.protocol {
+            GroupProtocol::Classic => self
+                .consumer
+                .assign(&list)
+                .and_then(|()| self.consumer.pause(&list_of(&held)))
+                .map_err(|error| classify("assigning partitions anew", &error)),
+            GroupProtocol::Consumer => self.seek(list),
+        }
     }
 
-    /// An assignment replaces the one before it, so an answer that failed half way may be given again.
-    fn accept(&self, list: &TopicPartitionList) -> Result<(), LogError> {
+    /// What an error means that a poll found. The consumer protocol gives a static member's name to nobody else until
+    /// the session of a killed process ends, and librdkafka makes that fatal for the client: another one tries again.
+    fn consuming(&self, error: &KafkaError) -> LogError {
+        match self.consumer.client().fatal_error() {
+            Some((RDKafkaErrorCode::UnreleasedInstanceId, why)) => LogError::new(
+                LogErrorKind::Fenced,
+                format!("a process that was killed still has this one's instance id, until its session ends: {why}"),
+            ),
+            Some(_) | None => classify("consuming", error),
+        }
+    }
+
+    /// An answer that failed half way may be given again: a classic assignment replaces the one before it, and of the
+    /// consumer protocol's only what is not assigned yet is.
+    fn accept(&mut self, list: &TopicPartitionList) -> Result<(), LogError> {
+        let assigned = match self.shared.protocol {
+            GroupProtocol::Classic => self.consumer.assign(list),
+            GroupProtocol::Consumer => {
+                let mut fresh = TopicPartitionList::new();
+                for element in list.elements() {
+                    if !self.assigned.contains(&place_of(&element)) {
+                        let (topic, partition) = (element.topic(), element.partition());
+                        fresh
+                            .add_partition_offset(topic, partition, element.offset())
+                            .map_err(|error| classify("assigning partitions", &error))?;
+                    }
+                }
+                self.consumer.incremental_assign(&fresh)
+            }
+        };
+        assigned.map_err(|error| classify("assigning partitions", &error))?;
+        self.assigned.extend(list.elements().iter().map(place_of));
         self.consumer
-            .assign(list)
-            .and_then(|()| self.consumer.pause(list))
+            .pause(list)
             .map_err(|error| classify("assigning partitions", &error))
+    }
+
+    fn seek(&self, list: TopicPartitionList) -> Result<(), LogError> {
+        let done = self
+            .consumer
+            .seek_partitions(list, REQUEST_TIMEOUT)
+            .map_err(|error| rewinding(&error))?;
+        for element in done.elements() {
+            element.error().map_err(|error| rewinding(&error))?;
+        }
+        Ok(())
     }
 }
 
@@ -647,9 +775,9 @@ impl Consumer for KafkaConsumer {
         if let Some(event) = self.shared.events().pop_front() {
             return Ok(event);
         }
-        let mut records = Vec::new();
-        let mut wait = timeout;
-        while records.len() < MAX_POLL_RECORDS {
+        let mut records: Vec<Record> = Vec::new();
+        let (mut wait, mut bytes) = (timeout, 0);
+        while records.len() < MAX_POLL_RECORDS && bytes < MAX_POLL_BYTES {
             let (name, partition, offset, timestamp, key, value, headers) = match self.consumer.poll(wait) {
                 None => break,
                 Some(Err(error)) if is_transient(&error) => {
@@ -660,7 +788,7 @@ impl Consumer for KafkaConsumer {
                     }
                     break;
                 }
-                Some(Err(error)) => return Err(classify("consuming", &error)),
+                Some(Err(error)) => return Err(self.consuming(&error)),
                 Some(Ok(message)) => (
                     message.topic().to_owned(),
                     Partition(message.partition() as u32),
@@ -680,14 +808,16 @@ impl Consumer for KafkaConsumer {
                 flow.seen = Instant::now();
                 flow.behind_at = None;
             }
-            records.push(Record {
+            let record = Record {
                 at,
                 offset,
                 timestamp,
                 key,
                 value,
                 headers,
-            });
+            };
+            bytes += record.bytes();
+            records.push(record);
             wait = Duration::ZERO;
             if !self.shared.events().is_empty() {
                 break;
@@ -712,13 +842,23 @@ impl Consumer for KafkaConsumer {
         self.accept(&list)
     }
 
-    fn unassign(&mut self, _partitions: &[TopicPartition]) -> Result<(), LogError> {
-        // The group takes all partitions or none.
-        self.next.clear();
-        self.flowing.clear();
-        self.consumer
-            .unassign()
-            .map_err(|error| classify("letting partitions go", &error))
+    fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
+        for at in partitions {
+            self.next.remove(at);
+            self.flowing.remove(at);
+        }
+        let released = match self.shared.protocol {
+            // The group takes all partitions or none.
+            GroupProtocol::Classic => self.consumer.unassign(),
+            GroupProtocol::Consumer => {
+                let had = partitions.iter().filter(|at| self.assigned.contains(*at));
+                let had: Vec<TopicPartition> = had.cloned().collect();
+                self.consumer.incremental_unassign(&list_of(&had))
+            }
+        };
+        released.map_err(|error| classify("letting partitions go", &error))?;
+        self.assigned.retain(|at| !partitions.contains(at));
+        Ok(())
     }
 
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
@@ -745,14 +885,7 @@ impl Consumer for KafkaConsumer {
             return Ok(());
         }
         let list = self.starts(partitions)?;
-        let done = self
-            .consumer
-            .seek_partitions(list, REQUEST_TIMEOUT)
-            .map_err(|error| rewinding(&error))?;
-        for element in done.elements() {
-            element.error().map_err(|error| rewinding(&error))?;
-        }
-        Ok(())
+        self.seek(list)
     }
 
     fn caught_up(&self, partition: &TopicPartition) -> bool {
@@ -805,7 +938,7 @@ impl Drop for KafkaConsumer {
                     }
                 }
                 Event::Assigned(_) => {
-                    if let Err(error) = self.consumer.assign(&TopicPartitionList::new()) {
+                    if let Err(error) = self.accept(&TopicPartitionList::new()) {
                         tracing::warn!(%error, "declining partitions while closing");
                     }
                 }
@@ -867,6 +1000,7 @@ struct KafkaProducer {
     producer: ThreadedProducer<Deliveries>,
     deliveries: Deliveries,
     timeout: Duration,
+    protocol: GroupProtocol,
 }
 
 impl KafkaProducer {
@@ -889,6 +1023,21 @@ impl KafkaProducer {
         match self.deliveries.lock().failed.take() {
             None => Ok(()),
             Some(error) => Err(classify("delivering", &error).but_not_retry()),
+        }
+    }
+}
+
+impl KafkaProducer {
+    /// The consumer protocol gives a member a new generation whenever something is taken from it, and tells it so: it is
+    /// still a member, and only the work on what it lost is in vain.
+    fn offsets_refused(&self, error: &KafkaError) -> LogError {
+        let refused = classify("adding offsets to the transaction", error).but_not_retry();
+        match (self.protocol, error.rdkafka_error_code()) {
+            (
+                GroupProtocol::Consumer,
+                Some(RDKafkaErrorCode::IllegalGeneration | RDKafkaErrorCode::StaleMemberEpoch),
+            ) => LogError::new(LogErrorKind::Abort, refused.message),
+            _ => refused,
         }
     }
 }
@@ -948,7 +1097,7 @@ impl Producer for KafkaProducer {
             retrying(self.timeout, || {
                 self.producer.send_offsets_to_transaction(&list, metadata, self.timeout)
             })
-            .map_err(|error| classify("adding offsets to the transaction", &error).but_not_retry())?;
+            .map_err(|error| self.offsets_refused(&error))?;
         }
         // A retriable error of EndTxn may be asked again; anything less than a clear refusal leaves the outcome open.
         retrying(self.timeout, || self.producer.commit_transaction(self.timeout)).map_err(|error| {
@@ -1003,9 +1152,9 @@ struct KafkaReader {
 
 impl Reader for KafkaReader {
     fn read(&mut self, timeout: Duration) -> Result<Vec<Record>, LogError> {
-        let mut records = Vec::new();
-        let mut wait = timeout;
-        while records.len() < MAX_POLL_RECORDS {
+        let mut records: Vec<Record> = Vec::new();
+        let (mut wait, mut bytes) = (timeout, 0);
+        while records.len() < MAX_POLL_RECORDS && bytes < MAX_POLL_BYTES {
             match self.consumer.poll(wait) {
                 None => break,
                 Some(Err(error)) if is_transient(&error) => break,
@@ -1019,6 +1168,7 @@ impl Reader for KafkaReader {
                     headers: message.headers().map(headers_in).unwrap_or_default(),
                 }),
             }
+            bytes += records.last().map_or(0, Record::bytes);
             wait = Duration::ZERO;
         }
         Ok(records)
@@ -1091,6 +1241,7 @@ fn classify(doing: &str, error: &KafkaError) -> LogError {
                 | RDKafkaErrorCode::ProducerFenced
                 | RDKafkaErrorCode::UnknownMemberId
                 | RDKafkaErrorCode::IllegalGeneration
+                | RDKafkaErrorCode::FencedMemberEpoch
                 | RDKafkaErrorCode::FencedInstanceId
                 | RDKafkaErrorCode::InvalidProducerIdMapping
         )

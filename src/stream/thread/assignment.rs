@@ -172,7 +172,8 @@ impl StreamThread {
 
     /// Lets the input of running tasks flow.
     pub(super) fn resume(&mut self) -> Result<(), Fault> {
-        let ready = |input: &Input| input.paused && input.buffer.len() <= RESUME_AT_RECORDS;
+        let roomy = self.waiting_bytes() <= self.memory().waiting / 2;
+        let ready = |input: &Input| input.paused && input.len() <= RESUME_AT_RECORDS && (roomy || input.is_empty());
         let running = self.tasks.values().filter(|task| task.is_running());
         let flow = running.flat_map(|task| &task.inputs).filter(|(_, input)| ready(input));
         let flow: Vec<TopicPartition> = flow.map(|(at, _)| at.clone()).collect();
