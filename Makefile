@@ -4,7 +4,7 @@ SHELL := /bin/bash
 CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/accrue
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 
-.PHONY: help quickstart test test-fast test-long certify sim bench deps fmt
+.PHONY: help quickstart test test-fast test-long certify sim torture soak bench deps fmt
 
 help:
 	@echo "make quickstart  build, load the sample CRM history, print and deliver the books"
@@ -13,6 +13,8 @@ help:
 	@echo "make sim         the runtime under simulated faults: SEEDS=10000, FROM=0, or SEED=17 for one run with its log"
 	@echo "make test-long   100,000 generated histories of each property of the books; hours"
 	@echo "make certify     each accounting connector killed around every kind of write, against its double; minutes"
+	@echo "make torture     three instances on a real broker, one killed, paused or cut off every few seconds: MINUTES=30 PROTOCOL=classic"
+	@echo "make soak        state larger than memory: fails when the process takes more than its budget: MINUTES=10 MIB=192"
 	@echo "make bench       records a second, CPU seconds per million records"
 
 quickstart: deps
@@ -35,6 +37,15 @@ test-long: deps
 # The lines are those of the table in docs/certification.md.
 certify: deps
 	cargo test --test certification -- --ignored --nocapture
+
+# Both print what happened; ACCRUE_PLATFORM_KEEP=1 keeps the servers' and the program's logs.
+torture: deps
+	ACCRUE_TEST_FIRE_SECONDS=$$((60 * $(or $(MINUTES),30))) ACCRUE_TEST_GROUP_PROTOCOL=$(or $(PROTOCOL),classic) tools/on-platform kafka,registry,proxy \
+		cargo test --test faults -- --ignored --nocapture three_instances_under_fire
+
+soak: deps
+	ACCRUE_TEST_SOAK_MINUTES=$(or $(MINUTES),10) ACCRUE_TEST_SOAK_MIB=$(or $(MIB),192) tools/on-platform kafka,registry \
+		cargo test --test soak -- --ignored --nocapture
 
 bench: deps
 	tools/bench

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use accrue::stream::app;
 use accrue::stream::log::embedded::EmbeddedLog;
-use accrue::stream::log::kafka::{KafkaLog, KafkaTimeouts};
+use accrue::stream::log::kafka::{GroupProtocol, KafkaLog, KafkaTimeouts};
 use accrue::stream::log::{Cleanup, Consumer, Event, GroupSpec, Log, LogErrorKind, Positions, Producer, TopicSpec};
 use accrue::stream::record::{Header, Offset, Outgoing, Partition, Record, Timestamp, Topic, TopicPartition};
 use accrue::stream::topology::{Shape, SubTopology};
@@ -70,7 +70,7 @@ fn embedded() -> Subject {
     }
 }
 
-fn kafka() -> Subject {
+fn kafka(protocol: GroupProtocol) -> Subject {
     let servers =
         std::env::var("ACCRUE_TEST_KAFKA").expect("ACCRUE_TEST_KAFKA must name a broker; `make test` starts one");
     let nanos = SystemTime::now().duration_since(UNIX_EPOCH).expect("clock").as_nanos();
@@ -89,7 +89,8 @@ fn kafka() -> Subject {
                 Duration::from_secs(30),
                 &|message| eprintln!("{message}"),
             )
-            .expect("broker"),
+            .expect("broker")
+            .with_protocol(protocol),
         ),
         prefix: format!("contract-{nanos}"),
         _dir: None,
@@ -130,6 +131,8 @@ fn put(producer: &mut dyn Producer, topic: &Topic, values: &[&str]) -> Positions
 struct Member {
     consumer: Box<dyn Consumer>,
     owned: Vec<TopicPartition>,
+    /// How many partitions were taken from it.
+    taken: usize,
     records: Vec<Record>,
 }
 
@@ -138,6 +141,7 @@ impl Member {
         Member {
             consumer: subject.log.consumer(group).expect("consumer"),
             owned: Vec::new(),
+            taken: 0,
             records: Vec::new(),
         }
     }
@@ -154,6 +158,7 @@ impl Member {
             Event::Revoked(partitions) | Event::Lost(partitions) => {
                 self.consumer.unassign(&partitions).expect("unassign");
                 self.owned.retain(|at| !partitions.contains(at));
+                self.taken += partitions.len();
             }
         }
     }
@@ -504,13 +509,67 @@ fn an_offset_is_found_by_its_time(subject: &Subject) {
     assert!(found(3_001) >= Offset(3), "after the last one");
 }
 
+/// With the consumer protocol, a member that joins takes some partitions; the others go on without a break, and what is
+/// committed for them under the membership from before counts.
+#[test]
+#[ignore = "needs a broker: make test"]
+fn what_stays_with_a_member_is_not_taken_from_it() {
+    let subject = &kafka(GroupProtocol::Consumer);
+    let topic = subject.topic("stays", 4);
+    let mut producer = subject.producer("stays");
+    let mut put_in = |partitions: &[u32], value: &str| {
+        producer.begin().expect("begin");
+        for partition in partitions {
+            let record = outgoing(&topic, *partition, value, Some(value));
+            producer.send(record).expect("send");
+        }
+        producer.commit(&Positions::new(), None).expect("commit");
+    };
+    put_in(&[0, 1, 2, 3], "early");
+    let group = subject.group("stays", &topic);
+    let mut first = Member::join(subject, &group);
+    until("the first owns all and reads", || {
+        first.poll();
+        first.owned.len() == 4 && first.records.len() == 4
+    });
+    let before = first.consumer.membership().expect("membership");
+    let mut second = Member::join(subject, &group);
+    until("two each", || {
+        first.poll();
+        second.poll();
+        first.owned.len() == 2 && second.owned.len() == 2
+    });
+    assert_eq!(first.taken, 2, "only what went to the other was taken away");
+    let (stayed, went) = (first.owned[0].clone(), second.owned[0].clone());
+    let commit = |at: &TopicPartition| {
+        let mut worker = subject.producer("stays-worker");
+        worker.begin().expect("begin");
+        worker.commit(&Positions::from([(at.clone(), Offset(0))]), Some(&before))
+    };
+    commit(&stayed).expect("commit");
+    // Nor does a member that asks for what went to another have to leave.
+    let refused = commit(&went).expect_err("it is another's");
+    assert_eq!(refused.kind, LogErrorKind::Abort, "{refused}");
+    put_in(&[stayed.partition.0], "late");
+    until("it goes on where it was, and not from what was committed", || {
+        first.poll();
+        first.records.len() == 5
+    });
+    assert_eq!(values(&first.records[4..]), ["late"]);
+}
+
 macro_rules! contract {
     ($($case:ident)*) => {
         mod embedded_log {
             $(#[test] fn $case() { super::$case(&super::embedded()); })*
         }
         mod kafka_log {
-            $(#[test] #[ignore = "needs a broker: make test"] fn $case() { super::$case(&super::kafka()); })*
+            $(#[test] #[ignore = "needs a broker: make test"] fn $case() { super::$case(&super::kafka(super::GroupProtocol::Classic)); })*
+        }
+        mod kafka_log_and_groups_of_the_broker {
+            $(#[test] #[ignore = "needs a broker: make test"] fn $case() {
+                super::$case(&super::kafka(super::GroupProtocol::Consumer));
+            })*
         }
     };
 }

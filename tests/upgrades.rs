@@ -12,6 +12,7 @@ use accrue::config;
 use accrue::pipeline;
 use accrue::sink::application;
 use accrue::stream::app::{self, Runtime, RuntimeConfig};
+use accrue::stream::budget::Budget;
 use accrue::stream::layout::{self, Recorded};
 use accrue::stream::log::embedded::EmbeddedLog;
 use accrue::stream::log::{
@@ -192,7 +193,7 @@ impl World {
         let config = RuntimeConfig {
             threads: 1,
             state_dir: self.dir.path().join("state"),
-            memory_budget_bytes: 16 << 20,
+            memory: Budget::of(16 << 20),
             commit_interval: Duration::from_millis(5),
             max_records_per_commit: 20,
             overlay_max_bytes: 1 << 20,

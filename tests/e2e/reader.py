@@ -4,6 +4,9 @@
     reader.py dump   --dir DIR TOPIC...     JSON lines: topic, partition, offset, key, headers, value
     reader.py hash   --dir DIR TOPIC...     one line a topic: records, and a hash of the set of (key, value)
     reader.py count  --dir DIR TOPIC...     records by topic, for waiting
+    reader.py ends   --dir DIR TOPIC...     waits until each partition ends where a reader of committed records ends; fails
+                                            when one does not: a transaction is open
+    reader.py follow --dir DIR TOPIC...     reads what is committed while it is written; when its input ends, `hash` of it
 
 DIR is the folder of `platform up`; or give --bootstrap and --registry. Only committed records
 are read. `hash` ignores order, partitions and offsets, so two runs with other commit points,
@@ -13,11 +16,16 @@ crashes or partition counts compare equal when their records are the same, each 
 import argparse
 import hashlib
 import json
+import select
 import signal
 import sys
+import time
 from pathlib import Path
 
 from topics import Reader, plain
+
+
+ENDS_SECONDS = 20
 
 
 def add_place(command):
@@ -37,10 +45,25 @@ def reader_of(given):
     return Reader(bootstrap, given.registry or env.get("REGISTRY_URL"))
 
 
-def set_hash(records):
+def await_ends(reader, topics):
+    for _ in range(ENDS_SECONDS):
+        committed, all_of_it = (reader.ends(topics, committed) for committed in (True, False))
+        hanging = {place: end for place, end in all_of_it.items() if committed[place] != end}
+        if not hanging:
+            return 0
+        time.sleep(1)
+    for (topic, partition), end in sorted(hanging.items()):
+        print(f"{topic}-{partition}\tends at {end}, for readers of committed records at {committed[topic, partition]}")
+    return 1
+
+
+def set_hash(digests):
     """Same for the same records in any order; a record twice counts twice."""
-    digests = sorted(hashlib.sha256(frame(record.key) + frame(record.raw)).digest() for record in records)
-    return hashlib.sha256(b"".join(digests)).hexdigest()
+    return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
+
+
+def digest(record):
+    return hashlib.sha256(frame(record.key) + frame(record.raw)).digest()
 
 
 def frame(data):
@@ -62,7 +85,7 @@ def as_line(record):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name in ("dump", "hash", "count"):
+    for name in ("dump", "hash", "count", "ends", "follow"):
         command = commands.add_parser(name)
         add_place(command)
         command.add_argument("topics", nargs="+", metavar="TOPIC")
@@ -70,17 +93,24 @@ def main():
     given = parser.parse_args()
     try:
         reader = reader_of(given)
-        records = reader.read(given.topics, decode=given.command == "dump")
+        if given.command == "ends":
+            return await_ends(reader, given.topics)
+        if given.command == "follow":
+            records = reader.follow(given.topics, over=lambda: select.select([sys.stdin], [], [], 0)[0])
+        else:
+            records = reader.read(given.topics, decode=given.command == "dump")
+        if given.command == "dump":
+            for record in records:
+                print(json.dumps(as_line(record), ensure_ascii=False))
+            return 0
+        digests = {topic: [] for topic in given.topics}
+        for record in records:
+            digests[record.topic].append(digest(record))
     except (RuntimeError, OSError) as error:
         print(f"reader: {error}", file=sys.stderr)
         return 1
-    if given.command == "dump":
-        for record in records:
-            print(json.dumps(as_line(record), ensure_ascii=False))
-        return 0
-    for topic in given.topics:
-        of_topic = [record for record in records if record.topic == topic]
-        print(f"{topic}\t{len(of_topic)}" + (f"\t{set_hash(of_topic)}" if given.command == "hash" else ""))
+    for topic, of_topic in digests.items():
+        print(f"{topic}\t{len(of_topic)}" + ("" if given.command == "count" else f"\t{set_hash(of_topic)}"))
     return 0
 
 

@@ -59,20 +59,10 @@ class Reader:
 
     def read(self, topics, committed=True, decode=True):
         """Every record of the topics up to the end at the time of the call, by topic, partition and offset."""
-        consumer = confluent_kafka.Consumer(
-            {
-                "bootstrap.servers": self.bootstrap,
-                "group.id": "accrue-independent-reader",
-                "isolation.level": "read_committed" if committed else "read_uncommitted",
-                "enable.auto.commit": False,
-                "auto.offset.reset": "error",
-                "enable.partition.eof": True,
-            }
-        )
+        open_partitions = set(self.partitions(topics))
+        consumer = self.consumer(open_partitions, committed)
         records = []
         try:
-            open_partitions = set(self.partitions(topics))
-            consumer.assign([confluent_kafka.TopicPartition(topic, partition, 0) for topic, partition in open_partitions])
             while open_partitions:
                 message = consumer.poll(STALL_SECONDS)
                 if message is None:
@@ -87,6 +77,46 @@ class Reader:
         finally:
             consumer.close()
         return sorted(records, key=lambda record: (record.topic, record.partition, record.offset))
+
+    def follow(self, topics, over):
+        """Yields committed records as they appear, undecoded; after `over()`, up to the end at that time."""
+        consumer = self.consumer(self.partitions(topics), committed=True)
+        reached, ends, stalled = {}, None, 0
+        try:
+            while ends is None or any(reached.get(place, 0) < end for place, end in ends.items()):
+                if ends is None and over():
+                    ends = self.ends(topics, committed=True)
+                message = consumer.poll(0.5)
+                stalled = stalled + 0.5 if message is None and ends is not None else 0
+                if stalled > STALL_SECONDS:
+                    raise RuntimeError(f"no record and no end within {STALL_SECONDS} s: {reached} of {ends}")
+                if message is None:
+                    continue
+                error = message.error()
+                # The end of a partition lies behind the markers that a reader is not given.
+                if error is not None and error.code() == confluent_kafka.KafkaError._PARTITION_EOF:
+                    reached[message.topic(), message.partition()] = message.offset()
+                elif error is None:
+                    yield self.record(message, decode=False)
+                elif not error.retriable():
+                    raise RuntimeError(f"{message.topic()}-{message.partition()}: {error}")
+        finally:
+            consumer.close()
+
+    def consumer(self, places, committed):
+        """A consumer at the start of these partitions."""
+        consumer = confluent_kafka.Consumer(
+            {
+                "bootstrap.servers": self.bootstrap,
+                "group.id": "accrue-independent-reader",
+                "isolation.level": "read_committed" if committed else "read_uncommitted",
+                "enable.auto.commit": False,
+                "auto.offset.reset": "error",
+                "enable.partition.eof": True,
+            }
+        )
+        consumer.assign([confluent_kafka.TopicPartition(topic, partition, 0) for topic, partition in places])
+        return consumer
 
     def record(self, message, decode):
         record = Record(
