@@ -3,7 +3,8 @@
 //!
 //! What the program wrote is judged from outside, by `tests/e2e/check.py` with its own Kafka client and Avro decoder.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use accrue::stream::log::{Log, Positions};
