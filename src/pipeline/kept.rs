@@ -20,8 +20,9 @@ use crate::stream::store::Entry;
 /// Facts and entries that make a page.
 const PAGE: usize = 32;
 
-/// Facts and entries of the long contracts that one partition keeps in memory, each some 500 bytes, at most twice as many.
-const WARM: usize = 10_000;
+/// Facts and entries of the long contracts that one partition keeps in memory, each some 500 bytes; at most twice as many,
+/// or one contract that is longer.
+const WARM: usize = 1_000;
 
 /// A contract, and how much of it is on pages.
 pub(super) struct Kept {
