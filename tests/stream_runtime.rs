@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use accrue::stream::app::{self, Runtime, RuntimeConfig};
+use accrue::stream::app::{self, Runtime, RuntimeConfig, TaskReport};
 use accrue::stream::budget::Budget;
 use accrue::stream::log::embedded::EmbeddedLog;
 use accrue::stream::log::{
@@ -17,6 +17,7 @@ use accrue::stream::metrics::Metrics;
 use accrue::stream::partitioner::partition_for;
 use accrue::stream::processor::{Context, Emission, Failure, Processor, Progress, Rejected, Route};
 use accrue::stream::record::{Offset, Outgoing, Partition, Record, Timestamp, Topic, TopicPartition};
+use accrue::stream::store::{StoreHome, TaskStore};
 use accrue::stream::topology::{Shape, StoreSpec, SubTopology, Topology};
 
 const PARTITIONS: u32 = 3;
@@ -246,6 +247,41 @@ fn a_lost_state_folder_is_rebuilt_from_the_changelog() {
     let second = words(100);
     load(log.as_ref(), &second);
     drain(log.clone(), dir.path(), 1);
+    assert_counted(log.as_ref(), &[first, second].concat());
+}
+
+/// As when the group gives a task to one thread while another, which was away too long, does not know yet.
+#[test]
+fn a_store_that_another_thread_has_is_waited_for() {
+    let dir = tempfile::tempdir().expect("folder");
+    let log: Arc<dyn Log> = Arc::new(open(dir.path()));
+    let first = words(200);
+    load(log.as_ref(), &first);
+    drain(log.clone(), dir.path(), 1);
+    let home = StoreHome::disk(1 << 20);
+    let held = TaskStore::open(&dir.path().join("state/count_0"), &["counts".to_owned()], &home).expect("store");
+    let second = words(100);
+    load(log.as_ref(), &second);
+    let metrics = Metrics::new(&prometheus::Registry::new()).expect("metrics");
+    let runtime = Runtime::start(topology(), log.clone(), config(dir.path(), 1), metrics).expect("start");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let wait = || {
+        assert!(!runtime.is_finished(), "the process ended");
+        assert!(Instant::now() < deadline, "{:?}", runtime.tasks());
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    let counted = |task: &TaskReport| task.running && task.task.partition == Partition(1);
+    while !runtime.tasks().iter().any(counted) {
+        wait();
+    }
+    let waits = |task: &TaskReport| !task.running && task.task.partition == Partition(0);
+    assert!(runtime.tasks().iter().any(waits), "{:?}", runtime.tasks());
+    drop(held);
+    while app::lag(&topology().shape, log.as_ref()).expect("lag") > 0 {
+        wait();
+    }
+    runtime.stop();
+    runtime.join().expect("clean end");
     assert_counted(log.as_ref(), &[first, second].concat());
 }
 

@@ -123,7 +123,7 @@ impl Restore {
                     Ok(true) => return Ok(replay.store.take()),
                     Ok(false) => {}
                     Err(Fault::Retry(message)) => {
-                        tracing::warn!(message, "the log is away; the restore waits");
+                        tracing::warn!(message, "the restore waits");
                         std::thread::sleep(BACKOFF);
                     }
                     Err(fault) => return Err(fault),
@@ -314,6 +314,8 @@ impl Replay {
         let RestoreJob { task, dir, home, .. } = &self.job;
         match TaskStore::open(dir, &self.names, home) {
             Ok(store) => Ok(store),
+            // A thread that does not know yet that it lost the task still has it, and lets it go when it does.
+            Err(error) if error.is_held_here() => Err(Fault::Retry(format!("another thread has it: {error}"))),
             Err(error) if error.to_string().contains("lock") => Err(Fault::Fatal(format!(
                 "{} is in use by another process: {error}",
                 dir.display()

@@ -19,6 +19,16 @@ use super::record::{Offset, Record};
 #[error("{0}")]
 pub struct StoreError(pub(super) String);
 
+/// RocksDB's words for a database that this process has open already.
+const HELD_HERE: &str = "lock hold by current process";
+
+impl StoreError {
+    /// Whether this process has the store open already.
+    pub fn is_held_here(&self) -> bool {
+        self.0.contains(HELD_HERE)
+    }
+}
+
 /// A key and its value.
 pub type Entry = (Vec<u8>, Vec<u8>);
 
