@@ -259,6 +259,18 @@ fn month_share(calendar: FiscalCalendar, period: Period, from: Date, to: Date) -
     days.max(0) * MONTH / length
 }
 
+/// The months of the days `from` to `to`, as a weight: the total of a curve under [`StraightLine::Monthly`].
+pub fn months(calendar: FiscalCalendar, from: Date, to: Date) -> i64 {
+    let to = to.max(from);
+    let (first, last) = (calendar.of(from), calendar.of(to));
+    let share = |period| month_share(calendar, period, from, to);
+    let weight = match last.since(first) {
+        0 => share(first),
+        later => share(first) + (later - 1) * MONTH + share(last),
+    };
+    weight.max(1)
+}
+
 /// Service months from the start day, each with the day after it; the last may be cut short by `to`.
 fn service_months(from: Date, to: Date) -> impl Iterator<Item = (Date, Date)> {
     (0..)
@@ -359,6 +371,24 @@ mod tests {
         assert_eq!(of(StraightLine::MonthlyEven), format!("{}0.00", "100.00 ".repeat(12)));
         assert_eq!(of(StraightLine::HalfMonth), format!("{}0.00", "100.00 ".repeat(12)));
         assert!(of(StraightLine::Thirty360).starts_with("53.33 100.00"));
+    }
+
+    #[test]
+    fn months_are_the_weight_of_a_monthly_curve() {
+        for calendar in [FiscalCalendar::Months, FiscalCalendar::FOUR_FOUR_FIVE] {
+            for (start, days) in (0..400).step_by(7).zip((0..800).step_by(13)) {
+                let from = add_days(date(2023, 11, 3), start);
+                let to = add_days(from, days - 1);
+                let spread = Spread {
+                    convention: StraightLine::Monthly,
+                    rounding: Rounding::Cumulative,
+                    calendar,
+                    currency: Currency::parse("USD").unwrap(),
+                };
+                let curve = TimeCurve::new(Decimal::ONE, from, to, spread);
+                assert_eq!(months(calendar, from, to), curve.total_weight(), "{from} {to}");
+            }
+        }
     }
 
     #[test]

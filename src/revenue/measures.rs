@@ -9,14 +9,13 @@ use jiff::civil::Date;
 use rust_decimal::Decimal;
 
 use super::contract::ScheduleRow;
-use super::curve::{MONTH, Spread, TimeCurve};
+use super::curve::{MONTH, months};
 use super::ids::{DealId, TenantId};
 use super::journal::{JournalEntry, Kind};
 use super::ledger::Role;
 use super::money::{Currency, proportion};
 use super::obligation::{Curve, Obligation, Segment};
 use super::period::{FiscalCalendar, Period, add_days, add_months};
-use super::policy::{Rounding, StraightLine};
 use super::reference::Context;
 use super::view::Recurring;
 
@@ -208,13 +207,7 @@ pub fn annual_on(stretches: &[Recurring], day: Date) -> Decimal {
 
 /// An amount that is spread evenly over its months, of a calendar, for twelve of them.
 fn annual_amount(amount: Decimal, from: Date, to: Date, calendar: FiscalCalendar, currency: Currency) -> Decimal {
-    let spread = Spread {
-        convention: StraightLine::Monthly,
-        rounding: Rounding::Cumulative,
-        calendar,
-        currency,
-    };
-    let months = TimeCurve::new(amount, from, to, spread).total_weight();
+    let months = months(calendar, from, to);
     currency.round(proportion(amount, (12 * MONTH).into(), months.into()))
 }
 

@@ -30,6 +30,11 @@ impl Period {
         fiscal: true,
     };
 
+    /// How many periods of the same calendar it comes after another.
+    pub fn since(&self, other: Period) -> i64 {
+        12 * (i64::from(self.year) - i64::from(other.year)) + i64::from(self.number) - i64::from(other.number)
+    }
+
     /// Reads `2026-02` or `FY2026-P02`; `None` for anything else.
     pub fn parse(label: &str) -> Option<Period> {
         let digits = |text: &str, length: usize| {
