@@ -15,6 +15,8 @@ use accrue::stream::topology::{Shape, SubTopology};
 /// One log under test and a prefix that keeps its topics and groups apart from other tests'.
 struct Subject {
     log: Box<dyn Log>,
+    /// Kafka does not list the members of a group that its brokers share the partitions out to.
+    lists_members: bool,
     prefix: String,
     _dir: Option<tempfile::TempDir>,
 }
@@ -65,6 +67,7 @@ fn embedded() -> Subject {
     let dir = tempfile::tempdir().expect("folder");
     Subject {
         log: Box::new(EmbeddedLog::open(dir.path(), false).expect("log")),
+        lists_members: true,
         prefix: "t".to_owned(),
         _dir: Some(dir),
     }
@@ -92,6 +95,7 @@ fn kafka(protocol: GroupProtocol) -> Subject {
             .expect("broker")
             .with_protocol(protocol),
         ),
+        lists_members: protocol == GroupProtocol::Classic,
         prefix: format!("contract-{nanos}"),
         _dir: None,
     }
@@ -449,16 +453,17 @@ fn a_group_is_moved_only_while_nobody_is_in_it(subject: &Subject) {
         member.poll();
         values(&member.records) == ["3"]
     });
-    assert_eq!(members(), 1);
+    assert_eq!(members(), usize::from(subject.lists_members));
     let refused = subject
         .log
         .move_group(&group.group, &to(0))
         .expect_err("it has a member");
     assert_eq!(refused.kind, LogErrorKind::Fenced, "{refused}");
     drop(member);
-    until("the member has gone", || members() == 0);
-
-    subject.log.move_group(&group.group, &to(1)).expect("it is empty");
+    until("the member has gone", || {
+        subject.log.move_group(&group.group, &to(1)).is_ok()
+    });
+    assert_eq!(members(), 0);
     let committed = subject.log.committed(&group.group, std::slice::from_ref(&input));
     assert_eq!(committed.expect("committed"), to(1));
     let mut next = Member::join(subject, &group);

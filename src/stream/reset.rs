@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::fault::Fault;
 use super::layout::{Layout, Recorded};
-use super::log::{Log, LogError, Positions, read_to_end};
+use super::log::{Log, LogError, LogErrorKind, Positions, read_to_end};
 use super::record::{Offset, Outgoing, Partition, Timestamp, Topic, TopicPartition};
 use super::topics;
 use super::topology::Shape;
@@ -208,11 +208,24 @@ impl<'a> Reset<'a> {
 /// # Errors
 /// There are; or the log.
 pub fn without_members(shape: &Shape, log: &dyn Log) -> Result<(), Fault> {
-    match log.members(&shape.application_id)? {
-        0 => Ok(()),
-        members => Err(Fault::Fatal(format!(
-            "group {} has live members ({members}): stop the processes first. One with a static name (kafka.instance_id) counts until its session_timeout has passed after its end",
-            shape.application_id
-        ))),
+    let group = &shape.application_id;
+    let live = |members: &str| {
+        Fault::Fatal(format!(
+            "group {group} has live members{members}: stop the processes first. One with a static name (kafka.instance_id) counts until its session_timeout has passed after its end"
+        ))
+    };
+    let members = log.members(group)?;
+    if members > 0 {
+        return Err(live(&format!(" ({members})")));
+    }
+    // Not every group's members are listed; but what is committed is committed again only by a group that has none.
+    let mut all = Vec::new();
+    for topic in shape.sources() {
+        let count = log.partitions(&topic)?.unwrap_or(0);
+        all.extend((0..count).map(|n| TopicPartition::new(&topic, Partition(n))));
+    }
+    match log.move_group(group, &log.committed(group, &all)?) {
+        Err(refused) if refused.kind == LogErrorKind::Fenced => Err(live("")),
+        moved => Ok(moved?),
     }
 }
