@@ -72,12 +72,12 @@ pub fn stage(settings: &config::Topology, schemas: Arc<Schemas>, input: &Topic) 
 
 /// The topics of the stage that reads `input`, without `input` itself.
 pub fn topics(settings: &config::Topology, topology: &Topology, partitions: u32) -> Vec<TopicSpec> {
-    let written = topology.shape.written();
+    let (written, layout) = (topology.shape.written(), &topology.shape.layout);
     let specs = pipeline::topics(settings).into_iter();
     specs
-        .filter(|spec| written.contains(&spec.topic))
+        .filter(|spec| written.contains(&spec.topic) || spec.topic == *layout)
         .map(|spec| TopicSpec {
-            partitions,
+            partitions: if spec.topic == *layout { 1 } else { partitions },
             replication_factor: 1,
             ..spec
         })
