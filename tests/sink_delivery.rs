@@ -1,6 +1,8 @@
 //! Delivery on the embedded log, to a ledger that misbehaves, through crashes: each document once, in its deal's order,
 //! with a receipt, and nothing unaccounted.
 
+mod doubled_log;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,12 +34,11 @@ use accrue::stream::app::{Runtime, RuntimeConfig};
 use accrue::stream::budget::Budget;
 use accrue::stream::layout;
 use accrue::stream::log::embedded::EmbeddedLog;
-use accrue::stream::log::{
-    Consumer, GroupSpec, Log, LogError, LogErrorKind, Membership, Positions, Producer, Reader, TopicFound, TopicSpec,
-};
+use accrue::stream::log::{Consumer, GroupSpec, Log, LogError, LogErrorKind, Membership, Positions, Producer};
 use accrue::stream::metrics::Metrics;
 use accrue::stream::partitioner::partition_for;
-use accrue::stream::record::{Offset, Outgoing, Timestamp, Topic, TopicPartition};
+use accrue::stream::record::{Outgoing, Timestamp, Topic, TopicPartition};
+use doubled_log::left_to_inner;
 use jiff::Timestamp as Instant9;
 use rust_decimal::Decimal;
 
@@ -245,12 +246,8 @@ struct MortalProducer {
 }
 
 impl Log for Mortal {
-    fn create_topics(&self, specs: &[TopicSpec]) -> Result<Vec<TopicFound>, LogError> {
-        self.inner.create_topics(specs)
-    }
-    fn partitions(&self, topic: &Topic) -> Result<Option<u32>, LogError> {
-        self.inner.partitions(topic)
-    }
+    left_to_inner!(create_topics partitions reader end start committed members move_group grow offset_at);
+
     fn consumer(&self, group: &GroupSpec) -> Result<Box<dyn Consumer>, LogError> {
         self.life.check()?;
         self.inner.consumer(group)
@@ -261,30 +258,6 @@ impl Log for Mortal {
             inner: self.inner.producer(id)?,
             life: self.life.clone(),
         }))
-    }
-    fn reader(&self, at: &TopicPartition, from: Offset) -> Result<Box<dyn Reader>, LogError> {
-        self.inner.reader(at, from)
-    }
-    fn end(&self, at: &TopicPartition) -> Result<Offset, LogError> {
-        self.inner.end(at)
-    }
-    fn start(&self, at: &TopicPartition) -> Result<Offset, LogError> {
-        self.inner.start(at)
-    }
-    fn committed(&self, group: &str, of: &[TopicPartition]) -> Result<Positions, LogError> {
-        self.inner.committed(group, of)
-    }
-    fn members(&self, group: &str) -> Result<usize, LogError> {
-        self.inner.members(group)
-    }
-    fn move_group(&self, group: &str, to: &Positions) -> Result<(), LogError> {
-        self.inner.move_group(group, to)
-    }
-    fn grow(&self, topic: &Topic, partitions: u32) -> Result<(), LogError> {
-        self.inner.grow(topic, partitions)
-    }
-    fn offset_at(&self, at: &TopicPartition, time: Timestamp) -> Result<Offset, LogError> {
-        self.inner.offset_at(at, time)
     }
 }
 

@@ -1,5 +1,7 @@
 //! The runtime on the embedded log: a word count whose books are easy to check, undisturbed and under faults.
 
+mod doubled_log;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,8 +12,7 @@ use accrue::stream::app::{self, Runtime, RuntimeConfig, TaskReport};
 use accrue::stream::budget::Budget;
 use accrue::stream::log::embedded::EmbeddedLog;
 use accrue::stream::log::{
-    Cleanup, Consumer, Event, GroupSpec, Log, LogError, LogErrorKind, Membership, Positions, Producer, Reader,
-    TopicFound, TopicSpec,
+    Cleanup, Consumer, Event, GroupSpec, Log, LogError, LogErrorKind, Membership, Positions, Producer, TopicSpec,
 };
 use accrue::stream::metrics::Metrics;
 use accrue::stream::partitioner::partition_for;
@@ -19,6 +20,7 @@ use accrue::stream::processor::{Context, Emission, Failure, Processor, Progress,
 use accrue::stream::record::{Offset, Outgoing, Partition, Record, Timestamp, Topic, TopicPartition};
 use accrue::stream::store::{StoreHome, TaskStore};
 use accrue::stream::topology::{Shape, StoreSpec, SubTopology, Topology};
+use doubled_log::left_to_inner;
 
 const PARTITIONS: u32 = 3;
 
@@ -302,12 +304,8 @@ struct FlakyProducer {
 }
 
 impl Log for Flaky {
-    fn create_topics(&self, specs: &[TopicSpec]) -> Result<Vec<TopicFound>, LogError> {
-        self.inner.create_topics(specs)
-    }
-    fn partitions(&self, topic: &Topic) -> Result<Option<u32>, LogError> {
-        self.inner.partitions(topic)
-    }
+    left_to_inner!(create_topics partitions reader end start committed members move_group grow offset_at);
+
     fn consumer(&self, group: &GroupSpec) -> Result<Box<dyn Consumer>, LogError> {
         Ok(Box::new(FlakyConsumer {
             inner: self.inner.consumer(group)?,
@@ -321,30 +319,6 @@ impl Log for Flaky {
             disturbed: id != "loader" && id != "words.layout",
             hangs: self.hangs,
         }))
-    }
-    fn reader(&self, at: &TopicPartition, from: Offset) -> Result<Box<dyn Reader>, LogError> {
-        self.inner.reader(at, from)
-    }
-    fn end(&self, at: &TopicPartition) -> Result<Offset, LogError> {
-        self.inner.end(at)
-    }
-    fn start(&self, at: &TopicPartition) -> Result<Offset, LogError> {
-        self.inner.start(at)
-    }
-    fn committed(&self, group: &str, of: &[TopicPartition]) -> Result<Positions, LogError> {
-        self.inner.committed(group, of)
-    }
-    fn members(&self, group: &str) -> Result<usize, LogError> {
-        self.inner.members(group)
-    }
-    fn move_group(&self, group: &str, to: &Positions) -> Result<(), LogError> {
-        self.inner.move_group(group, to)
-    }
-    fn grow(&self, topic: &Topic, partitions: u32) -> Result<(), LogError> {
-        self.inner.grow(topic, partitions)
-    }
-    fn offset_at(&self, at: &TopicPartition, time: Timestamp) -> Result<Offset, LogError> {
-        self.inner.offset_at(at, time)
     }
 }
 

@@ -1,6 +1,8 @@
 //! What an application has to stay between two starts, and how it begins again: on the embedded log, with a word count whose
 //! outputs are easy to foretell, and with the quick start's books.
 
+mod doubled_log;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
@@ -15,9 +17,7 @@ use accrue::stream::app::{self, Runtime, RuntimeConfig};
 use accrue::stream::budget::Budget;
 use accrue::stream::layout::{self, Recorded};
 use accrue::stream::log::embedded::EmbeddedLog;
-use accrue::stream::log::{
-    Cleanup, Consumer, GroupSpec, Log, LogError, Membership, Positions, Producer, Reader, TopicFound, TopicSpec,
-};
+use accrue::stream::log::{Cleanup, Consumer, GroupSpec, Log, LogError, Membership, Positions, Producer, TopicSpec};
 use accrue::stream::metrics::Metrics;
 use accrue::stream::partitioner::partition_for;
 use accrue::stream::processor::{Context, Emission, Failure, Processor, Progress, Route};
@@ -25,6 +25,7 @@ use accrue::stream::record::{Offset, Outgoing, Partition, Record, Timestamp, Top
 use accrue::stream::reset::Reset;
 use accrue::stream::rewind::{self, Target};
 use accrue::stream::topology::{Shape, StoreSpec, SubTopology, Topology};
+use doubled_log::left_to_inner;
 
 const PARTITIONS: u32 = 3;
 /// What the log says to a call of a process that was killed.
@@ -609,12 +610,8 @@ impl Producer for MortalProducer {
 }
 
 impl Log for Mortal {
-    fn create_topics(&self, specs: &[TopicSpec]) -> Result<Vec<TopicFound>, LogError> {
-        self.inner.create_topics(specs)
-    }
-    fn partitions(&self, topic: &Topic) -> Result<Option<u32>, LogError> {
-        self.inner.partitions(topic)
-    }
+    left_to_inner!(create_topics partitions reader end start committed offset_at);
+
     fn consumer(&self, group: &GroupSpec) -> Result<Box<dyn Consumer>, LogError> {
         (self.joining)();
         self.inner.consumer(group)
@@ -625,18 +622,6 @@ impl Log for Mortal {
             left: self.left.clone(),
             happens: self.happens,
         }))
-    }
-    fn reader(&self, at: &TopicPartition, from: Offset) -> Result<Box<dyn Reader>, LogError> {
-        self.inner.reader(at, from)
-    }
-    fn end(&self, at: &TopicPartition) -> Result<Offset, LogError> {
-        self.inner.end(at)
-    }
-    fn start(&self, at: &TopicPartition) -> Result<Offset, LogError> {
-        self.inner.start(at)
-    }
-    fn committed(&self, group: &str, of: &[TopicPartition]) -> Result<Positions, LogError> {
-        self.inner.committed(group, of)
     }
     fn members(&self, group: &str) -> Result<usize, LogError> {
         match self.members.lock().expect("members").pop() {
@@ -649,9 +634,6 @@ impl Log for Mortal {
     }
     fn grow(&self, topic: &Topic, partitions: u32) -> Result<(), LogError> {
         self.change(|| self.inner.grow(topic, partitions))
-    }
-    fn offset_at(&self, at: &TopicPartition, time: Timestamp) -> Result<Offset, LogError> {
-        self.inner.offset_at(at, time)
     }
 }
 

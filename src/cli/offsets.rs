@@ -10,8 +10,9 @@ use crate::observe::logs;
 use crate::pipeline::{self, replays};
 use crate::sink::application;
 use crate::stream::log::read_to_end;
-use crate::stream::record::{Offset, Partition, Timestamp, Topic, TopicPartition};
+use crate::stream::record::{Offset, Partition, Timestamp, Topic};
 use crate::stream::rewind::{self, Target};
+use crate::stream::topics;
 use crate::stream::topology::Shape;
 
 #[derive(Subcommand)]
@@ -97,25 +98,22 @@ fn show(arguments: &Show) -> Result<(), Failure> {
     let topology = arguments.of.file.load()?;
     let shape = arguments.of.shape(&topology)?;
     let log = connect::log(&topology)?;
-    for topic in shape.sources() {
-        let count = log.partitions(&topic)?.unwrap_or(0);
-        let all: Vec<TopicPartition> = (0..count).map(|n| TopicPartition::new(&topic, Partition(n))).collect();
-        let committed = log.committed(&shape.application_id, &all)?;
-        for at in &all {
-            let (start, end) = (log.start(at)?, log.end(at)?);
-            let next = committed.get(at);
-            match arguments.format {
-                Format::Text => println!(
-                    "{:<44} next {:>10}  kept from {start} to {end}",
-                    at.to_string(),
-                    next.map_or_else(|| "none yet".to_owned(), Offset::to_string)
-                ),
-                Format::Json => println!(
-                    "{}",
-                    json!({"group": shape.application_id, "topic": topic.as_str(), "partition": at.partition.0,
-                           "next": next.map(|next| next.0), "start": start.0, "end": end.0})
-                ),
-            }
+    let all = topics::inputs(&shape, log.as_ref())?;
+    let committed = log.committed(&shape.application_id, &all)?;
+    for at in &all {
+        let (start, end) = (log.start(at)?, log.end(at)?);
+        let next = committed.get(at);
+        match arguments.format {
+            Format::Text => println!(
+                "{:<44} next {:>10}  kept from {start} to {end}",
+                at.to_string(),
+                next.map_or_else(|| "none yet".to_owned(), Offset::to_string)
+            ),
+            Format::Json => println!(
+                "{}",
+                json!({"group": shape.application_id, "topic": at.topic.as_str(), "partition": at.partition.0,
+                       "next": next.map(|next| next.0), "start": start.0, "end": end.0})
+            ),
         }
     }
     Ok(())

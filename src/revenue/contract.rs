@@ -188,13 +188,18 @@ impl Contract {
         if !closing.is_empty()
             && let Some(wanted) = derive_again(&self.facts, cx.tenant, &mut self.memo).wanted
         {
-            let mut ledger = std::mem::take(&mut self.ledger);
-            let mut plan = self.plan(&wanted, cx, &closing, &mut ledger);
-            self.ledger = ledger;
-            entries.append(&mut plan.entries);
-            self.issued.append(&mut plan.issued);
+            entries.append(&mut self.post(&wanted, cx, &closing).entries);
         }
         self.locked = closed.clone();
+    }
+
+    /// Posts what is due, and remembers it: the plan has the entries, and what is not due.
+    fn post(&mut self, wanted: &Wanted, cx: &Context, closing: &BTreeSet<Period>) -> Plan {
+        let mut ledger = std::mem::take(&mut self.ledger);
+        let mut plan = self.plan(wanted, cx, closing, &mut ledger);
+        self.ledger = ledger;
+        self.issued.append(&mut plan.issued);
+        plan
     }
 
     fn plan(&self, wanted: &Wanted, cx: &Context, closing: &BTreeSet<Period>, ledger: &mut Ledger) -> Plan {
@@ -235,10 +240,7 @@ impl Contract {
                 view,
             };
         };
-        let mut ledger = std::mem::take(&mut self.ledger);
-        let mut plan = self.plan(&wanted, cx, &BTreeSet::new(), &mut ledger);
-        self.ledger = ledger;
-        self.issued.append(&mut plan.issued);
+        let plan = self.post(&wanted, cx, &BTreeSet::new());
         self.waits_for = plan.waits_for;
         self.next_due = self.next_tick(&wanted, &plan, cx);
         let calendar = cx.tenant.fiscal;

@@ -1,8 +1,9 @@
 //! How much a process may ask of one destination, now.
 //!
 //! Owns: the writes in flight, the requests of the last minute and day, the pause a throttled answer asks for, the
-//! breaker; and this process's part of the limits, which is what its partitions are of all. The number in flight grows by one with each full round of answers and is halved by a throttled one (additive
-//! increase, multiplicative decrease: Chiu and Jain 1989), between one and the destination's limit.
+//! breaker; and this process's part of the limits, which is what its partitions are of all. The number in flight grows by
+//! one with each full round of answers and is halved by a throttled one (additive increase, multiplicative decrease: Chiu
+//! and Jain 1989), between one and the destination's limit.
 //! Invariant: a request is made only with a [`Permit`], and a permit that is dropped, however that comes, is free again.
 //! Deliberately absent: what was asked before a start, or by who had a partition before; the system's own answer (429)
 //! covers the minute after.

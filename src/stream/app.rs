@@ -397,14 +397,8 @@ pub fn lag(shape: &Shape, log: &dyn Log) -> Result<u64, Fault> {
 
 /// The same by source topic.
 pub fn lags(shape: &Shape, log: &dyn Log) -> Result<BTreeMap<Topic, u64>, Fault> {
-    let mut all = Vec::new();
-    let mut lags = BTreeMap::new();
-    for topic in shape.sources() {
-        for n in 0..log.partitions(&topic)?.unwrap_or(0) {
-            all.push(TopicPartition::new(&topic, Partition(n)));
-        }
-        lags.insert(topic, 0);
-    }
+    let all = topics::inputs(shape, log)?;
+    let mut lags: BTreeMap<Topic, u64> = shape.sources().into_iter().map(|topic| (topic, 0)).collect();
     let committed = log.committed(&shape.application_id, &all)?;
     // A look at the end of a partition takes a while, and there may be hundreds.
     for some in all.chunks(LOOKS_AT_ONCE) {

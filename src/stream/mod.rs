@@ -9,8 +9,9 @@
 //!   is kept ready elsewhere.
 //! * [`task`], [`commit`], [`fault`], [`thread`], [`app`]: the work of a partition, the commit protocol, failures by
 //!   what follows from them, the loop, the process.
-//! * [`topics`], [`layout`], [`reset`], [`rewind`]: the topics it needs; what an application was when it last ran and has to stay; how it begins again, or
-//!   reads inputs again.
+//! * [`budget`]: how the memory of a process is shared out.
+//! * [`topics`], [`layout`], [`reset`], [`rewind`]: the topics it needs; what an application was when it last ran and has to
+//!   stay; how it begins again, or reads inputs again.
 //! * [`query`], [`directory`]: committed state for whoever asks, and which process has it.
 //! * [`seeded`]: bugs to prove the simulation with.
 //!

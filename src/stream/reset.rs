@@ -219,12 +219,8 @@ pub fn without_members(shape: &Shape, log: &dyn Log) -> Result<(), Fault> {
         return Err(live(&format!(" ({members})")));
     }
     // Not every group's members are listed; but what is committed is committed again only by a group that has none.
-    let mut all = Vec::new();
-    for topic in shape.sources() {
-        let count = log.partitions(&topic)?.unwrap_or(0);
-        all.extend((0..count).map(|n| TopicPartition::new(&topic, Partition(n))));
-    }
-    match log.move_group(group, &log.committed(group, &all)?) {
+    let committed = log.committed(group, &topics::inputs(shape, log)?)?;
+    match log.move_group(group, &committed) {
         Err(refused) if refused.kind == LogErrorKind::Fenced => Err(live("")),
         moved => Ok(moved?),
     }

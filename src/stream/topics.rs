@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::fault::Fault;
-use super::log::{Log, LogErrorKind};
-use super::record::Topic;
+use super::log::{Log, LogError, LogErrorKind};
+use super::record::{Partition, Topic, TopicPartition};
 use super::topology::Shape;
 
 /// Pause after a failed call to the log.
@@ -49,6 +49,19 @@ pub fn counts(shape: &Shape, log: &dyn Log) -> Result<BTreeMap<Topic, u32>, Faul
         )));
     }
     Ok(counts)
+}
+
+/// The partitions of all topics that the application reads.
+///
+/// # Errors
+/// The log is away.
+pub fn inputs(shape: &Shape, log: &dyn Log) -> Result<Vec<TopicPartition>, LogError> {
+    let mut inputs = Vec::new();
+    for topic in shape.sources() {
+        let count = log.partitions(&topic)?.unwrap_or(0);
+        inputs.extend((0..count).map(|n| TopicPartition::new(&topic, Partition(n))));
+    }
+    Ok(inputs)
 }
 
 /// A changelog has as many partitions as the source of its store.
