@@ -155,7 +155,15 @@ impl Member {
             Event::Idle => {}
             Event::Records(records) => self.records.extend(records),
             Event::Assigned(partitions) => {
-                self.consumer.assign(&partitions).expect("assign");
+                // Not every broker node knows a partition that has just been added, so this may have to be done again.
+                until("assign", || match self.consumer.assign(&partitions) {
+                    Ok(()) => true,
+                    Err(error) if error.kind == LogErrorKind::Retry => {
+                        std::thread::sleep(Duration::from_millis(50));
+                        false
+                    }
+                    Err(error) => panic!("assign: {error}"),
+                });
                 self.consumer.resume(&partitions).expect("resume");
                 self.owned.extend(partitions);
             }

@@ -79,25 +79,40 @@ fn killed_in_mid_stream() {
     assert_eq!(killed.hashes(), wanted);
 }
 
-/// Kafka goes away and comes back: the process waits, resumes, and loses nothing.
+/// Kafka is killed and comes back: the process waits, resumes, and loses nothing.
+///
+/// Our broker is alone, and killed while it writes the markers of a transaction it may skip the rest of them when it is back
+/// (docs/faults.md, "A transaction that Kafka never ends"). It says so, and then nothing can be seen of the program.
 #[test]
 #[ignore = "needs real servers: make test"]
 fn kafka_away_and_back() {
     let platform = Platform::get();
     let calm = Installation::new(&platform, "books-plain", "plain", "debezium-json");
     let wanted = calm.hashes();
+    let said = || std::fs::read_to_string(platform.dir.join("kafka.log")).expect("log of the broker");
 
-    let books = Installation::new(&platform, "books-outage", "plain", "debezium-json");
-    books.apply();
-    let mut running = books.run();
-    std::thread::sleep(Duration::from_millis(1_500));
-    platform.script("platform/platform", &["kill", "kafka"]);
-    std::thread::sleep(Duration::from_secs(5));
-    running.assert_alive();
-    platform.script("platform/platform", &["start", "kafka"]);
-    books.settle(&mut running);
-    running.stop();
-    assert_eq!(books.hashes(), wanted);
+    for life in 1..=4 {
+        let books = Installation::new(&platform, &format!("books-outage-{life}"), "plain", "debezium-json");
+        books.apply();
+        let mut running = books.run();
+        std::thread::sleep(Duration::from_millis(1_500));
+        let before = said().len();
+        platform.script("platform/platform", &["kill", "kafka"]);
+        std::thread::sleep(Duration::from_secs(5));
+        running.assert_alive();
+        platform.script("platform/platform", &["start", "kafka"]);
+        let skipped = |line: &str| line.contains("Couldn't find leader endpoint") && line.contains(&books.name);
+        if said()[before..].lines().any(skipped) {
+            println!("{}: the broker skipped markers; once more", books.name);
+            running.kill();
+            continue;
+        }
+        books.settle(&mut running);
+        running.stop();
+        assert_eq!(books.hashes(), wanted);
+        return;
+    }
+    panic!("the broker skipped markers each time; its log is kafka.log");
 }
 
 /// Servers that are not there at the start: a clear error after a bounded wait, not a hang.

@@ -440,10 +440,14 @@ fn left(log: &dyn Log, at: &TopicPartition, committed: Option<Offset>) -> Result
 /// Offsets at the end of a partition that may have no committed record. More are counted without a look.
 const TAIL_AT_MOST: u64 = 100;
 
+/// How long a partition's end may take to be read before its offsets are counted as records.
+const LOOK_AT_MOST: Duration = Duration::from_secs(5);
+
 /// Whether a partition has no committed record from `done` to `end`.
 fn is_tail(log: &dyn Log, at: &TopicPartition, done: Offset, end: Offset) -> Result<bool, Fault> {
     let mut reader = log.reader(at, done)?;
-    for _ in 0..20 {
+    let began = Instant::now();
+    while began.elapsed() < LOOK_AT_MOST {
         if !reader.read(Duration::from_millis(50))?.is_empty() {
             return Ok(false);
         }

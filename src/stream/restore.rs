@@ -123,7 +123,7 @@ impl Restore {
                     Ok(true) => return Ok(replay.store.take()),
                     Ok(false) => {}
                     Err(Fault::Retry(message)) => {
-                        tracing::warn!(message, "the restore waits");
+                        tracing::warn!(reason = message, "the restore waits");
                         std::thread::sleep(BACKOFF);
                     }
                     Err(fault) => return Err(fault),

@@ -387,7 +387,7 @@ impl StreamThread {
         self.troubled = true;
         match fault {
             Fault::Retry(message) => {
-                tracing::warn!(message, "waiting, then trying again");
+                tracing::warn!(reason = message, "waiting, then trying again");
                 // What was processed in the open transaction may be half staged.
                 if self.open {
                     self.fall_back();
@@ -395,7 +395,7 @@ impl StreamThread {
                 Ok(BACKOFF)
             }
             Fault::Abort(message) => {
-                tracing::warn!(message, "going back to the last commit");
+                tracing::warn!(reason = message, "going back to the last commit");
                 self.fall_back();
                 Ok(wait)
             }
@@ -405,7 +405,7 @@ impl StreamThread {
                 self.app.task_dir(&task).display()
             ))),
             Fault::Corrupted { task, message } => {
-                tracing::error!(%task, message, "the store is wiped and rebuilt from its changelog");
+                tracing::error!(%task, reason = message, "the store is wiped and rebuilt from its changelog");
                 self.fall_back();
                 self.rebuilt.insert(task.clone());
                 match TaskStore::wipe(&self.app.task_dir(&task), &self.app.home) {
@@ -414,7 +414,7 @@ impl StreamThread {
                 }
             }
             Fault::Fenced(message) => {
-                tracing::warn!(message, "another owner took over; joining again");
+                tracing::warn!(reason = message, "another owner took over; joining again");
                 self.leave();
                 Ok(BACKOFF)
             }

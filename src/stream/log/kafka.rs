@@ -45,6 +45,9 @@ const UNSEEN_AT_MOST: u64 = 1_000;
 /// How long metadata and offset questions may take before they are an error the caller may retry.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// Why there may be no answer although brokers are there (KIP-447).
+const HELD_BACK: &str = "none are given out while a transaction holds them; one that never ends is a matter for kafka-transactions.sh, see docs/faults.md";
+
 /// Timeouts of the transaction protocol. The transaction timeout must stay below the session timeout, so that a
 /// lost member's transaction ends before its partitions have new work in them.
 #[derive(Clone, Debug)]
@@ -383,7 +386,12 @@ impl Log for KafkaLog {
         let consumer: BaseConsumer<Quiet> = BaseConsumer::from_config_and_context(&config, Quiet).map_err(setup)?;
         let found = consumer
             .committed_offsets(list_of(of), REQUEST_TIMEOUT)
-            .map_err(|error| classify(&format!("asking for the offsets of group {group}"), &error))?;
+            .map_err(|error| {
+                classify(
+                    &format!("asking for the offsets of group {group} ({HELD_BACK})"),
+                    &error,
+                )
+            })?;
         Ok(positions(&found))
     }
 
@@ -628,7 +636,7 @@ impl KafkaConsumer {
         let committed = self
             .consumer
             .committed_offsets(list_of(partitions), REQUEST_TIMEOUT)
-            .map_err(|error| classify("asking for committed offsets", &error))?;
+            .map_err(|error| classify(&format!("asking for committed offsets ({HELD_BACK})"), &error))?;
         let committed = positions(&committed);
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         for at in partitions {

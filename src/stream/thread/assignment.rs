@@ -155,7 +155,7 @@ impl StreamThread {
                 }
                 Ok(None) => {}
                 Err(Fault::Retry(message)) if !seeded::has(Bug::RunsUnrestored) => {
-                    tracing::warn!(task = %task.id, message, "the restore waits");
+                    tracing::warn!(task = %task.id, reason = message, "the restore waits");
                 }
                 Err(fault) => {
                     // Whatever follows from the fault, this task has no store: it must not run.
