@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use accrue::stream::log::kafka::KafkaLog;
-use accrue::stream::log::{Cleanup, Log, Positions, Producer, TopicSpec};
+use accrue::stream::log::{Cleanup, Log, LogErrorKind, Positions, Producer, TopicSpec};
 use accrue::stream::record::{Outgoing, Partition, Timestamp, Topic, TopicPartition};
 
 use super::Platform;
@@ -99,11 +99,15 @@ impl Deals {
         self.sent
     }
 
-    /// Events of them that a group has committed, about: offsets count the markers of transactions too.
+    /// Events of them that a group has committed, about: offsets count the markers of transactions too. None while its
+    /// coordinator is not there yet.
     pub fn processed(&self, group: &str) -> u64 {
         let place = TopicPartition::new(&self.topic, Partition(0));
-        let committed = self.log.committed(group, &[place]).expect("committed");
-        committed.values().map(|at| at.0).sum()
+        match self.log.committed(group, &[place]) {
+            Ok(committed) => committed.values().map(|at| at.0).sum(),
+            Err(error) if error.kind == LogErrorKind::Retry => 0,
+            Err(error) => panic!("committed: {error}"),
+        }
     }
 
     /// Sends `count` deals every tenth of a second until `over`.
