@@ -421,7 +421,7 @@ impl World {
             commit_interval: Duration::from_millis(5),
             max_records_per_commit: 1_000,
             overlay_max_bytes: 1 << 20,
-            max_task_idle: Duration::from_millis(20),
+            ask_ends_after: Duration::from_millis(20),
             restore_threads: 1,
             standbys: false,
             instance: None,

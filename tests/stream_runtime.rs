@@ -2,6 +2,7 @@
 
 mod doubled_log;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use accrue::stream::partitioner::partition_for;
 use accrue::stream::processor::{Context, Emission, Failure, Processor, Progress, Rejected, Route};
 use accrue::stream::record::{Offset, Outgoing, Partition, Record, Timestamp, Topic, TopicPartition};
 use accrue::stream::store::{StoreHome, TaskStore};
+use accrue::stream::task::{Ends, Input, Task, TaskId};
 use accrue::stream::topology::{Shape, StoreSpec, SubTopology, Topology};
 use doubled_log::left_to_inner;
 
@@ -97,7 +99,7 @@ fn config(dir: &Path, threads: usize) -> RuntimeConfig {
         commit_interval: Duration::from_millis(5),
         max_records_per_commit: 20,
         overlay_max_bytes: 1 << 20,
-        max_task_idle: Duration::from_millis(20),
+        ask_ends_after: Duration::from_millis(20),
         restore_threads: 2,
         instance: None,
         standbys: false,
@@ -287,6 +289,65 @@ fn a_store_that_another_thread_has_is_waited_for() {
     assert_counted(log.as_ref(), &[first, second].concat());
 }
 
+/// Brokers may be away while one input has records and the other has none yet: what is merged must not depend on it.
+#[test]
+fn nothing_is_processed_before_what_may_be_older_is_known() {
+    let id = TaskId {
+        sub: "count".into(),
+        partition: Partition(0),
+    };
+    let partitions = BTreeMap::from([(Topic::new("counted"), PARTITIONS)]);
+    let mut task = Task::new(id, Box::new(Count), vec!["counts".into()]);
+    task.run(None, &partitions).expect("run");
+    let [fast, slow] = ["fast", "slow"].map(|name| TopicPartition::new(&Topic::new(name), Partition(0)));
+    for at in [&fast, &slow] {
+        task.inputs.insert(at.clone(), Input::held());
+    }
+    let push = |task: &mut Task, at: &TopicPartition, time: i64| {
+        let input = task.inputs.get_mut(at).expect("input");
+        input.push(Record {
+            at: at.clone(),
+            offset: Offset(time as u64),
+            timestamp: Timestamp(time),
+            key: None,
+            value: Some(b"word".to_vec()),
+            headers: Vec::new(),
+        });
+    };
+    let asked = Cell::new(0);
+    // When it looks, and whether the answer is that nothing is left of the slow input.
+    let step = |task: &mut Task, now: u64, at_end: bool| {
+        let ends = Ends {
+            known: &|_| false,
+            asked: &|at| {
+                assert_eq!(at, &slow);
+                asked.set(asked.get() + 1);
+                at_end
+            },
+        };
+        let ask_after = Duration::from_millis(250);
+        let step = task.step(Duration::from_millis(now), ask_after, &ends, &partitions);
+        step.expect("step").map(|step| step.record.at.topic.to_string())
+    };
+    push(&mut task, &fast, 20);
+    assert_eq!(step(&mut task, 0, true), None, "not before it has asked");
+    assert_eq!(step(&mut task, 300, false), None);
+    assert_eq!(step(&mut task, 310, true), None, "it does not ask at each turn");
+    assert_eq!(asked.get(), 1);
+    assert_eq!(step(&mut task, 3_600_000, false), None, "however long that takes");
+    push(&mut task, &slow, 10);
+    assert_eq!(step(&mut task, 3_600_100, false).as_deref(), Some("slow"));
+    assert_eq!(step(&mut task, 3_600_200, true), None, "the slow one may have more");
+    assert_eq!(step(&mut task, 3_600_500, true).as_deref(), Some("fast"));
+    push(&mut task, &fast, 30);
+    assert_eq!(
+        step(&mut task, 3_600_600, false).as_deref(),
+        Some("fast"),
+        "an answer holds for a while"
+    );
+    assert_eq!(asked.get(), 3);
+}
+
 /// A log whose transactions end badly, by plan: the nth commit is lost before it happens, or happens and the answer
 /// is lost.
 struct Flaky {
@@ -383,6 +444,9 @@ impl Consumer for FlakyConsumer {
     }
     fn caught_up(&self, partition: &TopicPartition) -> bool {
         self.inner.caught_up(partition)
+    }
+    fn is_at_end(&self, partition: &TopicPartition) -> bool {
+        self.inner.is_at_end(partition)
     }
     fn membership(&self) -> Result<Membership, LogError> {
         self.inner.membership()

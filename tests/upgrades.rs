@@ -198,7 +198,7 @@ impl World {
             commit_interval: Duration::from_millis(5),
             max_records_per_commit: 20,
             overlay_max_bytes: 1 << 20,
-            max_task_idle: Duration::from_millis(20),
+            ask_ends_after: Duration::from_millis(20),
             restore_threads: 1,
             instance: None,
             standbys: false,

@@ -129,7 +129,7 @@ pub fn runtime_config(topology: &Topology) -> RuntimeConfig {
         commit_interval: runtime.commit_interval.get(),
         max_records_per_commit: runtime.max_records_per_commit as usize,
         overlay_max_bytes: runtime.overlay_max_bytes.bytes() as usize,
-        max_task_idle: Duration::from_secs(1),
+        ask_ends_after: Duration::from_millis(250),
         restore_threads: usize::from(runtime.restore_threads),
         standbys: runtime.standbys,
         instance: match &topology.log {

@@ -37,9 +37,9 @@ pub struct RuntimeConfig {
     pub max_records_per_commit: usize,
     /// Uncommitted store writes of one thread at which it commits early, if its part of the memory is not less.
     pub overlay_max_bytes: usize,
-    /// How long a task with an empty input waits for it before it goes on with the others (Kafka Streams'
-    /// `max.task.idle.ms`).
-    pub max_task_idle: Duration,
+    /// How long a task with an empty input that is not known to be at its end waits before it asks for the end. It goes on
+    /// with the other inputs when this one is there, as Kafka Streams does with `max.task.idle.ms` at 0 (KIP-695).
+    pub ask_ends_after: Duration,
     /// Restores at the same time, each on a thread of its own; with 0 they take turns with the records of the stream
     /// thread.
     pub restore_threads: usize,

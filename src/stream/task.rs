@@ -28,6 +28,9 @@ use super::seeded::{self, Bug};
 use super::standby::Claim;
 use super::store::TaskStore;
 
+/// How long a task waits for an input before that is logged.
+const TELL_HELD_AFTER: Duration = Duration::from_secs(10);
+
 /// A sub-topology and a partition.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct TaskId {
@@ -62,10 +65,39 @@ pub struct Task {
     stream_time: Timestamp,
     /// Whether something was staged since the last commit.
     staged: bool,
-    /// Since when an empty input holds back older-first merging.
-    held_since: Option<Duration>,
+    /// While an empty input holds back older-first merging.
+    hold: Option<Hold>,
+    /// Until when the inputs that were found at their ends are taken to be there.
+    free_until: Duration,
     /// The right to the store. Last, so that it goes after the store.
     pub claim: Option<Claim>,
+}
+
+/// Whether everything of a partition was handed out.
+pub struct Ends<'a> {
+    /// As far as is known.
+    pub known: &'a dyn Fn(&TopicPartition) -> bool,
+    /// For certain, which may take a while.
+    pub asked: &'a dyn Fn(&TopicPartition) -> bool,
+}
+
+/// A task that has records and waits for others.
+struct Hold {
+    since: Duration,
+    /// When ends were last asked for; before the first time, since when it waits.
+    asked: Duration,
+    /// Whether it was logged.
+    told: bool,
+}
+
+impl Hold {
+    fn new(now: Duration) -> Hold {
+        Hold {
+            since: now,
+            asked: now,
+            told: false,
+        }
+    }
 }
 
 /// One input partition of a task.
@@ -167,7 +199,8 @@ impl Task {
             processor,
             stream_time: Timestamp(i64::MIN),
             staged: false,
-            held_since: None,
+            hold: None,
+            free_until: Duration::ZERO,
             claim: None,
         }
     }
@@ -200,7 +233,7 @@ impl Task {
 
     /// Whether it has work, but waits for an input that may bring an older record.
     pub fn is_held(&self) -> bool {
-        self.held_since.is_some()
+        self.hold.is_some()
     }
 
     /// Whether a commit has something of this task to carry.
@@ -281,36 +314,41 @@ impl Task {
         self.shown = self.store.as_ref().map(|store| queries.show(&self.id, store.clone()));
     }
 
-    /// The partition whose first buffered record is oldest. `None` when nothing is buffered, or while an empty
-    /// partition may still bring an older record (`caught_up` tells), but for no longer than `max_idle`.
-    fn choose(
-        &mut self,
-        now: Duration,
-        max_idle: Duration,
-        caught_up: &dyn Fn(&TopicPartition) -> bool,
-    ) -> Option<TopicPartition> {
+    /// The partition whose first buffered record is oldest. `None` when nothing is buffered, or while an empty partition may
+    /// still bring an older record: where it is not known to be at its end, the end is asked for after `ask_after` and then
+    /// again and again, and nothing is processed before the answer (KIP-695). So what is merged does not depend on how fast
+    /// each partition is fetched, or whether the brokers are there.
+    fn choose(&mut self, now: Duration, ask_after: Duration, ends: &Ends<'_>) -> Option<TopicPartition> {
         let mut oldest: Option<(Timestamp, &TopicPartition)> = None;
-        let mut lacking = false;
+        let mut lacking = Vec::new();
         for (at, input) in &self.inputs {
             match input.first() {
                 Some(record) if oldest.is_none_or(|(timestamp, _)| record.timestamp < timestamp) => {
                     oldest = Some((record.timestamp, at));
                 }
                 Some(_) => {}
-                None => lacking |= !caught_up(at),
+                None if (ends.known)(at) => {}
+                None => lacking.push(at),
             }
         }
         let (_, at) = oldest?;
-        let at = at.clone();
-        if lacking {
-            let since = *self.held_since.get_or_insert(now);
-            if now.saturating_sub(since) < max_idle {
+        if !lacking.is_empty() && now >= self.free_until {
+            let hold = self.hold.get_or_insert(Hold::new(now));
+            if now.saturating_sub(hold.asked) < ask_after {
                 return None;
             }
-        } else {
-            self.held_since = None;
+            hold.asked = now;
+            if let Some(behind) = lacking.into_iter().find(|at| !(ends.asked)(at)) {
+                if !hold.told && now.saturating_sub(hold.since) > TELL_HELD_AFTER {
+                    hold.told = true;
+                    tracing::warn!(task = %self.id, at = %behind, "waiting for records that are not delivered; older ones than those at hand may be among them");
+                }
+                return None;
+            }
+            self.free_until = now + ask_after;
         }
-        Some(at)
+        self.hold = None;
+        Some(at.clone())
     }
 
     /// Processes one buffered record, if one may be processed now. After an error the processor may hold half of it in
@@ -318,11 +356,11 @@ impl Task {
     pub fn step(
         &mut self,
         now: Duration,
-        max_idle: Duration,
-        caught_up: &dyn Fn(&TopicPartition) -> bool,
+        ask_after: Duration,
+        ends: &Ends<'_>,
         partitions: &BTreeMap<Topic, u32>,
     ) -> Result<Option<Step>, Fault> {
-        let Some(at) = self.choose(now, max_idle, caught_up) else {
+        let Some(at) = self.choose(now, ask_after, ends) else {
             return Ok(None);
         };
         let Some(record) = self.inputs.get_mut(&at).and_then(|input| input.take()) else {

@@ -22,7 +22,7 @@ use super::log::{Consumer, Event, Producer};
 use super::record::{Record, Timestamp, TopicPartition};
 use super::seeded::{self, Bug};
 use super::store::TaskStore;
-use super::task::{Input, Outcome, Step, Task, TaskId, TaskState};
+use super::task::{Ends, Input, Outcome, Step, Task, TaskId, TaskState};
 use super::topology::DeadLetter;
 
 /// Records buffered per partition at which it is paused.
@@ -260,10 +260,13 @@ impl StreamThread {
                 let (Some(task), Some(consumer)) = (self.tasks.get_mut(id), &self.consumer) else {
                     break;
                 };
-                let caught_up = |at: &TopicPartition| consumer.caught_up(at);
-                let (now, idle) = (self.now.since_start, self.app.config.max_task_idle);
+                let (now, ask_after) = (self.now.since_start, self.app.config.ask_ends_after);
+                let ends = Ends {
+                    known: &|at| consumer.caught_up(at),
+                    asked: &|at| consumer.is_at_end(at),
+                };
                 let step = task
-                    .step(now, idle, &caught_up, &self.app.partitions)
+                    .step(now, ask_after, &ends, &self.app.partitions)
                     .map_err(half_done)?;
                 let Some(step) = step else { break };
                 budget -= 1;

@@ -47,6 +47,10 @@ impl SimConsumer {
     fn holds(&self) -> BTreeSet<TopicPartition> {
         self.inputs.iter().map(|input| input.at.clone()).collect()
     }
+
+    fn next(&self, partition: &TopicPartition) -> Option<Offset> {
+        self.inputs.iter().find(|input| input.at == *partition)?.next
+    }
 }
 
 fn enter(broker: &mut Broker, log: &SimLog, group: &GroupSpec) -> MemberId {
@@ -160,13 +164,15 @@ impl Consumer for SimConsumer {
     }
 
     fn caught_up(&self, partition: &TopicPartition) -> bool {
-        let next = self
-            .inputs
-            .iter()
-            .find(|input| input.at == *partition)
-            .and_then(|input| input.next);
         let end = self.log.broker().log(partition).map(|log| log.end());
-        matches!((next, end), (Some(next), Ok(end)) if next >= end)
+        matches!((self.next(partition), end), (Some(next), Ok(end)) if next >= end)
+    }
+
+    fn is_at_end(&self, partition: &TopicPartition) -> bool {
+        let stable = self
+            .log
+            .call(LogErrorKind::Retry, |broker| Ok(broker.log(partition)?.stable()));
+        matches!((self.next(partition), stable), (Some(next), Ok(stable)) if next >= stable)
     }
 
     fn membership(&self) -> Result<Membership, LogError> {

@@ -11,7 +11,7 @@ use accrue::stream::app::{App, RuntimeConfig};
 use accrue::stream::budget::Budget;
 use accrue::stream::record::{Offset, Outgoing, Record, Topic, TopicPartition};
 use accrue::stream::store::StoreHome;
-use accrue::stream::task::{Input, Outcome, Task, TaskId};
+use accrue::stream::task::{Ends, Input, Outcome, Task, TaskId};
 use accrue::stream::topology::DeadLetter;
 
 use super::broker::{Broker, Decided};
@@ -55,7 +55,7 @@ impl Replay {
             commit_interval: Duration::ZERO,
             max_records_per_commit: 0,
             overlay_max_bytes: 0,
-            max_task_idle: Duration::ZERO,
+            ask_ends_after: Duration::ZERO,
             restore_threads: 0,
             instance: None,
             standbys: false,
@@ -195,9 +195,11 @@ impl Replay {
 
 impl Fold {
     fn step(&mut self, app: &App, wanted: &mut Vec<Outgoing>) -> Result<Outcome, String> {
-        let stepped = self
-            .task
-            .step(Duration::ZERO, Duration::ZERO, &|_| true, &app.partitions);
+        let ends = Ends {
+            known: &|_| true,
+            asked: &|_| true,
+        };
+        let stepped = self.task.step(Duration::ZERO, Duration::ZERO, &ends, &app.partitions);
         let step = stepped
             .map_err(|fault| fault.to_string())?
             .ok_or("the replay stands still")?;

@@ -219,7 +219,7 @@ impl World {
             commit_interval: Duration::from_millis([50, 400][self.rng.below(2) as usize]),
             max_records_per_commit: 1 + self.rng.below(12) as usize,
             overlay_max_bytes: 1 << 20,
-            max_task_idle: Duration::from_millis(50),
+            ask_ends_after: Duration::from_millis(50),
             restore_threads: 0,
             standbys: process.standbys,
             instance: process.static_member.then(|| format!("p{number}")),

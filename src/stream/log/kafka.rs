@@ -38,6 +38,8 @@ const FULL_QUEUE_PAUSE_MS: &str = "10";
 const READER_QUEUE_BYTES: usize = 1 << 20;
 /// A partition that delivered nothing for so long is looked at; if it is behind at two looks in a row, it is roused.
 const SILENCE: Duration = Duration::from_secs(10);
+/// How long the processing thread may wait for the end of a partition.
+const END_TIMEOUT: Duration = Duration::from_secs(2);
 /// A lasting outage is logged once in this time.
 const TELL_EVERY: Duration = Duration::from_secs(5);
 /// Offsets before the end of a partition that may hold nothing for us.
@@ -668,6 +670,19 @@ impl KafkaConsumer {
         positions(&self.consumer.position().ok()?).get(at).copied()
     }
 
+    /// The same; before anything was read, where reading starts.
+    fn position_or_next(&self, at: &TopicPartition) -> Option<Offset> {
+        self.position(at).or(self.next.get(at).copied())
+    }
+
+    /// The end as a read_committed client sees it: before the first transaction that is still open.
+    fn end(&self, at: &TopicPartition) -> Result<i64, KafkaError> {
+        let watermarks = self
+            .consumer
+            .fetch_watermarks(at.topic.as_str(), at.partition.0 as i32, END_TIMEOUT);
+        watermarks.map(|(_, end)| end)
+    }
+
     /// Looks after a partition that has been silent: one that has records and delivers none is assigned anew.
     fn rouse(&mut self) -> Result<(), LogError> {
         let Some(at) = self
@@ -678,14 +693,10 @@ impl KafkaConsumer {
         else {
             return Ok(());
         };
-        // The end as a read_committed client sees it, so an open transaction of somebody else is no reason.
-        let Ok((_, end)) =
-            self.consumer
-                .fetch_watermarks(at.topic.as_str(), at.partition.0 as i32, Duration::from_secs(2))
-        else {
+        let Ok(end) = self.end(&at) else {
             return Ok(());
         };
-        let position = self.position(&at).or(self.next.get(&at).copied());
+        let position = self.position_or_next(&at);
         let Some(flow) = self.flowing.get_mut(&at) else {
             return Ok(());
         };
@@ -922,6 +933,18 @@ impl Consumer for KafkaConsumer {
             // The end may be a transaction marker or aborted records, which are passed and never handed out.
             Some(next) if high - next.0 <= UNSEEN_AT_MOST => self.position(partition).is_some_and(|at| at.0 >= high),
             Some(_) | None => false,
+        }
+    }
+
+    fn is_at_end(&self, partition: &TopicPartition) -> bool {
+        match self.end(partition) {
+            Ok(end) => self
+                .position_or_next(partition)
+                .is_some_and(|here| here.0 as i64 >= end),
+            Err(error) => {
+                tracing::debug!(at = %partition, %error, "the end is not known");
+                false
+            }
         }
     }
 

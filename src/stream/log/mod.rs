@@ -159,6 +159,12 @@ pub trait Consumer: Send {
     /// Whether nothing is left to fetch, as far as is known here, after what [`Consumer::poll`] has handed out.
     fn caught_up(&self, partition: &TopicPartition) -> bool;
 
+    /// The same, for certain: the end is asked for if need be, since a transaction that is open before it, or a long tail
+    /// without records, looks like records to come. False while nobody answers.
+    fn is_at_end(&self, partition: &TopicPartition) -> bool {
+        self.caught_up(partition)
+    }
+
     /// Proof of membership for [`Producer::commit`] (KIP-447).
     fn membership(&self) -> Result<Membership, LogError>;
 }
