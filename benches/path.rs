@@ -72,7 +72,7 @@ fn measure(name: &str, log: Arc<dyn Log>, dir: &Path, prefix: &str) {
         commit_interval: Duration::from_millis(100),
         max_records_per_commit: 10_000,
         overlay_max_bytes: 64 << 20,
-        max_task_idle: Duration::from_millis(100),
+        ask_ends_after: Duration::from_millis(100),
         restore_threads: 2,
         instance: None,
         standbys: false,

@@ -11,6 +11,7 @@ use accrue::stream::log::kafka::{GroupProtocol, KafkaLog, KafkaTimeouts};
 use accrue::stream::log::{Cleanup, Consumer, Event, GroupSpec, Log, LogErrorKind, Positions, Producer, TopicSpec};
 use accrue::stream::record::{Header, Offset, Outgoing, Partition, Record, Timestamp, Topic, TopicPartition};
 use accrue::stream::topology::{Shape, SubTopology};
+use accrue::stream::verify;
 
 /// One log under test and a prefix that keeps its topics and groups apart from other tests'.
 struct Subject {
@@ -520,6 +521,35 @@ fn an_offset_is_found_by_its_time(subject: &Subject) {
     let found = |time: i64| subject.log.offset_at(&place, Timestamp(time)).expect("offset");
     assert_eq!([found(0), found(1_500), found(3_000)], [0, 1, 2].map(Offset));
     assert!(found(3_001) >= Offset(3), "after the last one");
+}
+
+#[test]
+#[ignore = "needs a broker: make test"]
+fn a_transaction_that_does_not_end_is_found() {
+    let subject = &kafka(GroupProtocol::Classic);
+    let topic = subject.topic("hangs", 2);
+    let places = [at(&topic, 0), at(&topic, 1)];
+    let mut producer = subject.producer("hangs");
+    producer.begin().expect("begin");
+    for partition in [0, 1] {
+        producer
+            .send(outgoing(&topic, partition, "k", Some("committed")))
+            .expect("send");
+    }
+    producer.commit(&Positions::new(), None).expect("commit");
+    let log = subject.log.as_ref();
+    let hanging = || verify::hanging(log, &places, Duration::from_secs(1)).expect("look");
+    assert_eq!(hanging(), []);
+
+    let from = log.end(&places[1]).expect("end");
+    producer.begin().expect("begin");
+    producer.send(outgoing(&topic, 1, "k", Some("open"))).expect("send");
+    until("the record is there", || log.end(&places[1]).expect("end") > from);
+    let found = hanging();
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!((&found[0].at, found[0].from), (&places[1], from));
+    producer.commit(&Positions::new(), None).expect("commit");
+    assert_eq!(hanging(), []);
 }
 
 /// With the consumer protocol, a member that joins takes some partitions; the others go on without a break, and what is

@@ -77,6 +77,14 @@ fn killed_in_mid_stream() {
     killed.settle(&mut running);
     running.stop();
     assert_eq!(killed.hashes(), wanted);
+    let out = killed.command(&["verify"]).output().expect("verify");
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(out.status.success(), "{said}\n{}", String::from_utf8_lossy(&out.stderr));
+    println!("{said}");
+    assert!(
+        said.contains("12 tasks on this machine") && !said.contains("left out"),
+        "{said}"
+    );
 }
 
 /// Kafka is killed and comes back: the process waits, resumes, and loses nothing.
@@ -91,7 +99,7 @@ fn kafka_away_and_back() {
     let wanted = calm.hashes();
     let said = || std::fs::read_to_string(platform.dir.join("kafka.log")).expect("log of the broker");
 
-    for life in 1..=4 {
+    for life in 1..=8 {
         let books = Installation::new(&platform, &format!("books-outage-{life}"), "plain", "debezium-json");
         books.apply();
         let mut running = books.run();

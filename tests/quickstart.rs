@@ -5,9 +5,11 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use accrue::stream::log::Log;
 use accrue::stream::log::embedded::EmbeddedLog;
-use accrue::stream::record::{Offset, Partition, TopicPartition};
+use accrue::stream::log::{Log, Positions};
+use accrue::stream::overlay::Overlay;
+use accrue::stream::record::{Offset, Outgoing, Partition, Topic, TopicPartition};
+use accrue::stream::store::{StoreHome, TaskStore};
 
 fn quickstart(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_accrue"));
@@ -85,6 +87,59 @@ fn it_shows_the_books_and_a_second_run_changes_nothing() {
     // All but the first line is the same.
     let rest = |text: &str| text.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(rest(&first), rest(&second));
+    what_was_tampered_with_is_found(dir.path());
+}
+
+/// `accrue verify` on the books of a quick start: its exit code, and what it said.
+fn verify(dir: &Path) -> (Option<i32>, String) {
+    let out = Command::new(env!("CARGO_BIN_EXE_accrue"))
+        .arg("verify")
+        .env("ACCRUE_DATA_DIR", dir)
+        .output()
+        .expect("verify");
+    (out.status.code(), String::from_utf8_lossy(&out.stdout).into_owned())
+}
+
+fn what_was_tampered_with_is_found(dir: &Path) {
+    let (code, said) = verify(dir);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(said.lines().filter(|line| line.starts_with("ok ")).count(), 5, "{said}");
+    assert!(said.contains("12 tasks on this machine"), "{said}");
+
+    // An entry once more, and a contract that nobody wrote.
+    let again = {
+        let log = EmbeddedLog::open(&dir.join("log"), false).expect("log");
+        let at = TopicPartition::new(&Topic::new("journal.entries"), Partition(0));
+        let mut reader = log.reader(&at, Offset(0)).expect("reader");
+        let entry = reader.read(Duration::ZERO).expect("read").remove(0);
+        let mut producer = log.producer("tamper").expect("producer");
+        producer.begin().expect("begin");
+        let again = Outgoing {
+            to: at,
+            timestamp: entry.timestamp,
+            key: entry.key.clone(),
+            value: entry.value,
+            headers: entry.headers,
+        };
+        producer.send(again).expect("send");
+        producer.commit(&Positions::new(), None).expect("commit");
+        String::from_utf8(entry.key.expect("a key")).expect("text")
+    };
+    let store = dir.join("state").join("contract_0");
+    let mut overlay = Overlay::new(1);
+    overlay.put(0, b"c nobody".to_vec(), Some(b"nothing".to_vec()));
+    overlay.keep();
+    TaskStore::open(&store, &["contract".to_owned()], &StoreHome::disk(1 << 20))
+        .and_then(|opened| opened.apply(&overlay, &[None]))
+        .expect("store");
+
+    let (code, said) = verify(dir);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("FAIL  journal_is_what_facts_give"), "{said}");
+    assert!(said.contains("is there 2 times"), "{again}: {said}");
+    assert!(said.contains("FAIL  stores_are_their_changelogs"), "{said}");
+    assert!(said.contains("contract_0: 1 keys"), "{said}");
+    assert!(said.contains("c nobody"), "{said}");
 }
 
 /// Without delivery, whose receipts have times; killed sinks have tests of their own.

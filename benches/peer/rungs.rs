@@ -123,7 +123,7 @@ pub fn runtime_config(state_dir: &Path) -> RuntimeConfig {
         commit_interval: Duration::from_millis(100),
         max_records_per_commit: 10_000,
         overlay_max_bytes: 64 << 20,
-        max_task_idle: Duration::from_millis(100),
+        ask_ends_after: Duration::from_millis(100),
         restore_threads: 2,
         standbys: false,
         instance: None,

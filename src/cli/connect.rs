@@ -115,7 +115,7 @@ pub fn schemas(topology: &Topology, registry: &Arc<dyn Registry>) -> Result<Sche
 }
 
 /// The process's memory, shared out.
-fn memory(topology: &Topology) -> Budget {
+pub fn memory(topology: &Topology) -> Budget {
     Budget::of(topology.state.memory_budget.bytes() as usize)
 }
 

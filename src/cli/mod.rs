@@ -27,6 +27,7 @@ mod sink;
 mod sla;
 mod status;
 mod topics;
+mod verify;
 mod warehouse;
 
 use std::collections::BTreeMap;
@@ -80,6 +81,8 @@ enum Command {
     Budget(budget::Arguments),
     /// How many records the stream processor has still to process
     Status(status::Arguments),
+    /// Whether log, stores, journal, books and receipts fit together
+    Verify(verify::Arguments),
     /// Say something to the books: rates, period closes, the clock
     #[command(subcommand)]
     Facts(facts::Command),
@@ -181,6 +184,7 @@ pub fn main() -> ExitCode {
         Command::Warehouse(arguments) => warehouse::run(&arguments),
         Command::Budget(arguments) => budget::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
+        Command::Verify(arguments) => verify::run(&arguments),
         Command::Facts(command) => facts::run(&command),
         Command::Deal(command) => deal::run(&command),
         Command::Books(command) => books::run(&command),

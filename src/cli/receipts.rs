@@ -1,6 +1,7 @@
 //! `accrue receipts`: what was written where, and whether that record is whole.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -106,6 +107,10 @@ impl Proof {
         self.broken.extend(self.chains.end(ends));
     }
 
+    pub fn problems(&self) -> impl Iterator<Item = &Broken> {
+        self.broken.iter()
+    }
+
     /// The verdict in words; each problem is printed before.
     ///
     /// # Errors
@@ -114,13 +119,16 @@ impl Proof {
         for problem in &self.broken {
             println!("{problem}");
         }
-        let (count, chains) = (self.count, self.chains.ends().len());
         match self.broken.len() {
-            0 => Ok(format!("{count} receipts in {chains} chains: whole")),
-            problems => Err(anyhow::anyhow!(
-                "{count} receipts in {chains} chains: {problems} problems"
-            )),
+            0 => Ok(format!("{self}: whole")),
+            problems => Err(anyhow::anyhow!("{self}: {problems} problems")),
         }
+    }
+}
+
+impl fmt::Display for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} receipts in {} chains", self.count, self.chains.ends().len())
     }
 }
 

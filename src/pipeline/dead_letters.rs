@@ -9,11 +9,10 @@
 //! A mark is a record without value in the letter's own partition, whose header [`RESOLVES`] names the letter's offset.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
 
 use crate::codec::dead_letter::DeadLetter;
 use crate::codec::schemas::Schemas;
-use crate::stream::log::{Log, LogError, Positions, Producer};
+use crate::stream::log::{Log, LogError, Positions, Producer, read_topic};
 use crate::stream::record::{Header, Offset, Outgoing, Partition, Record, Timestamp, Topic, TopicPartition};
 
 /// The header of a mark: the offset of the letter it is about.
@@ -22,9 +21,6 @@ pub const RESOLVES: &str = "accrue_resolves";
 pub const RESOLUTION: &str = "accrue_resolution";
 /// The header of a record that goes round again: partition and offset of its letter.
 pub const RETRY_OF: &str = "accrue_retry_of";
-
-/// How long the whole topic may take to read.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The name of a letter for people and commands: its partition and offset in the dead-letter topic.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -91,8 +87,6 @@ pub enum LetterError {
     Log(#[from] LogError),
     #[error("there is no topic {0}; `accrue apply` creates it")]
     NoTopic(Topic),
-    #[error("the end of {0} was not reached in time; try again")]
-    Slow(TopicPartition),
     #[error("there is no dead letter {0}; `accrue deadletters list` names them")]
     Unknown(LetterId),
     #[error("dead letter {0} was {how} already", how = .1.as_str())]
@@ -108,28 +102,15 @@ pub enum LetterError {
 /// # Errors
 /// The topic is missing or the log is away.
 pub fn read(log: &dyn Log, topic: &Topic, schemas: &Schemas) -> Result<BTreeMap<LetterId, Filed>, LetterError> {
-    let count = log
-        .partitions(topic)?
-        .ok_or_else(|| LetterError::NoTopic(topic.clone()))?;
     let mut letters = BTreeMap::new();
-    for partition in (0..count).map(Partition) {
-        let at = TopicPartition::new(topic, partition);
-        let (start, end) = (log.start(&at)?, log.end(&at)?);
-        if start >= end {
-            continue;
-        }
-        let mut reader = log.reader(&at, start)?;
-        let deadline = Instant::now() + PATIENCE;
-        while reader.position()? < end {
-            if Instant::now() > deadline {
-                return Err(LetterError::Slow(at));
-            }
-            for record in reader.read(Duration::from_millis(100))? {
-                file(&mut letters, partition, record, schemas);
-            }
-        }
+    let found = read_topic(log, topic, |record| {
+        file(&mut letters, record.at.partition, record, schemas);
+        Ok::<(), LetterError>(())
+    })?;
+    match found {
+        true => Ok(letters),
+        false => Err(LetterError::NoTopic(topic.clone())),
     }
-    Ok(letters)
 }
 
 fn file(letters: &mut BTreeMap<LetterId, Filed>, partition: Partition, record: Record, schemas: &Schemas) {

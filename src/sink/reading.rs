@@ -3,7 +3,6 @@
 //! Owns: nothing; it reads topics to the end they have when asked. Invariant: only committed records are seen.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
 
 use super::application::changelog;
 use super::receipt::ChainName;
@@ -13,11 +12,8 @@ use crate::codec::receipt::Receipt;
 use crate::codec::schemas::Schemas;
 use crate::config::{Sink, Topology};
 use crate::revenue::journal::JournalEntry;
-use crate::stream::log::{Log, LogError};
-use crate::stream::record::{Partition, Record, Topic, TopicPartition};
-
-/// The longest wait for the end of a partition, where a transaction that is open holds it back.
-const PATIENCE: Duration = Duration::from_secs(10);
+use crate::stream::log::{Log, LogError, read_topic};
+use crate::stream::record::{Partition, Record, Topic};
 
 /// Why something could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -31,26 +27,11 @@ pub enum ReadError {
 }
 
 /// Hands each record of a topic to `take`, partition by partition, in order.
-pub fn each(
-    log: &dyn Log,
-    topic: &Topic,
-    mut take: impl FnMut(Record) -> Result<(), ReadError>,
-) -> Result<(), ReadError> {
-    let count = log
-        .partitions(topic)?
-        .ok_or_else(|| ReadError::NoTopic(topic.clone()))?;
-    for n in 0..count {
-        let at = TopicPartition::new(topic, Partition(n));
-        let end = log.end(&at)?;
-        let mut reader = log.reader(&at, log.start(&at)?)?;
-        let deadline = Instant::now() + PATIENCE;
-        while reader.position()? < end && Instant::now() < deadline {
-            for record in reader.read(Duration::from_millis(100))? {
-                take(record)?;
-            }
-        }
+pub fn each(log: &dyn Log, topic: &Topic, take: impl FnMut(Record) -> Result<(), ReadError>) -> Result<(), ReadError> {
+    match read_topic(log, topic, take)? {
+        true => Ok(()),
+        false => Err(ReadError::NoTopic(topic.clone())),
     }
-    Ok(())
 }
 
 /// Every receipt, chain by chain in order.

@@ -310,6 +310,14 @@ fn judge(shape: &Shape, counts: &BTreeMap<Topic, u32>, recorded: Option<Recorded
     Ok(known)
 }
 
+/// How often the application was reset.
+///
+/// # Errors
+/// The log is away.
+pub fn resets(shape: &Shape, log: &dyn Log) -> Result<u64, Fault> {
+    Ok(Recorded::read(shape, log)?.map_or(0, |recorded| recorded.resets))
+}
+
 /// Whether the application may go on, asked by whoever has just become a member of its group: a reset looks for members
 /// after it has recorded that it began, so one of both sees the other.
 pub fn confirm(shape: &Shape, log: &dyn Log, resets: u64) -> Result<(), Fault> {

@@ -13,6 +13,7 @@
 //! * [`topics`], [`layout`], [`reset`], [`rewind`]: the topics it needs; what an application was when it last ran and has to
 //!   stay; how it begins again, or reads inputs again.
 //! * [`query`], [`directory`]: committed state for whoever asks, and which process has it.
+//! * [`verify`]: whether log and stores are whole, as seen from outside.
 //! * [`seeded`]: bugs to prove the simulation with.
 //!
 //! Invariant: outputs, changelog, input offsets and dead letters move together or not at all.
@@ -41,3 +42,4 @@ pub mod task;
 pub mod thread;
 pub mod topics;
 pub mod topology;
+pub mod verify;

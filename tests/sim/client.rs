@@ -164,6 +164,10 @@ impl Log for SimLog {
         self.call(LogErrorKind::Retry, |broker| Ok(broker.log(at)?.end()))
     }
 
+    fn stable_end(&self, at: &TopicPartition) -> Result<Offset, LogError> {
+        self.call(LogErrorKind::Retry, |broker| Ok(broker.log(at)?.stable()))
+    }
+
     fn start(&self, at: &TopicPartition) -> Result<Offset, LogError> {
         self.call(LogErrorKind::Retry, |broker| broker.log(at).map(|_| Offset(0)))
     }

@@ -9,7 +9,6 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -27,11 +26,8 @@ use crate::revenue::fact::{Body, Fact};
 use crate::revenue::ids::{DealId, TenantId};
 use crate::revenue::journal::JournalEntry;
 use crate::revenue::reference::{Reference, Settings};
-use crate::stream::log::Log;
+use crate::stream::log::{Log, LogError, read_to_end};
 use crate::stream::record::{Partition, Record, Topic, TopicPartition};
-
-/// How long a log may give nothing before its end is reached: longer than a transaction is open in good health.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Which facts, and as of when.
 #[derive(Args)]
@@ -273,7 +269,7 @@ pub fn facts(log: &dyn Log, schemas: &Schemas, topology: &Topology) -> Result<Ve
 
 /// The committed records of each partition of a topic, up to its end as it is now.
 ///
-/// Errors: there is no such topic, or the log gives nothing for [`PATIENCE`] before its end.
+/// Errors: there is no such topic, or its end is not reached.
 pub fn committed(log: &dyn Log, topic: &Topic) -> Result<Vec<Vec<Record>>, anyhow::Error> {
     let Some(count) = log.partitions(topic)? else {
         bail!("there is no topic {topic}; run `accrue apply` first, or give facts with --events");
@@ -281,25 +277,11 @@ pub fn committed(log: &dyn Log, topic: &Topic) -> Result<Vec<Vec<Record>>, anyho
     let mut partitions = Vec::new();
     for n in 0..count {
         let at = TopicPartition::new(topic, Partition(n));
-        let (start, end) = (log.start(&at)?, log.end(&at)?);
-        let mut reader = log.reader(&at, start)?;
-        let mut records: Vec<Record> = Vec::new();
-        let mut heard = Instant::now();
-        while reader.position()? < end {
-            let more = reader.read(Duration::from_millis(100))?;
-            if !more.is_empty() {
-                heard = Instant::now();
-            } else if heard.elapsed() > PATIENCE {
-                let position = reader.position()?.0;
-                bail!(
-                    "{topic}, partition {n}: nothing came after offset {position} for {} s, and the partition ends at {}: \
-                     the broker is away, or a transaction was left open; try again",
-                    PATIENCE.as_secs(),
-                    end.0
-                );
-            }
-            records.extend(more.into_iter().filter(|record| record.offset < end));
-        }
+        let mut records = Vec::new();
+        read_to_end(log, &at, log.start(&at)?, |record| {
+            records.push(record);
+            Ok::<(), LogError>(())
+        })?;
         partitions.push(records);
     }
     Ok(partitions)

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
@@ -96,6 +96,8 @@ pub struct KafkaLog {
     admin: AdminClient<DefaultClientContext>,
     /// For ends and starts: its own isolation level is read_uncommitted.
     uncommitted: BaseConsumer<Quiet>,
+    /// For stable ends, once somebody asks: its own is read_committed.
+    committed: OnceLock<BaseConsumer<Quiet>>,
 }
 
 impl KafkaLog {
@@ -136,6 +138,7 @@ impl KafkaLog {
             protocol: GroupProtocol::default(),
             admin,
             uncommitted,
+            committed: OnceLock::new(),
         })
     }
 
@@ -376,6 +379,22 @@ impl Log for KafkaLog {
 
     fn end(&self, at: &TopicPartition) -> Result<Offset, LogError> {
         Ok(Offset(self.watermarks(at)?.1.max(0) as u64))
+    }
+
+    fn stable_end(&self, at: &TopicPartition) -> Result<Offset, LogError> {
+        let committed = match self.committed.get() {
+            Some(client) => client,
+            None => {
+                let mut config = self.base();
+                config.set("isolation.level", "read_committed");
+                let client = BaseConsumer::from_config_and_context(&config, Quiet).map_err(setup)?;
+                self.committed.get_or_init(|| client)
+            }
+        };
+        let (_, end) = committed
+            .fetch_watermarks(at.topic.as_str(), at.partition.0 as i32, REQUEST_TIMEOUT)
+            .map_err(|error| classify(&format!("asking for the stable end of {at}"), &error))?;
+        Ok(Offset(end.max(0) as u64))
     }
 
     fn start(&self, at: &TopicPartition) -> Result<Offset, LogError> {

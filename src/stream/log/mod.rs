@@ -16,7 +16,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::record::{Offset, Outgoing, Record, Timestamp, Topic, TopicPartition};
+use super::record::{Offset, Outgoing, Partition, Record, Timestamp, Topic, TopicPartition};
 
 /// Positions by partition: the offset of the next record.
 pub type Positions = BTreeMap<TopicPartition, Offset>;
@@ -44,6 +44,12 @@ pub trait Log: Send + Sync {
     /// has passed it has seen everything that any predecessor committed.
     fn end(&self, at: &TopicPartition) -> Result<Offset, LogError>;
 
+    /// The end as readers of committed records have it: before the first transaction that is still open. The same as
+    /// [`Log::end`] where nothing is visible before it is committed.
+    fn stable_end(&self, at: &TopicPartition) -> Result<Offset, LogError> {
+        self.end(at)
+    }
+
     /// The first offset still kept.
     fn start(&self, at: &TopicPartition) -> Result<Offset, LogError>;
 
@@ -68,7 +74,7 @@ pub trait Log: Send + Sync {
     fn offset_at(&self, at: &TopicPartition, time: Timestamp) -> Result<Offset, LogError>;
 }
 
-/// How long [`read_to_end`] waits for the next record before the end.
+/// How long [`read_to_end`] waits for the next record before the end: longer than a transaction is open in good health.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Hands each committed record of a partition from an offset on, up to its end as it is now, to `take`.
@@ -97,9 +103,29 @@ pub fn read_to_end<E: From<LogError>>(
             ))
             .into());
         }
-        records.into_iter().try_for_each(&mut take)?;
+        let mut known = records.into_iter().filter(|record| record.offset < end);
+        known.try_for_each(&mut take)?;
     }
     Ok(())
+}
+
+/// The same for a whole topic from its start, partition by partition. Whether there is such a topic.
+///
+/// # Errors
+/// Those of [`read_to_end`].
+pub fn read_topic<E: From<LogError>>(
+    log: &dyn Log,
+    topic: &Topic,
+    mut take: impl FnMut(Record) -> Result<(), E>,
+) -> Result<bool, E> {
+    let Some(count) = log.partitions(topic)? else {
+        return Ok(false);
+    };
+    for n in 0..count {
+        let at = TopicPartition::new(topic, Partition(n));
+        read_to_end(log, &at, log.start(&at)?, &mut take)?;
+    }
+    Ok(true)
 }
 
 /// What a topic should be when it has to be created.

@@ -1,0 +1,254 @@
+//! `accrue verify`: whether log, stores, journal, books and receipts fit together.
+//!
+//! Each check says what it looked at. What cannot be looked at now (a store that a process works with, a journal that is
+//! being written) is left out, and says so: it is no failure. Deliberately absent: mending anything.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use super::books::known::{self, Known};
+use super::{Failure, TopologyFile, connect, receipts};
+use crate::codec::schemas::Schemas;
+use crate::config::Topology;
+use crate::observe::logs;
+use crate::pipeline;
+use crate::revenue::books::Report;
+use crate::revenue::checks;
+use crate::revenue::journal::JournalEntry;
+use crate::sink::reading::{self, ReadError};
+use crate::stream::log::Log;
+use crate::stream::record::{Partition, Topic, TopicPartition};
+use crate::stream::store::StoreHome;
+use crate::stream::topology::Shape;
+use crate::stream::verify::{self, Found, Hanging};
+use crate::stream::{app, layout, topics};
+
+/// Beyond the longest transaction, before one that is open is called hanging.
+const GRACE: Duration = Duration::from_secs(5);
+/// Findings of one check that are named.
+const NAMED: usize = 10;
+
+#[derive(Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    file: TopologyFile,
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+/// What a check came to.
+struct Check {
+    name: &'static str,
+    /// What it looked at.
+    looked_at: String,
+    /// What does not hold.
+    findings: Vec<String>,
+    /// What it could not look at, and why.
+    left_out: Vec<String>,
+}
+
+impl Check {
+    fn new(name: &'static str) -> Check {
+        Check {
+            name,
+            looked_at: String::new(),
+            findings: Vec::new(),
+            left_out: Vec::new(),
+        }
+    }
+}
+
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    logs::init("error");
+    let topology = arguments.file.load()?;
+    let log = connect::log(&topology)?;
+    let (registry, _) = connect::registry(&topology)?;
+    let schemas = connect::schemas(&topology, &registry)?;
+    let shape = pipeline::shape(&topology)?;
+    let (log, shape) = (log.as_ref(), &shape);
+
+    let mut checks = vec![transactions(&topology, shape, log)?, stores(&topology, shape, log)?];
+    checks.extend(journal(&topology, shape, log, &schemas)?);
+    if !topology.sinks.is_empty() {
+        checks.push(chains(&topology, log, &schemas)?);
+    }
+    match arguments.format {
+        Format::Text => print!("{}", text(&checks)),
+        Format::Json => {
+            let checks = checks.iter().map(|check| {
+                json!({"check": check.name, "looked_at": check.looked_at, "findings": check.findings,
+                       "left_out": check.left_out})
+            });
+            println!("{:#}", json!({"checks": checks.collect::<Vec<_>>()}));
+        }
+    }
+    let broken: Vec<&str> = checks
+        .iter()
+        .filter(|check| !check.findings.is_empty())
+        .map(|check| check.name)
+        .collect();
+    match broken.is_empty() {
+        true => Ok(()),
+        false => Err(anyhow::anyhow!("does not hold: {}", broken.join(", ")).into()),
+    }
+}
+
+fn text(checks: &[Check]) -> String {
+    let mut text = String::new();
+    for check in checks {
+        let verdict = if check.findings.is_empty() { "ok" } else { "FAIL" };
+        text += &format!("{verdict:<5} {:<28} {}\n", check.name, check.looked_at);
+        for finding in check.findings.iter().take(NAMED) {
+            text += &format!("        {finding}\n");
+        }
+        if let Some(more) = check.findings.len().checked_sub(NAMED).filter(|more| *more > 0) {
+            text += &format!("        and {more} more\n");
+        }
+        for left_out in &check.left_out {
+            text += &format!("      - left out: {left_out}\n");
+        }
+    }
+    text
+}
+
+/// Readers of committed records reach the end of every partition.
+fn transactions(topology: &Topology, shape: &Shape, log: &dyn Log) -> Result<Check, Failure> {
+    let mut check = Check::new("no_transaction_hangs");
+    let partitions = verify::partitions(shape, log)?;
+    let longest = topology.runtime.transaction_timeout.get() + GRACE;
+    let hanging = verify::hanging(log, &partitions, longest)?;
+    let words = |Hanging { at, from, end }: &Hanging| {
+        format!(
+            "{at}: open since offset {from}, the end is {end}: see docs/faults.md, \"A transaction that Kafka never ends\""
+        )
+    };
+    check.findings = hanging.iter().map(words).collect();
+    check.looked_at = format!("{} partitions", partitions.len());
+    Ok(check)
+}
+
+/// The stores on this machine are the folds of their changelogs.
+fn stores(topology: &Topology, shape: &Shape, log: &dyn Log) -> Result<Check, Failure> {
+    let mut check = Check::new("stores_are_their_changelogs");
+    let counts = topics::counts(shape, log)?;
+    let home = StoreHome::disk(connect::memory(topology).stores);
+    let (mut looked_at, mut keys) = (0, 0);
+    for sub in shape.stateful() {
+        for n in 0..counts.get(&sub.sources[0]).copied().unwrap_or(0) {
+            let task = format!("{}_{n}", sub.name);
+            let dir = topology.state.dir.join(&task);
+            match verify::store(log, &dir, &sub.stores, Partition(n), &home)? {
+                Found::Absent => {}
+                Found::InUse => check
+                    .left_out
+                    .push(format!("{task}: a process works with it; stop that first")),
+                Found::Whole { keys: some } => (looked_at, keys) = (looked_at + 1, keys + some),
+                Found::Differs { keys, such_as } => {
+                    looked_at += 1;
+                    check.findings.push(format!(
+                        "{task}: {keys} keys are not as its changelog has them, such as {}: stop the process and remove {}, which is then rebuilt",
+                        such_as.join(", "),
+                        dir.display()
+                    ));
+                }
+            }
+        }
+    }
+    check.looked_at = format!("{looked_at} tasks on this machine, {keys} keys");
+    Ok(check)
+}
+
+/// The journal holds each entry that the facts give once, as they give it, and no other; and the books that they give are
+/// sound.
+fn journal(topology: &Topology, shape: &Shape, log: &dyn Log, schemas: &Schemas) -> Result<Vec<Check>, Failure> {
+    let mut entries = Check::new("journal_is_what_facts_give");
+    let facts = Topic::new(topology.outputs.contract_facts.as_str());
+    let journal = Topic::new(topology.outputs.journal_entries.as_str());
+    let waiting = || -> Result<u64, Failure> { Ok(app::lags(shape, log)?.get(&facts).copied().unwrap_or(0)) };
+
+    let before = waiting()?;
+    let report = Known::of(topology.settings().clone(), &known::facts(log, schemas, topology)?).report();
+    let mut held: BTreeMap<String, (JournalEntry, u64)> = BTreeMap::new();
+    reading::each(log, &journal, |record| {
+        let entry = schemas.decode_journal_entry(record.value.as_deref().unwrap_or_default());
+        let entry = entry.map_err(|error| ReadError::Unreadable {
+            place: format!("{} offset {}", record.at, record.offset),
+            message: error.to_string(),
+        })?;
+        held.entry(entry.entry_id.to_string()).or_insert((entry, 0)).1 += 1;
+        Ok(())
+    })?;
+    entries.looked_at = format!("{} entries", report.journals.len());
+    let at_work = before > 0 || waiting()? > 0;
+    if at_work {
+        let why = "facts wait to be processed; again when `accrue status` shows none";
+        entries.left_out.push(why.to_owned());
+    } else if deleted(log, &facts)? || deleted(log, &journal)? {
+        let why = format!("records of {facts} or {journal} were deleted by their retention");
+        entries.left_out.push(why);
+    } else {
+        let reset = layout::resets(shape, log)? > 0;
+        entries.findings = compare(&report, held, reset);
+    }
+
+    let mut sound = Check::new("books_are_sound");
+    sound.looked_at = format!(
+        "{} deals, {} invariants of `accrue books verify`",
+        report.contracts.len(),
+        checks::ALL.len()
+    );
+    sound.findings = checks::run(&report)
+        .iter()
+        .map(|it| format!("{}: {}: {}", it.check, it.subject, it.detail))
+        .collect();
+    Ok(vec![entries, sound])
+}
+
+/// What the journal holds against what it should. After a reset everything was said once more.
+fn compare(report: &Report, mut held: BTreeMap<String, (JournalEntry, u64)>, reset: bool) -> Vec<String> {
+    let mut findings = Vec::new();
+    for entry in &report.journals {
+        let id = entry.entry_id.to_string();
+        match held.remove(&id) {
+            None => findings.push(format!("{id} of deal {} is missing", entry.deal)),
+            Some((found, _)) if found != *entry => {
+                findings.push(format!("{id} of deal {} is not what the facts give", entry.deal));
+            }
+            Some((_, times)) if times > 1 && !reset => {
+                findings.push(format!("{id} of deal {} is there {times} times", entry.deal));
+            }
+            Some(_) => {}
+        }
+    }
+    let foreign = held.values();
+    findings.extend(foreign.map(|(entry, _)| format!("{} of deal {} comes from no fact", entry.entry_id, entry.deal)));
+    findings
+}
+
+/// Whether a topic has lost records to its retention.
+fn deleted(log: &dyn Log, topic: &Topic) -> Result<bool, Failure> {
+    for n in 0..log.partitions(topic)?.unwrap_or(0) {
+        if log.start(&TopicPartition::new(topic, Partition(n)))?.0 > 0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// What sinks have written is recorded whole.
+fn chains(topology: &Topology, log: &dyn Log, schemas: &Schemas) -> Result<Check, Failure> {
+    let mut check = Check::new("receipts_are_whole");
+    let proof = receipts::proof(topology, log, schemas)?;
+    check.findings = proof.problems().map(ToString::to_string).collect();
+    check.looked_at = proof.to_string();
+    Ok(check)
+}
