@@ -6,6 +6,9 @@
 //! *read_committed* (a read_committed watermark stops at the last stable offset: too early).
 //! Absent: TLS and SASL knowledge; those settings pass through as librdkafka names them.
 
+#[cfg(target_os = "linux")]
+mod leader_hints;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
