@@ -5,9 +5,10 @@ use std::io::Read as _;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::out::Format;
 use super::{Failure, TopologyFile, connect};
 use crate::codec::registry::Registry;
 use crate::codec::schemas::AnyReader;
@@ -70,12 +71,6 @@ pub struct Drop {
     ids: Vec<String>,
     #[command(flatten)]
     file: TopologyFile,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    Text,
-    Json,
 }
 
 pub fn run(command: &Command) -> Result<(), Failure> {

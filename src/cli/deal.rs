@@ -6,13 +6,14 @@
 mod explain;
 mod show;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use jiff::civil::Date;
 
 pub(super) use self::explain::paragraphs;
 use super::Failure;
 use super::books::known::{Folded, FoldedDeal, Given, Known};
 use super::books::tenant;
+use super::out::Format;
 use crate::revenue::contract::{Status, View};
 use crate::revenue::ids::{DealId, TenantId};
 use crate::revenue::reference::{Context, Reference};
@@ -31,12 +32,6 @@ pub struct Show {
     which: Which,
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Format {
-    Text,
-    Json,
 }
 
 /// Which deal.

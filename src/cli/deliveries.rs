@@ -1,8 +1,9 @@
 //! `accrue deliveries`: documents on their way, why one waits, and what is to become of it.
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use serde_json::json;
 
+use super::out::Format;
 use super::{Failure, TopologyFile, connect, named};
 use crate::codec::delivery_command::{Decision, SinkCommand};
 use crate::codec::receipt::hex;
@@ -42,12 +43,6 @@ pub struct List {
     parked: bool,
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
-}
-
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
-enum Format {
-    Text,
-    Json,
 }
 
 #[derive(Args)]

@@ -1,9 +1,10 @@
 //! `accrue offsets`: where the stream processor and the sinks read next, and how to read records again.
 
 use anyhow::anyhow;
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use serde_json::json;
 
+use super::out::Format;
 use super::{Failure, TopologyFile, confirm, connect, named};
 use crate::config::Topology;
 use crate::observe::logs;
@@ -69,12 +70,6 @@ struct To {
     /// As far back as the topic is kept
     #[arg(long)]
     to_start: bool,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Format {
-    Text,
-    Json,
 }
 
 impl Of {

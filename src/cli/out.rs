@@ -7,6 +7,13 @@
 use std::fmt::Arguments;
 use std::io::{self, ErrorKind, Write as _};
 
+/// For whom a command prints what it found: people, or programs.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    Text,
+    Json,
+}
+
 macro_rules! print {
     ($($arg:tt)*) => { $crate::cli::out::write(format_args!($($arg)*)) };
 }

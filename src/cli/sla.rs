@@ -1,9 +1,10 @@
 //! `accrue sla report`: how long events took to reach their ledgers.
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use jiff::SignedDuration;
 use serde_json::json;
 
+use super::out::Format;
 use super::{Failure, TopologyFile, connect};
 use crate::observe::logs;
 use crate::sink::reading;
@@ -27,12 +28,6 @@ pub struct Arguments {
     breaches: usize,
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Format {
-    Text,
-    Json,
 }
 
 pub fn run(command: &Command) -> Result<(), Failure> {

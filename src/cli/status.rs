@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::json;
 
+use super::out::Format;
 use super::{Failure, TopologyFile, connect};
 use crate::config::Topology;
 use crate::observe::logs;
@@ -18,12 +19,6 @@ pub struct Arguments {
     file: TopologyFile,
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Format {
-    Text,
-    Json,
 }
 
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {

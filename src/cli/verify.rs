@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::json;
 
 use super::books::known::{self, Known};
+use super::out::Format;
 use super::{Failure, TopologyFile, connect, receipts};
 use crate::codec::schemas::Schemas;
 use crate::config::Topology;
@@ -37,12 +38,6 @@ pub struct Arguments {
     file: TopologyFile,
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Format {
-    Text,
-    Json,
 }
 
 /// What a check came to.

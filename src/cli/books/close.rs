@@ -6,10 +6,11 @@
 
 use std::collections::BTreeSet;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use jiff::Timestamp;
 use serde_json::json;
 
+use super::super::out::Format;
 use super::super::{Failure, facts};
 use super::known::{Given, Known};
 use crate::codec::fact_json;
@@ -55,12 +56,6 @@ pub struct Close {
     /// Close it though deals wait for a rate in it, or though it has not ended
     #[arg(long)]
     force: bool,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Format {
-    Text,
-    Json,
 }
 
 pub fn verify(arguments: &Verify) -> Result<(), Failure> {
