@@ -25,7 +25,7 @@ use accrue::revenue::contract::Contract;
 use accrue::stream::app::{self, Runtime, RuntimeConfig};
 use accrue::stream::budget::Budget;
 use accrue::stream::log::embedded::EmbeddedLog;
-use accrue::stream::log::{Log, TopicSpec};
+use accrue::stream::log::{Cleanup, Log, TopicSpec};
 use accrue::stream::metrics::Metrics;
 use accrue::stream::processor::{Context, Emission, Failure, Processor, Progress, Route};
 use accrue::stream::record::{Header, Partition, Record, Topic, TopicPartition};
@@ -70,15 +70,21 @@ pub fn stage(settings: &config::Topology, schemas: Arc<Schemas>, input: &Topic) 
     Ok(topology)
 }
 
-/// The topics of the stage that reads `input`, without `input` itself.
+/// The topics of the stage that reads `input`, without `input` itself. Outputs are not compacted: that would drop records of the
+/// one side or the other before they are compared.
 pub fn topics(settings: &config::Topology, topology: &Topology, partitions: u32) -> Vec<TopicSpec> {
     let (written, layout) = (topology.shape.written(), &topology.shape.layout);
+    let outputs: Vec<&Topic> = topology.shape.subs.iter().flat_map(|sub| &sub.sinks).collect();
     let specs = pipeline::topics(settings).into_iter();
     specs
         .filter(|spec| written.contains(&spec.topic) || spec.topic == *layout)
         .map(|spec| TopicSpec {
             partitions: if spec.topic == *layout { 1 } else { partitions },
             replication_factor: 1,
+            cleanup: match outputs.contains(&&spec.topic) {
+                true => Cleanup::Delete { retention: None },
+                false => spec.cleanup,
+            },
             ..spec
         })
         .collect()
