@@ -22,6 +22,7 @@ use accrue::stream::record::{Offset, Outgoing, Partition, Record, Timestamp, Top
 use accrue::stream::store::{StoreHome, TaskStore};
 use accrue::stream::task::{Ends, Input, Task, TaskId};
 use accrue::stream::topology::{Shape, StoreSpec, SubTopology, Topology};
+use accrue::stream::verify::{self, Found};
 use doubled_log::left_to_inner;
 
 const PARTITIONS: u32 = 3;
@@ -263,7 +264,16 @@ fn a_store_that_another_thread_has_is_waited_for() {
     load(log.as_ref(), &first);
     drain(log.clone(), dir.path(), 1);
     let home = StoreHome::disk(1 << 20);
-    let held = TaskStore::open(&dir.path().join("state/count_0"), &["counts".to_owned()], &home).expect("store");
+    let place = |n: u32| dir.path().join(format!("state/count_{n}"));
+    let stores = topology().shape.subs[0].stores.clone();
+    let look = |n: u32| verify::store(log.as_ref(), &place(n), &stores, Partition(n), &home).expect("look");
+    let keys = (0..PARTITIONS).map(|n| match look(n) {
+        Found::Whole { keys } => keys,
+        other => panic!("{other:?}"),
+    });
+    assert!(keys.sum::<usize>() > 0, "some word was counted");
+    let held = TaskStore::open(&place(0), &["counts".to_owned()], &home).expect("store");
+    assert_eq!(look(0), Found::InUse);
     let second = words(100);
     load(log.as_ref(), &second);
     let metrics = Metrics::new(&prometheus::Registry::new()).expect("metrics");

@@ -316,7 +316,7 @@ impl Replay {
             Ok(store) => Ok(store),
             // A thread that does not know yet that it lost the task still has it, and lets it go when it does.
             Err(error) if error.is_held_here() => Err(Fault::Retry(format!("another thread has it: {error}"))),
-            Err(error) if error.to_string().contains("lock") => Err(Fault::Fatal(format!(
+            Err(error) if error.is_held() => Err(Fault::Fatal(format!(
                 "{} is in use by another process: {error}",
                 dir.display()
             ))),

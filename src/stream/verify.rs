@@ -106,7 +106,7 @@ pub fn store(
     let names: Vec<String> = stores.iter().map(|store| store.name.clone()).collect();
     let opened = match TaskStore::open(dir, &names, home) {
         Ok(opened) => opened,
-        Err(error) if error.to_string().contains("lock") => return Ok(Found::InUse),
+        Err(error) if error.is_held() => return Ok(Found::InUse),
         Err(error) => return Err(Fault::Fatal(format!("{}: {error}", dir.display()))),
     };
     let unreadable = |error| Fault::Fatal(format!("{}: {error}", dir.display()));

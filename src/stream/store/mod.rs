@@ -27,6 +27,11 @@ impl StoreError {
     pub fn is_held_here(&self) -> bool {
         self.0.contains(HELD_HERE)
     }
+
+    /// Whether this process or another has the store open already.
+    pub fn is_held(&self) -> bool {
+        self.0.contains("lock")
+    }
 }
 
 /// A key and its value.
