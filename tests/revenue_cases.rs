@@ -163,7 +163,8 @@ fn render(report: &Report, section: &str) -> String {
                         it.contract,
                         view.version,
                         view.status.as_str(),
-                        it.transaction_price
+                        view.currency
+                            .map_or_else(String::new, |currency| currency.format(it.transaction_price))
                     )
                 })
             })

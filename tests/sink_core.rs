@@ -435,7 +435,7 @@ fn entry(id: &str, amount: &str) -> JournalEntry {
     let amount: Decimal = amount.parse().expect("an amount");
     let usd = Currency::parse("USD").expect("a currency");
     let line = |role: Role, debit: Decimal, credit: Decimal| EntryLine {
-        account: role.name(),
+        account: role.name().into_owned(),
         role,
         debit,
         credit,

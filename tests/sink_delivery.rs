@@ -553,7 +553,7 @@ const LOOK_UP: Certainty = Certainty::LookUp { after: LATE };
 fn entries(deals: usize, count: usize) -> Vec<JournalEntry> {
     let usd = Currency::parse("USD").expect("a currency");
     let line = |role: Role, debit: i64, credit: i64| EntryLine {
-        account: role.name(),
+        account: role.name().into_owned(),
         role,
         debit: Decimal::from(debit),
         credit: Decimal::from(credit),

@@ -89,7 +89,7 @@ fn small(deals: usize, change: impl Fn(String) -> String) -> tempfile::TempDir {
                     timestamp: Timestamp(0),
                     key: Some(key),
                     value: Some(schemas.encode_journal_entry(&entry).expect("encodes")),
-                    headers: vec![Header::new("ce_id", entry.entry_id.as_str())],
+                    headers: vec![Header::new("ce_id", entry.entry_id.to_string())],
                 })
                 .expect("send");
         }
@@ -118,7 +118,7 @@ fn entry(deal: usize, n: usize) -> JournalEntry {
         _ => (Role::ContractLiability, revenue),
     };
     let line = |role: Role, debit: i64, credit: i64| EntryLine {
-        account: role.name(),
+        account: role.name().into_owned(),
         role,
         debit: Decimal::from(debit),
         credit: Decimal::from(credit),

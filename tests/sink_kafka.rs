@@ -151,7 +151,7 @@ impl Installation {
 fn entry(deal: usize, n: usize) -> JournalEntry {
     let usd = Currency::parse("USD").expect("a currency");
     let line = |role: Role, debit: i64, credit: i64| EntryLine {
-        account: role.name(),
+        account: role.name().into_owned(),
         role,
         debit: Decimal::from(debit),
         credit: Decimal::from(credit),

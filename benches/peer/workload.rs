@@ -6,7 +6,7 @@
 
 use accrue::codec::schemas::Schemas;
 use accrue::codec::trace::Trace;
-use accrue::pipeline::emit::{deal_key, emission, incoming, named};
+use accrue::pipeline::emit::{Cause, deal_key, incoming, named};
 use accrue::revenue::fact::{BillingCycle, Body, Customer, Deal, Fact, Line, Method, RecognitionTerms};
 use accrue::revenue::ids::{CustomerId, DealId, EventId, LineId, LineType, TenantId};
 use accrue::revenue::money::Currency;
@@ -171,7 +171,8 @@ fn record(topic: &Topic, to: Partition, n: u64, fact: &Fact, schemas: &Schemas) 
         .encode_fact(fact)
         .map_err(|refused| anyhow::anyhow!("{refused}"))?;
     let trace = incoming(&cause, Trace::of);
-    let emission = emission(&cause, &trace, topic, Route::To(to), key, Some(value), &named(fact));
+    let caused = Cause::new(&cause, &trace, fact, fact.body.deal_id());
+    let emission = caused.emission((topic, Route::To(to)), key, value, named(fact));
     Ok(Outgoing {
         to: cause.at,
         timestamp: emission.timestamp,

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::{Map, Value as Json};
 
@@ -58,41 +59,43 @@ fn mentions_specversion(bytes: &[u8]) -> bool {
     bytes.windows(NAME.len()).any(|window| window == NAME)
 }
 
-/// The attributes of a record we emit.
-#[derive(Debug, Clone, Copy)]
-pub struct Attributes<'a> {
-    pub id: &'a str,
-    pub source: &'a str,
-    /// `deal.closed`, `journal.entry`.
-    pub kind: &'a str,
-    pub time: Timestamp,
-    /// What the event is about: the deal.
-    pub subject: Option<&'a str>,
-    pub tenant: &'a TenantId,
+/// The attributes that all records which we emit for one event have in common. To copy them is to count.
+#[derive(Debug, Clone)]
+pub struct Attributes {
+    source: Bytes,
+    time: Bytes,
+    subject: Option<Bytes>,
+    tenant: Bytes,
 }
 
-/// The headers of a record we emit: a binary CloudEvent whose data is Avro, with its trace.
-pub fn headers(attributes: &Attributes<'_>, trace: &Trace) -> Vec<(&'static str, Vec<u8>)> {
-    let time = attributes.time.to_string();
-    let named = [
-        ("ce_specversion", Some("1.0")),
-        ("ce_id", Some(attributes.id)),
-        ("ce_source", Some(attributes.source)),
-        ("ce_type", Some(attributes.kind)),
-        ("ce_time", Some(time.as_str())),
-        ("ce_subject", attributes.subject),
-        ("ce_tenantid", Some(attributes.tenant.as_str())),
-        ("content-type", Some("application/avro")),
-    ];
-    // Two more for the trace. A chain of iterators would not know its length, and the list would grow three times.
-    let mut headers = Vec::with_capacity(named.len() + 2);
-    for (name, value) in named {
-        if let Some(value) = value {
-            headers.push((name, value.as_bytes().to_vec()));
+impl Attributes {
+    /// `subject` is what the event is about: the deal.
+    pub fn new(source: &str, time: Timestamp, subject: Option<&str>, tenant: &TenantId) -> Attributes {
+        let text = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+        Attributes {
+            source: text(source),
+            time: time.to_string().into(),
+            subject: subject.map(text),
+            tenant: text(tenant.as_str()),
         }
     }
-    headers.extend(trace.headers());
-    headers
+
+    /// The headers of a record that we emit: a binary CloudEvent whose data is Avro, with its trace. `kind` is such as
+    /// `deal.closed` or `journal.entry`.
+    pub fn headers(&self, id: &str, kind: &'static str, trace: &Trace) -> impl Iterator<Item = (&'static str, Bytes)> {
+        let named = [
+            ("ce_specversion", Some(Bytes::from_static(b"1.0"))),
+            ("ce_id", Some(Bytes::copy_from_slice(id.as_bytes()))),
+            ("ce_source", Some(self.source.clone())),
+            ("ce_type", Some(Bytes::from_static(kind.as_bytes()))),
+            ("ce_time", Some(self.time.clone())),
+            ("ce_subject", self.subject.clone()),
+            ("ce_tenantid", Some(self.tenant.clone())),
+            ("content-type", Some(Bytes::from_static(b"application/avro"))),
+        ];
+        let named = named.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        named.chain(trace.headers())
+    }
 }
 
 fn binary(record: &Incoming<'_>, content_type: &str, bytes: &[u8]) -> Result<Json, Refused> {

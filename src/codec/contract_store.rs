@@ -6,7 +6,6 @@
 //! Invariant: a contract comes back equal to what was stored, its facts' instants to the microsecond. Deliberately
 //! absent: anything `revenue` derives; the schema has a field for each field of `Contract` and of what was issued.
 
-use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
@@ -15,7 +14,7 @@ use super::Refused;
 use super::facts::FactWire;
 use super::names::{Named, named};
 use super::stored::Stored;
-use super::wire::{Amount, Bytes, Day, Fixed, Text};
+use super::wire::{Amount, Bytes, Day, Fixed, Label, Text};
 use crate::revenue::contract::Contract;
 use crate::revenue::derive::Memo;
 use crate::revenue::fact::Fact;
@@ -23,7 +22,6 @@ use crate::revenue::ids::{ContractId, DealId, EntryId, EventId, LineType, Obliga
 use crate::revenue::journal::{Issued, Key, Kind, What};
 use crate::revenue::ledger::Ledger;
 use crate::revenue::money::Currency;
-use crate::revenue::period::Period;
 use crate::revenue::reference::RateNeeded;
 
 static STORED: LazyLock<Stored> = LazyLock::new(|| {
@@ -163,7 +161,7 @@ struct ContractWire<'a> {
     facts: Vec<FactWire<'a>>,
     issued: Vec<IssuedWire<'a>>,
     ledger: LedgerWire,
-    locked: Vec<String>,
+    locked: Vec<Label>,
     waits_for: Option<RateNeededWire<'a>>,
     next_due: Option<Day>,
     schedule_hash: Bytes,
@@ -186,8 +184,8 @@ struct IssuedWire<'a> {
     contract_id: Text<'a>,
     line_type: Option<Text<'a>>,
     date: Day,
-    period: String,
-    concerns: String,
+    period: Label,
+    concerns: Label,
     amount: Amount,
     tax: Amount,
     functional: Amount,
@@ -230,7 +228,7 @@ impl<'a> ContractWire<'a> {
                 deposit: Fixed(ledger.deposit),
                 remeasured: ledger.remeasured.map(Day),
             },
-            locked: contract.locked.iter().map(Period::to_string).collect(),
+            locked: contract.locked.iter().copied().map(Label).collect(),
             waits_for: contract.waits_for.as_ref().map(RateNeededWire::from),
             next_due: contract.next_due.map(Day),
             schedule_hash: Bytes(contract.schedule_hash.to_vec()),
@@ -262,11 +260,7 @@ impl TryFrom<ContractWire<'_>> for Contract {
                 deposit: wire.ledger.deposit.0,
                 remeasured: wire.ledger.remeasured.map(|day| day.0),
             },
-            locked: wire
-                .locked
-                .iter()
-                .map(|label| period("locked", label))
-                .collect::<Result<BTreeSet<_>, _>>()?,
+            locked: wire.locked.into_iter().map(|label| label.0).collect(),
             waits_for: wire.waits_for.map(RateNeeded::try_from).transpose()?,
             next_due: wire.next_due.map(|day| day.0),
             schedule_hash: hash("schedule_hash", wire.schedule_hash)?,
@@ -290,8 +284,8 @@ impl<'a> From<&'a Issued> for IssuedWire<'a> {
             contract_id: issued.contract.as_str().into(),
             line_type: issued.line_type.as_ref().map(|of| of.as_str().into()),
             date: Day(issued.date),
-            period: issued.period.to_string(),
-            concerns: issued.concerns.to_string(),
+            period: Label(issued.period),
+            concerns: Label(issued.concerns),
             amount: Fixed(issued.amount),
             tax: Fixed(issued.tax),
             functional: Fixed(issued.functional),
@@ -318,8 +312,8 @@ impl TryFrom<IssuedWire<'_>> for Issued {
             contract: id("contract_id", &wire.contract_id, ContractId::parse)?,
             line_type: maybe_id("line_type", wire.line_type.as_deref(), LineType::parse)?,
             date: wire.date.0,
-            period: period("period", &wire.period)?,
-            concerns: period("concerns", &wire.concerns)?,
+            period: wire.period.0,
+            concerns: wire.concerns.0,
             amount: wire.amount.0,
             tax: wire.tax.0,
             functional: wire.functional.0,
@@ -367,10 +361,6 @@ pub(super) fn maybe_id<'a, T>(
     parse: impl Fn(&'a str) -> Option<T>,
 ) -> Result<Option<T>, Refused> {
     text.map(|text| id(field, text, parse)).transpose()
-}
-
-pub(super) fn period(field: &str, label: &str) -> Result<Period, Refused> {
-    Period::parse(label).ok_or_else(|| bad(field, label))
 }
 
 fn bad(field: &str, value: &str) -> Refused {

@@ -89,7 +89,7 @@ impl Schemas {
         let named = headers
             .into_iter()
             .filter_map(|(name, value)| Some((name.to_string(), value?.as_bytes().to_vec())));
-        let trace = Trace::of(record).child(&format!("dead-letter/{place}"));
+        let trace = Trace::of(record).child("dead-letter", &place.to_string());
         // Text and bytes always fit the schema; should they not, the original must not be lost over it.
         let value = self
             .encode(Product::DeadLetters, &letter)
@@ -97,7 +97,7 @@ impl Schemas {
         Written {
             value,
             headers: named
-                .chain(trace.headers().map(|(name, value)| (name.to_string(), value)))
+                .chain(trace.headers().map(|(name, value)| (name.to_string(), value.into())))
                 .collect(),
         }
     }

@@ -10,6 +10,17 @@ use rust_decimal::Decimal;
 /// (IEEE 754 binary64, `DBL_DIG`); beyond it, digits may have been lost before the text was written.
 const DIGITS_A_DOUBLE_KEEPS: usize = 15;
 
+/// Up to the most decimals that a decimal has.
+const POWERS_OF_TEN: [i128; 29] = {
+    let mut powers = [1; 29];
+    let mut at = 1;
+    while at < powers.len() {
+        powers[at] = 10 * powers[at - 1];
+        at += 1;
+    }
+    powers
+};
+
 /// The unscaled value as big-endian two's complement (Avro `decimal`, Connect `Decimal`) and its decimals.
 ///
 /// # Errors
@@ -73,10 +84,10 @@ pub fn to_bytes(number: Decimal, scale: u32) -> Result<Unscaled, String> {
     let missing = scale
         .checked_sub(exact.scale())
         .ok_or_else(|| format!("{number} has more than {scale} decimals"))?;
-    let unscaled = 10i128
-        .checked_pow(missing)
-        .and_then(|factor| exact.mantissa().checked_mul(factor))
-        .filter(|unscaled| unscaled.unsigned_abs() < 10u128.pow(28))
+    let factor = POWERS_OF_TEN.get(missing as usize);
+    let unscaled = factor
+        .and_then(|factor| exact.mantissa().checked_mul(*factor))
+        .filter(|unscaled| unscaled.unsigned_abs() < POWERS_OF_TEN[28].unsigned_abs())
         .ok_or_else(|| format!("{number} has more than 28 digits at {scale} decimals"))?;
     // All bits after the first that tells it from its sign, and one for the sign.
     let bits = 129 - (unscaled ^ (unscaled >> 127)).leading_zeros() as usize;

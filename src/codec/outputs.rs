@@ -6,11 +6,11 @@
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
-use super::contract_store::{RateNeededWire, id, maybe_id, period};
+use super::contract_store::{RateNeededWire, id, maybe_id};
 use super::facts::DealWire;
 use super::names::Named;
 use super::schemas::{Product, Schemas};
-use super::wire::{Amount, Day, Fixed, Instant, Rate, Text};
+use super::wire::{Amount, Day, Fixed, Instant, Label, Rate, Text};
 use super::{DecodeError, Refused};
 use crate::revenue::contract::{BillingRow, Decision, ScheduleRow};
 
@@ -147,13 +147,12 @@ struct ScheduledWire<'a> {
     contract_id: Text<'a>,
     obligation_id: Text<'a>,
     line_item_id: Text<'a>,
-    rows: Vec<RecognitionRowWire<'a>>,
+    rows: Vec<RecognitionRowWire>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct RecognitionRowWire<'a> {
-    #[serde(borrow)]
-    period: Text<'a>,
+struct RecognitionRowWire {
+    period: Label,
     amount: Amount,
     functional_amount: Option<Amount>,
     rate: Option<Rate>,
@@ -188,8 +187,8 @@ pub(super) struct EntryWire<'a> {
     obligation_id: Option<Text<'a>>,
     kind: Text<'a>,
     date: Day,
-    period: Text<'a>,
-    concerns: Text<'a>,
+    period: Label,
+    concerns: Label,
     currency: Text<'a>,
     functional_currency: Text<'a>,
     lines: Vec<LineWire<'a>>,
@@ -330,10 +329,10 @@ impl<'a> From<&'a Decision> for RecognitionWire<'a> {
     }
 }
 
-impl<'a> From<&'a ScheduleRow> for RecognitionRowWire<'a> {
-    fn from(row: &'a ScheduleRow) -> RecognitionRowWire<'a> {
+impl From<&ScheduleRow> for RecognitionRowWire {
+    fn from(row: &ScheduleRow) -> RecognitionRowWire {
         RecognitionRowWire {
-            period: row.period.to_string().into(),
+            period: Label(row.period),
             amount: Fixed(row.amount),
             functional_amount: row.functional_amount.map(Fixed),
             rate: row.rate().map(|rate| Fixed(informative(rate))),
@@ -358,7 +357,7 @@ impl RecognitionWire<'_> {
                     contract: id("contract_id", &of.contract_id, ContractId::parse)?,
                     obligation: id("obligation_id", &of.obligation_id, ObligationId::parse)?,
                     line_id: id("line_item_id", &of.line_item_id, LineId::parse)?,
-                    period: period("period", &row.period)?,
+                    period: row.period.0,
                     amount: row.amount.0,
                     currency: needed("currency", self.currency.as_deref())?,
                     functional_amount: row.functional_amount.as_ref().map(|amount| amount.0),
@@ -427,8 +426,8 @@ impl<'a> From<&'a JournalEntry> for EntryWire<'a> {
             obligation_id: entry.obligation.as_ref().map(|id| id.as_str().into()),
             kind: entry.kind.name().into(),
             date: Day(entry.date),
-            period: entry.period.to_string().into(),
-            concerns: entry.concerns.to_string().into(),
+            period: Label(entry.period),
+            concerns: Label(entry.concerns),
             currency: entry.currency.code().into(),
             functional_currency: entry.functional_currency.code().into(),
             lines: entry
@@ -464,8 +463,8 @@ impl TryFrom<EntryWire<'_>> for JournalEntry {
             obligation: maybe_id("obligation_id", wire.obligation_id.as_deref(), ObligationId::parse)?,
             kind: Kind::of_name(&wire.kind).ok_or_else(|| bad("kind", &wire.kind))?,
             date: wire.date.0,
-            period: period("period", &wire.period)?,
-            concerns: period("concerns", &wire.concerns)?,
+            period: wire.period.0,
+            concerns: wire.concerns.0,
             currency: currency("currency", &wire.currency)?,
             functional_currency: currency("functional_currency", &wire.functional_currency)?,
             lines: wire

@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use super::Incoming;
@@ -35,7 +36,7 @@ impl Trace {
             return trace;
         }
         let place = format!("{}\n{}\n{}", record.topic, record.partition, record.offset);
-        let hash = hash(&[b"trace", place.as_bytes()]);
+        let hash = hash(&[&[b"trace"], &[place.as_bytes()]]);
         Trace {
             trace_id: part(&hash, 0),
             span_id: part(&hash, 16),
@@ -44,9 +45,10 @@ impl Trace {
         }
     }
 
-    /// The same trace, one step on: `name` tells the outputs of one input apart (topic and key, or an entry's id).
-    pub fn child(&self, name: &str) -> Trace {
-        let hash = hash(&[b"span", &self.trace_id, &self.span_id, name.as_bytes()]);
+    /// The same trace, one step on: `topic` and `id` tell the outputs of one input apart.
+    pub fn child(&self, topic: &str, id: &str) -> Trace {
+        let name = [topic, "/", id].map(str::as_bytes);
+        let hash = hash(&[&[b"span"], &[&self.trace_id], &[&self.span_id], &name]);
         Trace {
             span_id: part(&hash, 0),
             ..self.clone()
@@ -54,12 +56,9 @@ impl Trace {
     }
 
     /// `traceparent`, and `tracestate` when there is one.
-    pub fn headers(&self) -> impl Iterator<Item = (&'static str, Vec<u8>)> {
-        let state = self
-            .state
-            .as_ref()
-            .map(|state| (TRACESTATE, state.clone().into_bytes()));
-        std::iter::once((TRACEPARENT, self.header().into_bytes())).chain(state)
+    pub fn headers(&self) -> impl Iterator<Item = (&'static str, Bytes)> {
+        let state = self.state.as_ref().map(|state| (TRACESTATE, state.clone().into()));
+        std::iter::once((TRACEPARENT, self.header().into())).chain(state)
     }
 
     /// Version, trace, span, flags. Digit by digit: `write!` of a byte costs more than all the rest of a header.
@@ -110,10 +109,11 @@ impl fmt::Display for Trace {
     }
 }
 
-fn hash(parts: &[&[u8]]) -> [u8; 32] {
+/// Of parts, each in one or more pieces.
+fn hash(parts: &[&[&[u8]]]) -> [u8; 32] {
     let mut hasher = Sha256::new();
     for part in parts {
-        hasher.update(part);
+        part.iter().for_each(|piece| hasher.update(piece));
         hasher.update([0]);
     }
     hasher.finalize().into()
@@ -169,11 +169,11 @@ mod tests {
         let headers = [(TRACEPARENT, CARRIED), (TRACESTATE, &b"vendor=1"[..])];
         let trace = Trace::of(&record(&headers, 7));
         assert_eq!(trace.to_string().as_bytes(), CARRIED);
-        let child = trace.child("journal.entries/je-1");
+        let child = trace.child("journal.entries", "je-1");
         assert_eq!(child.trace_id, trace.trace_id);
         assert_ne!(child.span_id, trace.span_id);
-        assert_ne!(child, trace.child("journal.entries/je-2"));
-        assert_eq!(child.headers().nth(1), Some((TRACESTATE, b"vendor=1".to_vec())));
+        assert_ne!(child, trace.child("journal.entries", "je-2"));
+        assert_eq!(child.headers().nth(1), Some((TRACESTATE, Bytes::from("vendor=1"))));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::decimal;
 use super::value::{EPOCH, day_from_epoch};
+use crate::revenue::period::Period;
 
 /// A decimal with `SCALE` decimals on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +31,10 @@ pub(super) struct Day(pub Date);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Instant(pub Timestamp);
+
+/// A period, by its label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Label(pub Period);
 
 /// Text, borrowed from what is written and from the bytes that are read. A struct that has some says `serde(borrow)` at one
 /// of its fields.
@@ -64,6 +69,12 @@ impl fmt::Display for Text<'_> {
 impl<'a> From<&'a str> for Text<'a> {
     fn from(text: &'a str) -> Text<'a> {
         Text(Cow::Borrowed(text))
+    }
+}
+
+impl<'a> From<Cow<'a, str>> for Text<'a> {
+    fn from(text: Cow<'a, str>) -> Text<'a> {
+        Text(text)
     }
 }
 
@@ -108,6 +119,20 @@ impl<'de> Deserialize<'de> for Day {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Day, D::Error> {
         let days = i32::deserialize(deserializer)?;
         day_from_epoch(i64::from(days)).map(Day).map_err(D::Error::custom)
+    }
+}
+
+impl Serialize for Label {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0.label())
+    }
+}
+
+impl<'de> Deserialize<'de> for Label {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Label, D::Error> {
+        let label = Text::deserialize(deserializer)?;
+        let period = Period::parse(&label).ok_or_else(|| format!("{label:?} is no period that this version knows"));
+        period.map(Label).map_err(D::Error::custom)
     }
 }
 

@@ -18,7 +18,7 @@
 
 use std::sync::Arc;
 
-use super::emit::{self, Named, deal_key, emission, incoming, named};
+use super::emit::{self, Cause, deal_key, incoming};
 use super::kept::{Kept, Warm, head_key};
 use crate::codec::Refused;
 use crate::codec::contract_store::{self, Paged};
@@ -275,21 +275,9 @@ impl ContractStage {
         cx: &mut Context<'_>,
     ) -> Result<(), Failure> {
         let contract = &decision.contract;
-        let base = Named {
-            deal: Some(&contract.deal),
-            ..named(fact)
-        };
-        let emit = |cx: &mut Context<'_>, topic: &Topic, kind: &str, id: &str, value: Vec<u8>| {
-            let name = Named { id, kind, ..base };
-            cx.emit(emission(
-                record,
-                trace,
-                topic,
-                Route::ByKey,
-                key.to_vec(),
-                Some(value),
-                &name,
-            ))
+        let caused = Cause::new(record, trace, fact, Some(&contract.deal));
+        let emit = |cx: &mut Context<'_>, topic: &Topic, kind: &'static str, id: &str, value: Vec<u8>| {
+            cx.emit(caused.emission((topic, Route::ByKey), key.to_vec(), value, (id, kind)))
         };
         let after = Revisions::of(Some(contract));
         let cause = fact.event_id.as_str();

@@ -116,7 +116,7 @@ pub fn read(log: &dyn Log, topic: &Topic, schemas: &Schemas) -> Result<BTreeMap<
 fn file(letters: &mut BTreeMap<LetterId, Filed>, partition: Partition, record: Record, schemas: &Schemas) {
     let header = |name: &str| {
         let found = record.headers.iter().find(|header| header.name == name);
-        found.map(|header| header.value.as_slice())
+        found.map(|header| header.value.as_ref())
     };
     match &record.value {
         Some(value) => {

@@ -3,9 +3,7 @@
 //! Owns: record keys (`tenant/deal`), CloudEvents and trace headers on everything we write.
 //! Invariant: headers depend on the input record and the output alone, so a replay repeats them.
 
-use jiff::Timestamp;
-
-use crate::codec::cloudevents::{self, Attributes};
+use crate::codec::cloudevents::Attributes;
 use crate::codec::trace::Trace;
 use crate::codec::{DecodeError, Incoming, Refused};
 use crate::revenue::fact::Fact;
@@ -25,7 +23,7 @@ pub fn incoming<T>(record: &Record, read: impl FnOnce(&Incoming<'_>) -> T) -> T 
     let headers: Vec<(&str, &[u8])> = record
         .headers
         .iter()
-        .map(|header| (header.name.as_ref(), header.value.as_slice()))
+        .map(|header| (header.name.as_ref(), header.value.as_ref()))
         .collect();
     read(&Incoming {
         topic: record.at.topic.as_str(),
@@ -37,59 +35,54 @@ pub fn incoming<T>(record: &Record, read: impl FnOnce(&Incoming<'_>) -> T) -> T 
     })
 }
 
-/// What an output is called, for its headers.
-pub struct Named<'a> {
-    pub id: &'a str,
-    pub source: &'a str,
-    pub kind: &'a str,
-    pub time: Timestamp,
-    pub tenant: &'a TenantId,
-    pub deal: Option<&'a DealId>,
+/// A record that is processed, and what all its outputs have in common.
+pub struct Cause<'a> {
+    record: &'a Record,
+    trace: &'a Trace,
+    attributes: Attributes,
 }
 
-/// An output of `input`.
-pub fn emission(
-    input: &Record,
-    trace: &Trace,
-    topic: &Topic,
-    route: Route,
-    key: Vec<u8>,
-    value: Option<Vec<u8>>,
-    named: &Named<'_>,
-) -> Emission {
-    let attributes = Attributes {
-        id: named.id,
-        source: named.source,
-        kind: named.kind,
-        time: named.time,
-        subject: named.deal.map(DealId::as_str),
-        tenant: named.tenant,
-    };
-    let trace = trace.child(&format!("{topic}/{}", named.id));
-    let headers = cloudevents::headers(&attributes, &trace)
-        .into_iter()
-        .map(|(name, value)| Header::new(name, value))
-        .collect();
-    Emission {
-        topic: topic.clone(),
-        route,
-        timestamp: input.timestamp,
-        key: Some(key),
-        value,
-        headers,
+/// Headers that we write, at most.
+const HEADERS: usize = 10;
+
+impl<'a> Cause<'a> {
+    /// `record` said `fact`, which is about `deal` here.
+    pub fn new(record: &'a Record, trace: &'a Trace, fact: &Fact, deal: Option<&DealId>) -> Cause<'a> {
+        let subject = deal.map(DealId::as_str);
+        Cause {
+            record,
+            trace,
+            attributes: Attributes::new(&fact.source, fact.occurred_at, subject, &fact.tenant),
+        }
+    }
+
+    /// An output, by its id and CloudEvents type.
+    pub fn emission(
+        &self,
+        (topic, route): (&Topic, Route),
+        key: Vec<u8>,
+        value: Vec<u8>,
+        (id, kind): (&str, &'static str),
+    ) -> Emission {
+        let trace = self.trace.child(topic.as_str(), id);
+        // A chain of iterators does not know its length, and the list would grow three times.
+        let mut headers = Vec::with_capacity(HEADERS);
+        let named = self.attributes.headers(id, kind, &trace);
+        headers.extend(named.map(|(name, value)| Header::new(name, value)));
+        Emission {
+            topic: topic.clone(),
+            route,
+            timestamp: self.record.timestamp,
+            key: Some(key),
+            value: Some(value),
+            headers,
+        }
     }
 }
 
-/// How a fact is named in headers.
-pub fn named(fact: &Fact) -> Named<'_> {
-    Named {
-        id: fact.event_id.as_str(),
-        source: &fact.source,
-        kind: fact.body.type_name(),
-        time: fact.occurred_at,
-        tenant: &fact.tenant,
-        deal: fact.body.deal_id(),
-    }
+/// How a fact is named in headers: its id and its type.
+pub fn named(fact: &Fact) -> (&str, &'static str) {
+    (fact.event_id.as_str(), fact.body.type_name())
 }
 
 impl From<Refused> for Rejected {

@@ -14,7 +14,7 @@ use rust_decimal::Decimal;
 
 use super::fact::{Deal, Line, Method, MilestoneShare, SspRange, Tax, TaxBasis};
 use super::ids::{LineId, LineType};
-use super::money::{Currency, largest_remainder, proportion};
+use super::money::{Currency, largest_remainder};
 use super::obligation::LineTerms;
 use super::period::{add_days, add_months};
 use super::policy::{Policy, SetupFees};
@@ -124,7 +124,7 @@ pub fn net_of_tax(deal: &Deal) -> Decimal {
 pub fn tax_on(net: Decimal, deal: &Deal) -> Decimal {
     match deal.tax.map(|tax| tax.basis) {
         Some(TaxBasis::Rate(rate)) => deal.currency.round(net * rate),
-        Some(TaxBasis::Amount(tax)) => deal.currency.round(proportion(tax, net, net_of_tax(deal))),
+        Some(TaxBasis::Amount(tax)) => deal.currency.share(tax, net, net_of_tax(deal)),
         None => Decimal::ZERO,
     }
 }

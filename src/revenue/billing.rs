@@ -15,7 +15,7 @@ use rust_decimal::Decimal;
 use super::curve::MONTH;
 use super::fact::{BillingCycle, Instalment};
 use super::ids::EventId;
-use super::money::{Currency, proportion};
+use super::money::Currency;
 use super::period::{add_days, add_months, days_between};
 use super::policy::BillingTiming;
 
@@ -147,7 +147,7 @@ fn split(price: Decimal, days: &[(Date, Decimal)], currency: Currency) -> Vec<(D
     days.iter()
         .map(|(day, part)| {
             weight += part;
-            let until = currency.round(proportion(price, weight, total));
+            let until = currency.share(price, weight, total);
             let amount = until - billed;
             billed = until;
             (*day, amount)

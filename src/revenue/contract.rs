@@ -246,7 +246,7 @@ impl Contract {
         let calendar = cx.tenant.fiscal;
         let mut schedule = self.schedule(&wanted, &plan, &[], cx);
         let mut billing = self.billing(&wanted);
-        let mut amounts = Content::new();
+        let mut amounts = Content::with_capacity(64 * schedule.len());
         for row in &schedule {
             amounts.text(row.obligation.as_str());
             amounts.day(calendar.first_day(row.period));
@@ -262,7 +262,7 @@ impl Contract {
             // The plan stands, and nothing of it was posted in this step.
             schedule.clear();
         }
-        let mut invoices = Content::new();
+        let mut invoices = Content::with_capacity(64 * billing.len());
         for row in &billing {
             invoices.day(row.date);
             invoices.amount(row.amount);
@@ -312,8 +312,8 @@ impl Contract {
         }
         let clock = cx.reference.clock();
         let later = |date: Date| clock.is_none_or(|clock| date >= clock);
-        let due = plan.pending.iter().filter(|(movement, _)| movement.firm);
-        let due = due.map(|(movement, _)| movement.date).filter(|date| later(*date)).min();
+        let due = plan.pending.iter().filter(|it| it.firm);
+        let due = due.map(|it| it.date).filter(|date| later(*date)).min();
         let functional = cx.functional(wanted.currency);
         let period_end = clock.map(|clock| cx.tenant.fiscal.last_day(cx.tenant.fiscal.of(clock)));
         let remeasured = period_end.filter(|_| functional != wanted.currency && !self.ledger.receivable.is_zero());
@@ -328,53 +328,53 @@ impl Contract {
     fn schedule(&self, wanted: &Wanted, plan: &Plan, just_issued: &[Issued], cx: &Context) -> Vec<ScheduleRow> {
         let calendar = cx.tenant.fiscal;
         let functional_currency = cx.functional(wanted.currency);
-        let mut sums: BTreeMap<(&ObligationId, Period), (Decimal, Option<Decimal>, bool)> = BTreeMap::new();
-        let issued = self.issued.iter().chain(just_issued).filter_map(|it| {
-            Some((
-                it.key.obligation.as_ref()?,
-                it.period,
-                it.amount,
-                Some(it.functional),
-                true,
-            ))
-        });
-        let pending = plan.pending.iter().filter_map(|(it, functional)| {
-            let period = calendar.of(it.date);
-            Some((it.key.obligation.as_ref()?, period, it.amount, *functional, false))
-        });
-        for (obligation, period, amount, functional, posted) in issued.chain(pending) {
-            let zero = (Decimal::ZERO, Some(Decimal::ZERO), true);
-            let sum = sums.entry((obligation, period)).or_insert(zero);
-            sum.0 += amount;
-            sum.1 = sum.1.zip(functional).map(|(a, b)| a + b);
-            sum.2 &= posted;
-        }
-        let mut rows = Vec::new();
-        for obligation in &wanted.obligations {
-            let id = &obligation.id;
-            let of = sums.range((id, Period::FIRST)..=(id, Period::LAST));
-            for ((_, period), (amount, functional_amount, posted)) in of {
-                if amount.is_zero() {
-                    continue;
-                }
-                rows.push(ScheduleRow {
-                    tenant: self.tenant.clone(),
-                    deal: self.deal.clone(),
-                    contract: obligation.contract.clone(),
-                    obligation: id.clone(),
-                    line_id: obligation.line_id.clone(),
-                    period: *period,
-                    amount: *amount,
-                    currency: wanted.currency,
-                    functional_amount: *functional_amount,
-                    functional_currency,
-                    version: wanted.version,
-                    revision: self.schedule_revision,
-                    posted: *posted,
-                });
+        let places: BTreeMap<&ObligationId, usize> =
+            (0..).zip(&wanted.obligations).map(|(at, it)| (&it.id, at)).collect();
+        let of = |obligation: &Option<ObligationId>, period, amount, functional, posted| {
+            let obligation = *places.get(obligation.as_ref()?)?;
+            Some(Sum {
+                obligation,
+                period,
+                amount,
+                functional,
+                posted,
+            })
+        };
+        let issued = self.issued.iter().chain(just_issued);
+        let issued = issued.filter_map(|it| of(&it.key.obligation, it.period, it.amount, Some(it.functional), true));
+        let pending = plan.pending.iter();
+        let pending =
+            pending.filter_map(|it| of(&it.obligation, calendar.of(it.date), it.amount, it.functional, false));
+        let mut sums: Vec<Sum> = issued.chain(pending).collect();
+        sums.sort_by_key(|it| (it.obligation, it.period));
+        sums.dedup_by(|later, known| {
+            let same = (later.obligation, later.period) == (known.obligation, known.period);
+            if same {
+                known.amount += later.amount;
+                known.functional = known.functional.zip(later.functional).map(|(a, b)| a + b);
+                known.posted &= later.posted;
             }
-        }
-        rows
+            same
+        });
+        let rows = sums.into_iter().filter(|it| !it.amount.is_zero()).map(|it| {
+            let obligation = &wanted.obligations[it.obligation];
+            ScheduleRow {
+                tenant: self.tenant.clone(),
+                deal: self.deal.clone(),
+                contract: obligation.contract.clone(),
+                obligation: obligation.id.clone(),
+                line_id: obligation.line_id.clone(),
+                period: it.period,
+                amount: it.amount,
+                currency: wanted.currency,
+                functional_amount: it.functional,
+                functional_currency,
+                version: wanted.version,
+                revision: self.schedule_revision,
+                posted: it.posted,
+            }
+        });
+        rows.collect()
     }
 
     fn billing(&self, wanted: &Wanted) -> Vec<BillingRow> {
@@ -468,6 +468,16 @@ impl Contract {
             remaining: price - recognised,
         }
     }
+}
+
+/// What is posted or planned of an obligation, by its index, in a period.
+struct Sum {
+    obligation: usize,
+    period: Period,
+    amount: Decimal,
+    /// `None` where a rate is missing.
+    functional: Option<Decimal>,
+    posted: bool,
 }
 
 /// True when the content differs from what was last hashed; remembers it.

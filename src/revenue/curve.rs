@@ -7,7 +7,7 @@
 use jiff::civil::Date;
 use rust_decimal::Decimal;
 
-use super::money::{Currency, largest_remainder, proportion};
+use super::money::{Currency, largest_remainder};
 use super::period::{FiscalCalendar, Period, add_days, add_months, days_between};
 use super::policy::{Rounding, StraightLine};
 
@@ -103,8 +103,8 @@ impl TimeCurve {
         }
         let weight = self.weight_before(day);
         let part = |weight: i64| {
-            let exact = proportion(self.amount, weight.into(), self.total_weight().into());
-            self.spread.currency.round(exact)
+            let total = self.total_weight();
+            self.spread.currency.share(self.amount, weight.into(), total.into())
         };
         match self.spread.rounding {
             Rounding::Cumulative => part(weight),
@@ -205,7 +205,7 @@ impl TimeCurve {
         let currency = self.spread.currency;
         let total = Decimal::from(self.total_weight());
         let amount = self.amount;
-        let exact = |weight: i64| currency.round(proportion(amount, weight.into(), total));
+        let exact = |weight: i64| currency.share(amount, weight.into(), total);
         match self.spread.rounding {
             Rounding::Cumulative => {
                 let (mut weight, mut booked) = (0, Decimal::ZERO);

@@ -20,38 +20,52 @@
 mod entry;
 mod target;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use jiff::civil::Date;
 use rust_decimal::Decimal;
 
+use self::entry::At;
 pub use self::entry::{EntryLine, Issued, JournalEntry, Key, Kind, What};
 use self::target::{Behind, Target, targets};
 use super::content::Content;
 use super::derive::{Standing, Wanted};
-use super::ids::{ContractId, DealId, EntryId, EventId, LineType, TenantId};
+use super::ids::{ContractId, DealId, EntryId, EventId, LineType, ObligationId, TenantId};
 use super::ledger::{Exchange, Ledger, Posting, Role};
 use super::period::{FiscalCalendar, Period, add_days};
 use super::policy::RecognitionPosting;
 use super::reference::{Context, RATE_HOLDS_DAYS, RateNeeded};
 
 /// A movement to post.
+#[derive(Clone)]
+struct Movement<'a> {
+    at: At<'a>,
+    kind: Kind,
+    contract: &'a ContractId,
+    line_type: Option<&'a LineType>,
+    amount: Decimal,
+    tax: Decimal,
+    /// The day it is posted on.
+    date: Date,
+    /// False when it waits for an event rather than for a day.
+    firm: bool,
+    behind: Behind<'a>,
+    reverses: Option<(&'a EntryId, Decimal)>,
+    /// Entries issued under the key before.
+    sequence: usize,
+}
+
+/// A movement that is not due yet.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Movement {
-    pub key: Key,
-    pub kind: Kind,
-    pub contract: ContractId,
-    pub line_type: Option<LineType>,
+pub struct Pending {
+    pub obligation: Option<ObligationId>,
     pub amount: Decimal,
-    pub tax: Decimal,
+    /// What it is expected to earn in functional currency, where a rate is known.
+    pub functional: Option<Decimal>,
     /// The day it is posted on.
     pub date: Date,
     /// False when it waits for an event rather than for a day.
     pub firm: bool,
-    behind: Behind,
-    reverses: Option<(EntryId, Decimal)>,
-    /// Entries issued under the key before.
-    sequence: usize,
 }
 
 /// The result of planning.
@@ -59,8 +73,7 @@ pub struct Movement {
 pub struct Plan {
     pub entries: Vec<JournalEntry>,
     pub issued: Vec<Issued>,
-    /// Movements not yet due, with the functional amount they are expected to earn where a rate is known.
-    pub pending: Vec<(Movement, Option<Decimal>)>,
+    pub pending: Vec<Pending>,
     pub waits_for: Option<RateNeeded>,
 }
 
@@ -89,15 +102,14 @@ pub fn plan(books: &Books, ledger: &mut Ledger) -> Plan {
     let mut movements = differences(books);
     movements.extend(remeasurements(books, ledger, fx, &movements));
     movements.sort_by(|a, b| a.rank().cmp(&b.rank()));
-    let (due, later): (Vec<Movement>, Vec<Movement>) =
-        movements.into_iter().partition(|movement| books.is_due(movement));
+    let (due, later): (Vec<&Movement>, Vec<&Movement>) = movements.iter().partition(|movement| books.is_due(movement));
     let mut waiting = Vec::new();
     for movement in due {
         if plan.waits_for.is_some() {
             waiting.push(movement);
             continue;
         }
-        match books.post(&movement, ledger, fx, &mut plan) {
+        match books.post(movement, ledger, fx, &mut plan) {
             Ok(()) => {}
             Err(needed) => {
                 plan.waits_for = Some(needed);
@@ -110,19 +122,25 @@ pub fn plan(books: &Books, ledger: &mut Ledger) -> Plan {
         ..fx
     };
     let mut ahead = ledger.clone();
-    for movement in waiting.into_iter().chain(later) {
-        if movement.key.what == What::Remeasurement {
-            continue;
-        }
-        let functional = match fx.is_foreign() {
-            true => books
-                .effect(&movement, &mut ahead, estimate)
-                .ok()
-                .map(|lines| recognised(&lines)),
-            false => Some(movement.amount),
-        };
-        plan.pending.push((movement, functional));
-    }
+    let pending = waiting
+        .into_iter()
+        .chain(later)
+        .filter(|movement| movement.at.what != What::Remeasurement);
+    plan.pending = pending
+        .map(|movement| Pending {
+            obligation: movement.at.obligation.cloned(),
+            amount: movement.amount,
+            functional: match fx.is_foreign() {
+                true => books
+                    .effect(movement, &mut ahead, estimate)
+                    .ok()
+                    .map(|lines| recognised(&lines)),
+                false => Some(movement.amount),
+            },
+            date: movement.date,
+            firm: movement.firm,
+        })
+        .collect();
     plan
 }
 
@@ -134,7 +152,7 @@ impl Books<'_> {
     fn is_due(&self, movement: &Movement) -> bool {
         let closing = self.closing.contains(&self.calendar().of(movement.date));
         let passed = |day: Date| self.cx.reference.clock().is_some_and(|clock| clock > day);
-        let recognition = movement.key.what == What::Recognition;
+        let recognition = movement.at.what == What::Recognition;
         movement.firm
             && match (recognition, self.cx.tenant.policy.recognition_posting) {
                 (true, RecognitionPosting::AtClose) => closing,
@@ -146,8 +164,8 @@ impl Books<'_> {
     fn post(&self, movement: &Movement, ledger: &mut Ledger, fx: Exchange, plan: &mut Plan) -> Result<(), RateNeeded> {
         let mut after = ledger.clone();
         let lines = self.effect(movement, &mut after, fx)?;
-        let deposit = match movement.key.what {
-            What::Invoice => after.apply_deposit(movement.key.date, fx)?,
+        let deposit = match movement.at.what {
+            What::Invoice => after.apply_deposit(movement.at.date, fx)?,
             What::Application
             | What::Payment
             | What::Lump
@@ -160,18 +178,14 @@ impl Books<'_> {
             self.issue(movement, lines, plan);
         }
         if !deposit.is_empty() {
-            let key = Key {
-                what: What::Application,
-                ..movement.key.clone()
-            };
-            let amount = Decimal::ZERO;
-            let tax = Decimal::ZERO;
-            let kind = Kind::Payment;
             let applied = Movement {
-                key,
-                kind,
-                amount,
-                tax,
+                at: At {
+                    what: What::Application,
+                    ..movement.at
+                },
+                kind: Kind::Payment,
+                amount: Decimal::ZERO,
+                tax: Decimal::ZERO,
                 ..movement.clone()
             };
             self.issue(&applied, deposit, plan);
@@ -180,8 +194,8 @@ impl Books<'_> {
     }
 
     fn effect(&self, movement: &Movement, ledger: &mut Ledger, fx: Exchange) -> Result<Vec<Posting>, RateNeeded> {
-        let (amount, tax, day) = (movement.amount, movement.tax, movement.key.date);
-        match (movement.key.what, &movement.line_type) {
+        let (amount, tax, day) = (movement.amount, movement.tax, movement.at.date);
+        match (movement.at.what, movement.line_type) {
             (What::Invoice, _) if amount + tax >= Decimal::ZERO => ledger.invoice(amount, tax, day, fx),
             (What::Invoice, _) => ledger.credit(-amount, -tax, day, fx),
             (What::CreditMemo, _) if amount + tax >= Decimal::ZERO => ledger.credit(amount, tax, day, fx),
@@ -194,7 +208,7 @@ impl Books<'_> {
                 ledger.pay(amount, ended, day, fx)
             }
             (What::Lump | What::Recognition, Some(line_type)) => {
-                let exactly = movement.reverses.as_ref().map(|(_, functional)| -functional);
+                let exactly = movement.reverses.map(|(_, functional)| -functional);
                 ledger.recognise(amount, line_type, day, exactly, fx)
             }
             (What::Remeasurement, _) => Ok(ledger.remeasure(day, fx)),
@@ -205,7 +219,7 @@ impl Books<'_> {
     fn issue(&self, movement: &Movement, lines: Vec<Posting>, plan: &mut Plan) {
         let calendar = self.calendar();
         let period = calendar.of(movement.date);
-        let concerns = calendar.of(movement.key.date);
+        let concerns = calendar.of(movement.at.date);
         let provenance = self.provenance(movement);
         let Some(cause) = provenance.last().cloned() else {
             return; // nothing is ever posted without a fact behind it
@@ -220,10 +234,10 @@ impl Books<'_> {
         };
         plan.issued.push(Issued {
             entry_id: entry_id.clone(),
-            key: movement.key.clone(),
+            key: movement.at.key(),
             kind: movement.kind,
             contract: movement.contract.clone(),
-            line_type: movement.line_type.clone(),
+            line_type: movement.line_type.cloned(),
             date: movement.date,
             period,
             concerns,
@@ -239,7 +253,7 @@ impl Books<'_> {
             tenant: self.tenant.clone(),
             deal: self.deal.clone(),
             contract: movement.contract.clone(),
-            obligation: movement.key.obligation.clone(),
+            obligation: movement.at.obligation.cloned(),
             kind: movement.kind,
             date: movement.date,
             period,
@@ -249,7 +263,7 @@ impl Books<'_> {
             lines: lines.into_iter().map(|line| self.line(line, movement.date)).collect(),
             cause,
             provenance,
-            reverses: movement.reverses.as_ref().map(|(entry, _)| entry.clone()),
+            reverses: movement.reverses.map(|(entry, _)| entry.clone()),
             customer_id: self.wanted.customer.as_ref().map(|it| it.customer_id.clone()),
             customer_name: self.wanted.customer.as_ref().and_then(|it| it.name.clone()),
         });
@@ -288,9 +302,10 @@ impl Books<'_> {
     /// The facts a movement rests on; the last one is its cause.
     fn provenance(&self, movement: &Movement) -> Vec<EventId> {
         match &movement.behind {
-            Behind::Facts(facts) => facts.clone(),
+            Behind::Fact(fact) => vec![(*fact).clone()],
+            Behind::Facts(facts) => facts.iter().map(|fact| (*fact).clone()).collect(),
             Behind::Flow(at) => {
-                let last = movement.key.date;
+                let last = movement.at.date;
                 let first = self.calendar().first_day(self.calendar().of(last));
                 self.wanted.obligations[*at].provenance(first, last)
             }
@@ -299,18 +314,18 @@ impl Books<'_> {
 
     /// Derived from content alone, so that a replay repeats it.
     fn entry_id(&self, movement: &Movement, cause: &EventId) -> EntryId {
-        let mut content = Content::new();
+        let mut content = Content::with_capacity(256);
         content.text(self.tenant.as_str());
         content.text(self.deal.as_str());
         content.text(movement.contract.as_str());
-        content.text(movement.key.obligation.as_ref().map_or("", |id| id.as_str()));
+        content.text(movement.at.obligation.map_or("", |id| id.as_str()));
         content.text(movement.kind.as_str());
-        content.text(movement.key.what.as_str());
-        content.text(&movement.key.date.to_string());
+        content.text(movement.at.what.as_str());
+        content.text(&movement.at.date.to_string());
         content.text(cause.as_str());
         content.text(&movement.sequence.to_string());
         // One event may take back what several facts booked on one day: each is an entry of its own.
-        if let Some(fact) = movement.key.fact.as_ref().filter(|fact| *fact != cause) {
+        if let Some(fact) = movement.at.fact.filter(|fact| *fact != cause) {
             content.text(fact.as_str());
         }
         let mut id = String::with_capacity(27);
@@ -324,12 +339,12 @@ impl Books<'_> {
     }
 }
 
-impl Movement {
+impl Movement<'_> {
     /// By day; but revenue that is taken back comes first, so that a credit memo finds it on the position.
-    fn rank(&self) -> (bool, Date, What, &Key) {
+    fn rank(&self) -> (bool, Date, What, At<'_>) {
         let taken_back =
-            self.sequence > 0 && self.amount < Decimal::ZERO && matches!(self.key.what, What::Recognition | What::Lump);
-        (!taken_back, self.date, self.key.what, &self.key)
+            self.sequence > 0 && self.amount < Decimal::ZERO && matches!(self.at.what, What::Recognition | What::Lump);
+        (!taken_back, self.date, self.at.what, self.at)
     }
 }
 
@@ -341,78 +356,56 @@ fn recognised(lines: &[Posting]) -> Decimal {
 
 /// What was issued under a key.
 struct Before<'a> {
+    at: At<'a>,
     amount: Decimal,
     tax: Decimal,
     count: usize,
     first: &'a Issued,
 }
 
-fn differences(books: &Books) -> Vec<Movement> {
-    let mut targets = targets(books.wanted, books.calendar());
-    let mut issued: BTreeMap<&Key, Before> = BTreeMap::new();
-    for entry in books.issued {
-        let before = issued.entry(&entry.key).or_insert(Before {
-            amount: Decimal::ZERO,
-            tax: Decimal::ZERO,
-            count: 0,
+/// What was issued, sorted by key, one for each.
+fn issued_before(issued: &[Issued]) -> Vec<Before<'_>> {
+    let mut before: Vec<Before<'_>> = issued
+        .iter()
+        .map(|entry| Before {
+            at: entry.key.at(),
+            amount: entry.amount,
+            tax: entry.tax,
+            count: 1,
             first: entry,
-        });
-        before.amount += entry.amount;
-        before.tax += entry.tax;
-        before.count += 1;
-        if !matches!(entry.key.what, What::Application | What::Remeasurement) {
-            targets.entry(entry.key.clone()).or_insert_with(|| Target {
-                contract: entry.contract.clone(),
-                line_type: entry.line_type.clone(),
-                amount: Decimal::ZERO,
-                tax: Decimal::ZERO,
-                firm: true,
-                behind: Behind::Facts(
-                    books
-                        .wanted
-                        .history
-                        .last()
-                        .map(|(event, _)| event.clone())
-                        .into_iter()
-                        .collect(),
-                ),
-            });
-        }
-    }
-    targets
-        .into_iter()
-        .filter_map(|(key, target)| {
-            let before = issued.get(&key);
-            let amount = target.amount - before.map_or(Decimal::ZERO, |it| it.amount);
-            let tax = target.tax - before.map_or(Decimal::ZERO, |it| it.tax);
-            let sequence = before.map_or(0, |it| it.count);
-            if amount.is_zero() && tax.is_zero() {
-                return None;
-            }
-            let kind = kind_of(&key, amount, target.amount, sequence);
-            // A reversal is of the only entry there is, see `kind_of`.
-            let reverses = before
-                .filter(|_| kind == Kind::Reversal)
-                .map(|it| (it.first.entry_id.clone(), it.first.functional));
-            Some(Movement {
-                date: books.posting_date(&key),
-                kind,
-                contract: target.contract,
-                line_type: target.line_type,
-                amount,
-                tax,
-                firm: target.firm,
-                behind: target.behind,
-                reverses,
-                sequence,
-                key,
-            })
         })
-        .collect()
+        .collect();
+    before.sort_by(|a, b| a.at.cmp(&b.at));
+    before.dedup_by(|later, known| {
+        let same = later.at == known.at;
+        if same {
+            known.amount += later.amount;
+            known.tax += later.tax;
+            known.count += later.count;
+        }
+        same
+    });
+    before
 }
 
-fn kind_of(key: &Key, difference: Decimal, wanted: Decimal, issued: usize) -> Kind {
-    match (key.what, issued, wanted.is_zero()) {
+/// What is still to be posted, by key.
+fn differences<'a>(books: &Books<'a>) -> Vec<Movement<'a>> {
+    let targets = targets(books.wanted, books.calendar());
+    let mut movements = Vec::with_capacity(targets.len());
+    let mut issued = issued_before(books.issued).into_iter().peekable();
+    for target in targets {
+        while let Some(before) = issued.next_if(|before| before.at < target.at) {
+            movements.extend(books.no_longer(&before));
+        }
+        let before = issued.next_if(|before| before.at == target.at);
+        movements.extend(books.movement(target, before.as_ref()));
+    }
+    movements.extend(issued.filter_map(|before| books.no_longer(&before)));
+    movements
+}
+
+fn kind_of(what: What, difference: Decimal, wanted: Decimal, issued: usize) -> Kind {
+    match (what, issued, wanted.is_zero()) {
         (What::Invoice, _, _) if difference < Decimal::ZERO => Kind::CreditMemo,
         (What::Invoice, _, _) => Kind::Invoice,
         (What::CreditMemo, 0, _) => Kind::CreditMemo,
@@ -426,9 +419,58 @@ fn kind_of(key: &Key, difference: Decimal, wanted: Decimal, issued: usize) -> Ki
     }
 }
 
-impl Books<'_> {
+impl<'a> Books<'a> {
+    /// What takes back all that was issued under a key that is no longer wanted.
+    fn no_longer(&self, before: &Before<'a>) -> Option<Movement<'a>> {
+        let because = self.wanted.history.last().map(|(event, _)| event);
+        let nothing = Target {
+            at: before.at,
+            contract: &before.first.contract,
+            line_type: before.first.line_type.as_ref(),
+            amount: Decimal::ZERO,
+            tax: Decimal::ZERO,
+            firm: true,
+            behind: Behind::Facts(because.into_iter().collect()),
+        };
+        match before.at.what {
+            // They follow from other movements, and are wanted by none.
+            What::Application | What::Remeasurement => None,
+            What::Invoice | What::Payment | What::Lump | What::CreditMemo | What::Recognition => {
+                self.movement(nothing, Some(before))
+            }
+        }
+    }
+
+    /// What is missing of a target; `None` when that is nothing.
+    fn movement(&self, target: Target<'a>, before: Option<&Before<'a>>) -> Option<Movement<'a>> {
+        let amount = target.amount - before.map_or(Decimal::ZERO, |it| it.amount);
+        let tax = target.tax - before.map_or(Decimal::ZERO, |it| it.tax);
+        let sequence = before.map_or(0, |it| it.count);
+        if amount.is_zero() && tax.is_zero() {
+            return None;
+        }
+        let kind = kind_of(target.at.what, amount, target.amount, sequence);
+        // A reversal is of the only entry there is, see `kind_of`.
+        let reverses = before
+            .filter(|_| kind == Kind::Reversal)
+            .map(|it| (&it.first.entry_id, it.first.functional));
+        Some(Movement {
+            date: self.posting_date(target.at),
+            kind,
+            contract: target.contract,
+            line_type: target.line_type,
+            amount,
+            tax,
+            firm: target.firm,
+            behind: target.behind,
+            reverses,
+            sequence,
+            at: target.at,
+        })
+    }
+
     /// The day a movement is posted on: its own, or in the first open period.
-    fn posting_date(&self, key: &Key) -> Date {
+    fn posting_date(&self, key: At<'_>) -> Date {
         let calendar = self.calendar();
         let natural = calendar.of(key.date);
         let mut period = natural;
@@ -447,7 +489,7 @@ impl Books<'_> {
 }
 
 /// Receivables in a foreign currency are valued at the end of each period that is over or being closed.
-fn remeasurements(books: &Books, ledger: &Ledger, fx: Exchange, movements: &[Movement]) -> Vec<Movement> {
+fn remeasurements<'a>(books: &Books<'a>, ledger: &Ledger, fx: Exchange, movements: &[Movement]) -> Vec<Movement<'a>> {
     if !fx.is_foreign() {
         return Vec::new();
     }
@@ -465,24 +507,24 @@ fn remeasurements(books: &Books, ledger: &Ledger, fx: Exchange, movements: &[Mov
     let mut period = calendar.of(first);
     while calendar.last_day(period) <= last {
         let day = calendar.last_day(period);
-        let key = Key {
+        let at = At {
             date: day,
             what: What::Remeasurement,
             obligation: None,
             fact: None,
         };
-        let cause = books.wanted.history.first().map(|(event, _)| event.clone());
+        let cause = books.wanted.history.first().map(|(event, _)| event);
         if let (false, Some(cause)) = (books.locked.contains(&period), cause) {
             found.push(Movement {
-                key,
+                at,
                 kind: Kind::FxRemeasurement,
-                contract: books.wanted.contracts[0].clone(),
+                contract: &books.wanted.contracts[0],
                 line_type: None,
                 amount: Decimal::ZERO,
                 tax: Decimal::ZERO,
                 date: day,
                 firm: true,
-                behind: Behind::Facts(vec![cause]),
+                behind: Behind::Fact(cause),
                 reverses: None,
                 sequence: 0,
             });

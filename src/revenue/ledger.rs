@@ -16,11 +16,13 @@
 //! Invariant: the lines of every movement balance in both currencies. Deliberately absent: when a movement is due, and
 //! which ledger accounts the roles are.
 
+use std::borrow::Cow;
+
 use jiff::civil::Date;
 use rust_decimal::Decimal;
 
 use super::ids::LineType;
-use super::money::{Currency, proportion};
+use super::money::Currency;
 use super::reference::{Context, RateNeeded};
 
 /// Balances after everything issued, in the order of issue.
@@ -52,16 +54,16 @@ pub enum Role {
 
 impl Role {
     /// The role's name: `revenue.subscription`.
-    pub fn name(&self) -> String {
+    pub fn name(&self) -> Cow<'static, str> {
         match self {
-            Role::AccountsReceivable => "accounts_receivable".to_owned(),
-            Role::Cash => "cash".to_owned(),
-            Role::ContractLiability => "contract_liability".to_owned(),
-            Role::ContractAsset => "contract_asset".to_owned(),
-            Role::Revenue(line_type) => format!("revenue.{line_type}"),
-            Role::TaxPayable => "tax_payable".to_owned(),
-            Role::FxGainLoss => "fx_gain_loss".to_owned(),
-            Role::RefundLiability => "refund_liability".to_owned(),
+            Role::AccountsReceivable => "accounts_receivable".into(),
+            Role::Cash => "cash".into(),
+            Role::ContractLiability => "contract_liability".into(),
+            Role::ContractAsset => "contract_asset".into(),
+            Role::Revenue(line_type) => format!("revenue.{line_type}").into(),
+            Role::TaxPayable => "tax_payable".into(),
+            Role::FxGainLoss => "fx_gain_loss".into(),
+            Role::RefundLiability => "refund_liability".into(),
         }
     }
 
@@ -227,9 +229,7 @@ impl Ledger {
     }
 
     fn take_receivable(&mut self, amount: Decimal, fx: Exchange) -> Decimal {
-        let share = fx
-            .functional
-            .round(proportion(self.receivable_functional, amount, self.receivable));
+        let share = fx.functional.share(self.receivable_functional, amount, self.receivable);
         self.receivable -= amount;
         self.receivable_functional -= share;
         share
@@ -251,17 +251,16 @@ impl Ledger {
             false => Decimal::ZERO,
         };
         let build = delta - release;
-        let historic = fx.functional.round(proportion(before_functional, release, before));
+        let historic = fx.functional.share(before_functional, release, before);
         let (release_functional, build_functional) = match functional {
             Some(all) if build.is_zero() && before.is_sign_positive() => (all, Decimal::ZERO),
             Some(all) if release.is_zero() => (Decimal::ZERO, all),
-            Some(all) => (historic, fx.functional.round(proportion(all, build, delta))),
+            Some(all) => (historic, fx.functional.share(all, build, delta)),
             None if build.is_zero() => (historic, Decimal::ZERO),
             // Revenue taken back where the position is still a liability returns at its historic rate.
-            None if release.is_zero() && delta > Decimal::ZERO && before > Decimal::ZERO => (
-                Decimal::ZERO,
-                fx.functional.round(proportion(before_functional, build, before)),
-            ),
+            None if release.is_zero() && delta > Decimal::ZERO && before > Decimal::ZERO => {
+                (Decimal::ZERO, fx.functional.share(before_functional, build, before))
+            }
             None => (historic, fx.convert(build, day)?),
         };
         self.position += delta;

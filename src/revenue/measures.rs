@@ -13,7 +13,7 @@ use super::curve::{MONTH, months};
 use super::ids::{DealId, TenantId};
 use super::journal::{JournalEntry, Kind};
 use super::ledger::Role;
-use super::money::{Currency, proportion};
+use super::money::Currency;
 use super::obligation::{Curve, Obligation, Segment};
 use super::period::{FiscalCalendar, Period, add_days, add_months};
 use super::reference::Context;
@@ -208,7 +208,7 @@ pub fn annual_on(stretches: &[Recurring], day: Date) -> Decimal {
 /// An amount that is spread evenly over its months, of a calendar, for twelve of them.
 fn annual_amount(amount: Decimal, from: Date, to: Date, calendar: FiscalCalendar, currency: Currency) -> Decimal {
     let months = months(calendar, from, to);
-    currency.round(proportion(amount, (12 * MONTH).into(), months.into()))
+    currency.share(amount, (12 * MONTH).into(), months.into())
 }
 
 /// How recurring revenue moved between two days:

@@ -49,6 +49,32 @@ impl Currency {
         amount.round_dp_with_strategy(self.exponent(), RoundingStrategy::MidpointAwayFromZero)
     }
 
+    /// `total * part / whole`, rounded as [`Currency::round`] does; zero when `whole` is zero.
+    pub fn share(&self, total: Decimal, part: Decimal, whole: Decimal) -> Decimal {
+        self.share_of_small(total, part, whole)
+            .unwrap_or_else(|| self.round(proportion(total, part, whole)))
+    }
+
+    /// The same in whole numbers, where they are small enough for a processor's own: a quotient of decimals has 28 digits,
+    /// which a share in minor units does not need.
+    fn share_of_small(&self, total: Decimal, part: Decimal, whole: Decimal) -> Option<Decimal> {
+        let small = |number: i128| i64::try_from(number).ok();
+        let shift = i64::from(self.exponent() + whole.scale()) - i64::from(total.scale() + part.scale());
+        let factor = 10i128.checked_pow(u32::try_from(shift.abs()).ok()?)?;
+        let product = i128::from(small(total.mantissa())?) * i128::from(small(part.mantissa())?);
+        let (over, under) = match shift >= 0 {
+            true => (product.checked_mul(factor)?, whole.mantissa()),
+            false => (product, whole.mantissa().checked_mul(factor)?),
+        };
+        let negative = (over < 0) != (under < 0);
+        let over = u64::try_from(over.unsigned_abs()).ok()?;
+        let under = u64::try_from(under.unsigned_abs()).ok()?;
+        // Half a unit and more is a unit, away from zero.
+        let units = over.checked_div(under)? + u64::from(over % under >= under.div_ceil(2));
+        let units = i64::try_from(units).ok()?;
+        Some(Decimal::new(if negative { -units } else { units }, self.exponent()))
+    }
+
     /// The minor unit as an amount: 0.01 for USD.
     pub fn unit(&self) -> Decimal {
         Decimal::new(1, self.exponent())
@@ -168,6 +194,60 @@ mod tests {
         assert_eq!(usd.format(Decimal::new(-1, 3)), "0.00");
         assert_eq!(Currency::parse("JPY").unwrap().format(Decimal::new(5, 1)), "1");
         assert_eq!(Currency::parse("KWD").unwrap().format(Decimal::ONE), "1.000");
+    }
+
+    #[test]
+    fn a_share_is_the_rounded_proportion() {
+        let usd = Currency::parse("USD").unwrap();
+        let number = |text: &str| Decimal::from_str_exact(text).unwrap();
+        for (total, part, whole, share) in [
+            ("100", "1", "8", "12.50"),
+            ("0.01", "1", "2", "0.01"),
+            ("-0.01", "1", "2", "-0.01"),
+            ("0.01", "49", "99", "0.00"),
+            ("0.03", "-1", "2", "-0.02"),
+            ("10", "1", "0", "0"),
+            ("99999999999999.99", "33.333333333333", "100", "33333333333333.00"),
+            ("1234567890123456789012.34", "1", "3", "411522630041152263004.11"),
+        ] {
+            assert_eq!(
+                usd.share(number(total), number(part), number(whole)),
+                number(share),
+                "{total} {part} {whole}"
+            );
+        }
+        // Small numbers of all scales, signs and halves: each as the long way has it.
+        let mut seen = 0;
+        for code in ["JPY", "USD", "KWD", "CLF"] {
+            let currency = Currency::parse(code).unwrap();
+            for total in (-2_000..2_000).step_by(37) {
+                for (part, whole) in [
+                    (1, 2),
+                    (3, 8),
+                    (-5, 16),
+                    (7, -12),
+                    (755_160, 9_061_920),
+                    (31, 365),
+                    (12, 12),
+                ] {
+                    for scales in [(0, 0, 0), (2, 0, 0), (3, 1, 2), (4, 6, 0), (0, 2, 6)] {
+                        let (total, part, whole) = (
+                            Decimal::new(total, scales.0),
+                            Decimal::new(part, scales.1),
+                            Decimal::new(whole, scales.2),
+                        );
+                        let long = currency.round(proportion(total, part, whole));
+                        assert_eq!(
+                            currency.share_of_small(total, part, whole),
+                            Some(long),
+                            "{total} {part} {whole}"
+                        );
+                        seen += 1;
+                    }
+                }
+            }
+        }
+        assert_eq!(seen, 4 * 109 * 7 * 5);
     }
 
     #[test]

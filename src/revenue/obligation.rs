@@ -275,14 +275,14 @@ impl Curve {
                 (false, _) => Decimal::ZERO,
                 (true, Some(quantity)) => {
                     let share = performance.units_before(day).min(*quantity);
-                    currency.round(proportion(*amount, share, *quantity))
+                    currency.share(*amount, share, *quantity)
                 }
                 (true, None) if performance.units_before(day) > Decimal::ZERO => *amount,
                 (true, None) => Decimal::ZERO,
             },
             Curve::Units { amount, base, full } => {
                 let units = performance.units_before(day).clamp(*base, (*full).max(*base));
-                currency.round(proportion(*amount, units - base, full - base))
+                currency.share(*amount, units - base, full - base)
             }
             Curve::Milestones { amount, open } => {
                 let all: Decimal = open.iter().map(|(_, weight)| weight).sum();
@@ -291,7 +291,7 @@ impl Curve {
                     .filter(|(id, _)| performance.accepted_before(id, day))
                     .map(|(_, weight)| weight)
                     .sum();
-                currency.round(proportion(*amount, done, all))
+                currency.share(*amount, done, all)
             }
             Curve::Progress { amount, base } => {
                 let now = performance.reached_before(day);

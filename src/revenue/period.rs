@@ -4,6 +4,7 @@
 //! Deliberately absent: whether a period is open (that is a fact, see `reference`).
 
 use std::fmt;
+use std::ops::Deref;
 
 use jiff::SignedDuration;
 use jiff::civil::{Date, Weekday, date};
@@ -68,6 +69,19 @@ impl Period {
         self.fiscal
     }
 
+    /// Its label, for a year of four digits.
+    pub fn label(&self) -> Label {
+        let digit = |number: i16, of: i16| b'0' + (number / of % 10).unsigned_abs() as u8;
+        let (year, number) = (self.year, i16::from(self.number));
+        let years = [digit(year, 1000), digit(year, 100), digit(year, 10), digit(year, 1)];
+        let (tens, ones) = (digit(number, 10), digit(number, 1));
+        let [a, b, c, d] = years;
+        match self.fiscal {
+            true => Label([b'F', b'Y', a, b, c, d, b'-', b'P', tens, ones], 10),
+            false => Label([a, b, c, d, b'-', tens, ones, 0, 0, 0], 7),
+        }
+    }
+
     fn next(self) -> Period {
         match self.number {
             12 => Period {
@@ -83,12 +97,21 @@ impl Period {
     }
 }
 
+/// The text of a period, and how long it is: many are written, and none needs memory of its own.
+#[derive(Clone, Copy)]
+pub struct Label([u8; 10], usize);
+
+impl Deref for Label {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        std::str::from_utf8(&self.0[..self.1]).unwrap_or_default()
+    }
+}
+
 impl fmt::Display for Period {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.fiscal {
-            true => write!(f, "FY{:04}-P{:02}", self.year, self.number),
-            false => write!(f, "{:04}-{:02}", self.year, self.number),
-        }
+        f.write_str(&self.label())
     }
 }
 
@@ -222,9 +245,11 @@ const MAX_DAYS: u64 = 10_000_000;
 /// The day `days` later (earlier when negative). Facts keep days between 1970 and 2200, far from the ends of `Date`;
 /// beyond them the day stays where it is.
 pub fn add_days(day: Date, days: i64) -> Date {
-    match days.unsigned_abs() > MAX_DAYS {
-        true => day,
-        false => day.checked_add(SignedDuration::from_hours(24 * days)).unwrap_or(day),
+    match days {
+        1 => day.tomorrow().unwrap_or(day),
+        -1 => day.yesterday().unwrap_or(day),
+        _ if days.unsigned_abs() > MAX_DAYS => day,
+        _ => day.checked_add(SignedDuration::from_hours(24 * days)).unwrap_or(day),
     }
 }
 

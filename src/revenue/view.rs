@@ -34,7 +34,10 @@ pub struct ScheduleRow {
 impl ScheduleRow {
     /// Functional units per unit, where a rate is known and the amount is not zero.
     pub fn rate(&self) -> Option<Decimal> {
-        self.functional_amount?.checked_div(self.amount)
+        match self.functional_amount? {
+            same if same == self.amount && !same.is_zero() => Some(Decimal::ONE),
+            functional => functional.checked_div(self.amount),
+        }
     }
 }
 

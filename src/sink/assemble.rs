@@ -105,7 +105,7 @@ fn account(
     }
     let key = match role {
         // A line type with a dot is no bare key.
-        Role::Revenue(line_type) if line_type.as_str().contains('.') => format!("revenue.\"{line_type}\""),
+        Role::Revenue(line_type) if line_type.as_str().contains('.') => format!("revenue.\"{line_type}\"").into(),
         Role::Revenue(_)
         | Role::AccountsReceivable
         | Role::Cash

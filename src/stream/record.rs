@@ -8,6 +8,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 /// A topic's name; cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Topic(Arc<str>);
@@ -96,13 +98,13 @@ pub struct Timestamp(pub i64);
 /// A record header: a name and bytes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Header {
-    /// Names that we write are constants: of forty records a fact, each with nine headers, none is copied.
+    /// Names that we write are constants, and most values are shared by the records of a fact: few are copied.
     pub name: Cow<'static, str>,
-    pub value: Vec<u8>,
+    pub value: Bytes,
 }
 
 impl Header {
-    pub fn new(name: impl Into<Cow<'static, str>>, value: impl Into<Vec<u8>>) -> Self {
+    pub fn new(name: impl Into<Cow<'static, str>>, value: impl Into<Bytes>) -> Self {
         Header {
             name: name.into(),
             value: value.into(),
@@ -138,7 +140,7 @@ impl Record {
         self.headers
             .iter()
             .find(|header| header.name == name)
-            .map(|header| header.value.as_slice())
+            .map(|header| header.value.as_ref())
     }
 }
 

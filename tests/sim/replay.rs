@@ -13,6 +13,7 @@ use accrue::stream::record::{Offset, Outgoing, Record, Topic, TopicPartition};
 use accrue::stream::store::StoreHome;
 use accrue::stream::task::{Ends, Input, Outcome, Task, TaskId};
 use accrue::stream::topology::DeadLetter;
+use bytes::Bytes;
 
 use super::broker::{Broker, Decided};
 use super::client::SimLog;
@@ -43,7 +44,7 @@ type Output = (
     Option<Vec<u8>>,
     Option<Vec<u8>>,
     i64,
-    Vec<(String, Vec<u8>)>,
+    Vec<(String, Bytes)>,
 );
 
 impl Replay {

@@ -152,7 +152,7 @@ pub fn balances(journal: &[JournalEntry]) -> Table {
         }
     }
     let row = |((scope, role, account), (debit, credit)): ((Scope, Role, &str), (Decimal, Decimal))| {
-        let texts = [account.to_owned(), role.name()].map(Cell::Text);
+        let texts = [account.to_owned(), role.name().into_owned()].map(Cell::Text);
         let amounts = [debit, credit, debit - credit].map(Cell::Amount);
         (scope, texts.into_iter().chain(amounts).collect())
     };

@@ -58,7 +58,23 @@ pub(super) struct Record {
 #[derive(Debug)]
 struct Field {
     name: String,
+    /// The name of the first struct's field that was found to be the same, so that it is compared once.
+    found: OnceLock<&'static str>,
     plan: Plan,
+}
+
+impl Field {
+    /// Whether a struct's field is this one.
+    fn is(&self, name: &'static str) -> bool {
+        if self.found.get().is_some_and(|found| std::ptr::eq(*found, name)) {
+            return true;
+        }
+        let same = self.name == name;
+        if same {
+            self.found.get_or_init(|| name);
+        }
+        same
+    }
 }
 
 impl Record {
@@ -122,6 +138,7 @@ impl Plan {
                 known.insert(of.name.clone(), Plan::Endless);
                 let fields = of.fields.iter().map(|field| Field {
                     name: field.name.clone(),
+                    found: OnceLock::new(),
                     plan: Plan::within(&field.schema, known),
                 });
                 let record = Record {

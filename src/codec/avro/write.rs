@@ -233,7 +233,7 @@ impl SerializeStruct for Fields<'_> {
 
     fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<(), Misfit> {
         match self.missing.next() {
-            Some(field) if field.name == name => value
+            Some(field) if field.is(name) => value
                 .serialize(Writer {
                     plan: &field.plan,
                     out: self.out,

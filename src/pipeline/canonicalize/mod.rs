@@ -27,7 +27,7 @@ mod rows;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::emit::{deal_key, emission, incoming, named};
+use super::emit::{Cause, deal_key, incoming, named};
 use crate::codec::change::Said;
 use crate::codec::crm_store::DealPicture;
 use crate::codec::schemas::Schemas;
@@ -149,42 +149,22 @@ impl Canonicalize {
     /// A fact goes on as it is: those of a deal to both topics, reference facts to this partition's `contract.facts`.
     fn pass(&self, fact: &Fact, at: &mut At<'_, '_>) -> Result<(), Failure> {
         let value = self.schemas.encode_fact(fact)?;
-        match fact.body.deal_id() {
+        let deal = fact.body.deal_id();
+        let cause = Cause::new(at.record, &at.trace, fact, deal);
+        let name = named(fact);
+        match deal {
             Some(deal) => {
                 let key = deal_key(&fact.tenant, deal);
                 let public = self.schemas.encode_deal_event(fact)?;
-                let name = named(fact);
-                at.cx.emit(emission(
-                    at.record,
-                    &at.trace,
-                    &self.canonical,
-                    Route::ByKey,
-                    key.clone(),
-                    Some(public),
-                    &name,
-                ))?;
-                at.cx.emit(emission(
-                    at.record,
-                    &at.trace,
-                    &self.facts,
-                    Route::ByKey,
-                    key,
-                    Some(value),
-                    &name,
-                ))?;
+                at.cx
+                    .emit(cause.emission((&self.canonical, Route::ByKey), key.clone(), public, name))?;
+                at.cx
+                    .emit(cause.emission((&self.facts, Route::ByKey), key, value, name))?;
             }
             None => {
                 let key = format!("{}/{}", fact.tenant, fact.body.type_name()).into_bytes();
                 let route = Route::To(at.cx.partition());
-                at.cx.emit(emission(
-                    at.record,
-                    &at.trace,
-                    &self.facts,
-                    route,
-                    key,
-                    Some(value),
-                    &named(fact),
-                ))?;
+                at.cx.emit(cause.emission((&self.facts, route), key, value, name))?;
             }
         }
         Ok(())

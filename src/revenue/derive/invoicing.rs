@@ -6,7 +6,6 @@
 //! Invariant: invoices sum to the price before credits. Deliberately absent: credit memos.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
 
 use jiff::civil::Date;
 use rust_decimal::Decimal;
@@ -15,7 +14,7 @@ use super::super::allocate::tax_on;
 use super::super::billing::{Invoice, replan};
 use super::super::fact::{BillingCycle, Fact, Method};
 use super::super::ids::EventId;
-use super::super::money::{Currency, proportion};
+use super::super::money::Currency;
 use super::super::obligation::Obligation;
 use super::super::period::add_days;
 use super::Fold;
@@ -44,12 +43,14 @@ impl Fold<'_> {
             .sum();
         let old: Vec<(Date, Decimal)> = self.wanted.invoices.iter().map(|it| (it.date, it.amount)).collect();
         let rows = replan(&old, spread, &self.term.grid, from, currency);
-        let causes: BTreeMap<(Date, Decimal), EventId> = self
-            .wanted
-            .invoices
-            .iter()
-            .map(|it| ((it.date, it.amount), it.cause.clone()))
-            .collect();
+        let mut planned = std::mem::take(&mut self.wanted.invoices);
+        planned.sort_by_key(|it| it.date);
+        let cause_of = |date: Date, amount: Decimal| {
+            let of_day = &planned[planned.partition_point(|it| it.date < date)..];
+            let of_day = of_day.iter().take_while(|it| it.date == date);
+            let known = of_day.filter(|it| it.amount == amount).last();
+            known.map_or(cause, |it| &it.cause).clone()
+        };
         self.wanted.invoices = rows
             .into_iter()
             .filter(|(_, amount)| !amount.is_zero())
@@ -57,7 +58,7 @@ impl Fold<'_> {
                 date,
                 amount,
                 tax: tax_on(amount, &self.term.deal),
-                cause: causes.get(&(date, amount)).unwrap_or(cause).clone(),
+                cause: cause_of(date, amount),
                 firm: true,
             })
             .collect();
@@ -197,7 +198,7 @@ pub(super) fn lowest_from(billed: &[(Date, Decimal, Decimal)], day: Date) -> (De
 /// The tax of a credit: its share of the tax that is billed and not yet given back, so that no rounding ever gives back
 /// more tax than was charged. `billed` is what a credit of its day may take back, see [`lowest_from`].
 pub(super) fn share_of_tax(amount: Decimal, (net, tax): (Decimal, Decimal), currency: Currency) -> Decimal {
-    let share = currency.round(proportion(tax, amount, net));
+    let share = currency.share(tax, amount, net);
     share.clamp(Decimal::ZERO, tax.max(Decimal::ZERO))
 }
 

@@ -114,6 +114,37 @@ pub struct Key {
     pub fact: Option<EventId>,
 }
 
+/// A [`Key`] of something that is kept elsewhere; they are ordered alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct At<'a> {
+    pub(super) date: Date,
+    pub(super) what: What,
+    pub(super) obligation: Option<&'a ObligationId>,
+    pub(super) fact: Option<&'a EventId>,
+}
+
+impl Key {
+    pub(super) fn at(&self) -> At<'_> {
+        At {
+            date: self.date,
+            what: self.what,
+            obligation: self.obligation.as_ref(),
+            fact: self.fact.as_ref(),
+        }
+    }
+}
+
+impl At<'_> {
+    pub(super) fn key(&self) -> Key {
+        Key {
+            date: self.date,
+            what: self.what,
+            obligation: self.obligation.cloned(),
+            fact: self.fact.cloned(),
+        }
+    }
+}
+
 /// What is remembered of an issued entry.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Issued {

@@ -2,9 +2,6 @@
 //!
 //! Invariant: every amount of the wanted books is in exactly one movement. Deliberately absent: what was issued.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
-
 use jiff::civil::Date;
 use rust_decimal::Decimal;
 
@@ -12,121 +9,127 @@ use super::super::derive::Wanted;
 use super::super::ids::{ContractId, EventId, LineType};
 use super::super::obligation::Obligation;
 use super::super::period::{FiscalCalendar, add_days};
-use super::{Key, What};
+use super::{At, What};
 
 /// A movement as the books want it, before anything issued is taken off.
-pub(super) struct Target {
-    pub(super) contract: ContractId,
-    pub(super) line_type: Option<LineType>,
+pub(super) struct Target<'a> {
+    pub(super) at: At<'a>,
+    pub(super) contract: &'a ContractId,
+    pub(super) line_type: Option<&'a LineType>,
     pub(super) amount: Decimal,
     pub(super) tax: Decimal,
     pub(super) firm: bool,
-    pub(super) behind: Behind,
+    pub(super) behind: Behind<'a>,
 }
 
 /// The facts behind a movement.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Behind {
-    Facts(Vec<EventId>),
+pub(super) enum Behind<'a> {
+    Fact(&'a EventId),
+    Facts(Vec<&'a EventId>),
     /// Those of an obligation, by its index, in the movement's period: looked up when it is posted, because most
     /// movements of a plan were posted before.
     Flow(usize),
 }
 
-pub(super) fn targets(wanted: &Wanted, calendar: FiscalCalendar) -> BTreeMap<Key, Target> {
+impl<'a> Behind<'a> {
+    /// Takes in those of another movement of the same key. A flow is one movement.
+    fn join(&mut self, more: &Behind<'a>) {
+        match (&mut *self, more) {
+            (Behind::Fact(one), Behind::Fact(other)) => *self = Behind::Facts(vec![one, other]),
+            (Behind::Facts(known), Behind::Fact(one)) => known.push(one),
+            (_, Behind::Fact(_) | Behind::Facts(_) | Behind::Flow(_)) => {}
+        }
+    }
+}
+
+/// Sorted by key, one for each.
+pub(super) fn targets(wanted: &Wanted, calendar: FiscalCalendar) -> Vec<Target<'_>> {
     let main = &wanted.contracts[0];
-    let mut targets: BTreeMap<Key, Target> = BTreeMap::new();
-    let plain = |amount, tax, firm, cause: &EventId| Target {
-        contract: main.clone(),
+    let mut targets = Vec::with_capacity(wanted.invoices.len() + 16 * wanted.obligations.len());
+    let plain = |at, amount, tax, firm, cause| Target {
+        at,
+        contract: main,
         line_type: None,
         amount,
         tax,
         firm,
-        behind: Behind::Facts(vec![cause.clone()]),
+        behind: Behind::Fact(cause),
     };
     for it in &wanted.invoices {
         // An expected invoice must not join a firm one of the same day.
-        let fact = (!it.firm).then(|| it.cause.clone());
-        let target = plain(it.amount, it.tax, it.firm, &it.cause);
-        add(&mut targets, key(it.date, What::Invoice, fact), target);
+        let fact = (!it.firm).then_some(&it.cause);
+        let at = at(it.date, What::Invoice, fact);
+        targets.push(plain(at, it.amount, it.tax, it.firm, &it.cause));
     }
     for it in &wanted.credits {
-        let target = plain(it.amount, it.tax, true, &it.cause);
-        add(
-            &mut targets,
-            key(it.date, What::CreditMemo, Some(it.cause.clone())),
-            target,
-        );
+        let at = at(it.date, What::CreditMemo, Some(&it.cause));
+        targets.push(plain(at, it.amount, it.tax, true, &it.cause));
     }
     for it in &wanted.payments {
-        let target = plain(it.amount, Decimal::ZERO, true, &it.cause);
-        add(
-            &mut targets,
-            key(it.date, What::Payment, Some(it.cause.clone())),
-            target,
-        );
+        let at = at(it.date, What::Payment, Some(&it.cause));
+        targets.push(plain(at, it.amount, Decimal::ZERO, true, &it.cause));
     }
-    for (at, obligation) in wanted.obligations.iter().enumerate() {
-        let of = |amount, firm, behind| Target {
-            contract: obligation.contract.clone(),
-            line_type: Some(obligation.line_type.clone()),
+    for (index, obligation) in wanted.obligations.iter().enumerate() {
+        let of = |date, what, fact, amount, firm, behind| Target {
+            at: At {
+                obligation: Some(&obligation.id),
+                ..at(date, what, fact)
+            },
+            contract: &obligation.contract,
+            line_type: Some(&obligation.line_type),
             amount,
             tax: Decimal::ZERO,
             firm,
             behind,
         };
-        let key = |date, what, fact| Key {
-            obligation: Some(obligation.id.clone()),
-            ..key(date, what, fact)
-        };
         for lump in &obligation.lumps {
-            let target = of(lump.amount, true, Behind::Facts(vec![lump.cause.clone()]));
-            add(
-                &mut targets,
-                key(lump.date, What::Lump, Some(lump.cause.clone())),
-                target,
-            );
+            let cause = &lump.cause;
+            targets.push(of(
+                lump.date,
+                What::Lump,
+                Some(cause),
+                lump.amount,
+                true,
+                Behind::Fact(cause),
+            ));
         }
         for (last, amount) in rows(obligation, calendar) {
-            add(
-                &mut targets,
-                key(last, What::Recognition, None),
-                of(amount, true, Behind::Flow(at)),
-            );
+            targets.push(of(last, What::Recognition, None, amount, true, Behind::Flow(index)));
         }
         let open = obligation.expected() - obligation.booked_before(Date::MAX);
         if !open.is_zero() {
             let last = calendar.last_day(calendar.of(obligation.end));
             let cause = &obligation.last_segment().cause;
-            let target = of(open, false, Behind::Facts(vec![cause.clone()]));
-            add(&mut targets, key(last, What::Recognition, Some(cause.clone())), target);
+            targets.push(of(
+                last,
+                What::Recognition,
+                Some(cause),
+                open,
+                false,
+                Behind::Fact(cause),
+            ));
         }
     }
+    targets.sort_by(|a, b| a.at.cmp(&b.at));
+    targets.dedup_by(|later, known| {
+        let same = later.at == known.at;
+        if same {
+            known.amount += later.amount;
+            known.tax += later.tax;
+            known.behind.join(&later.behind);
+        }
+        same
+    });
     targets
 }
 
-fn key(date: Date, what: What, fact: Option<EventId>) -> Key {
-    Key {
+fn at(date: Date, what: What, fact: Option<&EventId>) -> At<'_> {
+    At {
         date,
         what,
         obligation: None,
         fact,
-    }
-}
-
-fn add(targets: &mut BTreeMap<Key, Target>, key: Key, target: Target) {
-    match targets.entry(key) {
-        Entry::Vacant(slot) => {
-            slot.insert(target);
-        }
-        Entry::Occupied(mut slot) => {
-            let known = slot.get_mut();
-            known.amount += target.amount;
-            known.tax += target.tax;
-            if let (Behind::Facts(known), Behind::Facts(more)) = (&mut known.behind, target.behind) {
-                known.extend(more);
-            }
-        }
     }
 }
 

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::{ClientConfig, FromClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
@@ -553,6 +554,11 @@ impl Reader for KafkaReader {
 fn headers_in(headers: &rdkafka::message::BorrowedHeaders) -> Vec<Header> {
     headers
         .iter()
-        .map(|header| Header::new(header.key.to_owned(), header.value.unwrap_or_default()))
+        .map(|header| {
+            Header::new(
+                header.key.to_owned(),
+                Bytes::copy_from_slice(header.value.unwrap_or_default()),
+            )
+        })
         .collect()
 }

@@ -143,7 +143,7 @@ fn csv(document: &Document) -> String {
             document.period.to_string(),
             document.narration.clone(),
             line.account.clone(),
-            line.role.name(),
+            line.role.name().into_owned(),
         ];
         let amounts = csv_amounts(line, document.currency, document.functional_currency);
         text += &csv_row(cells.into_iter().chain(amounts));

@@ -95,7 +95,7 @@ pub fn plan(document: &Document, settings: &Settings) -> Result<Plan, Refusal> {
             String::new(),
             String::new(),
             String::new(),
-            posting.line.role.name(),
+            posting.line.role.name().into_owned(),
         ]);
         row.extend((0..10).map(|_| String::new()));
         row.push(String::new());

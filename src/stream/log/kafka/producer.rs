@@ -2,10 +2,10 @@
 //!
 //! Invariant: it is never used again after an error; an outcome that is not known is said to be unknown.
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use rdkafka::bindings::{rd_kafka_flush, rd_kafka_resp_err_t};
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
 use rdkafka::consumer::ConsumerGroupMetadata;
@@ -18,15 +18,35 @@ use super::super::{LogError, LogErrorKind, Membership, Positions, Producer};
 use super::errors::classify;
 use super::{GroupProtocol, KafkaTimeouts, connection_error, setup};
 use crate::stream::record::{Header, Offset, Outgoing, Partition, Topic, TopicPartition};
+
 /// What became of the records of the open transaction, gathered from delivery reports.
 #[derive(Default, Clone)]
 struct Deliveries(Arc<Mutex<Delivered>>);
 
 #[derive(Default)]
 struct Delivered {
-    /// By topic, then partition: the offset after the last record.
-    ends: HashMap<String, BTreeMap<i32, i64>>,
+    /// Topic, partition, and the offset after the last record there.
+    ends: Vec<(String, i32, i64)>,
+    /// Whose record was delivered last: most often the next is of the same partition.
+    latest: usize,
     failed: Option<KafkaError>,
+}
+
+impl Delivered {
+    fn note(&mut self, topic: &str, partition: i32, end: i64) {
+        let is = |of: &(String, i32, i64)| of.1 == partition && of.0 == topic;
+        if !self.ends.get(self.latest).is_some_and(is) {
+            self.latest = match self.ends.iter().position(is) {
+                Some(known) => known,
+                None => {
+                    self.ends.push((topic.to_owned(), partition, end));
+                    self.ends.len() - 1
+                }
+            };
+        }
+        let known = &mut self.ends[self.latest].2;
+        *known = (*known).max(end);
+    }
 }
 
 impl Deliveries {
@@ -47,16 +67,7 @@ impl ProducerContext<NoCustomPartitioner> for Deliveries {
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         let mut delivered = self.lock();
         match result {
-            Ok(message) => {
-                let end = message.offset() + 1;
-                if !delivered.ends.contains_key(message.topic()) {
-                    delivered.ends.insert(message.topic().to_owned(), BTreeMap::new());
-                }
-                if let Some(ends) = delivered.ends.get_mut(message.topic()) {
-                    let known = ends.entry(message.partition()).or_insert(end);
-                    *known = (*known).max(end);
-                }
-            }
+            Ok(message) => delivered.note(message.topic(), message.partition(), message.offset() + 1),
             Err((error, _)) => {
                 if delivered.failed.is_none() {
                     delivered.failed = Some(error.clone());
@@ -94,21 +105,21 @@ impl KafkaProducer {
         })
     }
 
-    /// Waits until every record has its delivery report. `flush` would do, but adds about 100 ms to each commit.
+    /// Sends what still waits for its batch to fill, and waits until every record has its delivery report, which the
+    /// producer's own thread takes. Its `flush` would poll as well, for 100 ms at a time.
     fn drain(&self) -> Result<(), LogError> {
-        let deadline = Instant::now() + self.timeout;
-        while self.producer.in_flight_count() > 0 {
-            if Instant::now() > deadline {
-                return Err(LogError::new(
-                    LogErrorKind::Abort,
-                    format!(
-                        "{} records were not acknowledged within {} s",
-                        self.producer.in_flight_count(),
-                        self.timeout.as_secs()
-                    ),
-                ));
-            }
-            std::thread::sleep(Duration::from_micros(200));
+        let within = i32::try_from(self.timeout.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: the client lives as long as `self`, and any thread may flush it.
+        let flushed = unsafe { rd_kafka_flush(self.producer.client().native_ptr(), within) };
+        if flushed != rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return Err(LogError::new(
+                LogErrorKind::Abort,
+                format!(
+                    "{} records were not acknowledged within {} s",
+                    self.producer.in_flight_count(),
+                    self.timeout.as_secs()
+                ),
+            ));
         }
         match self.deliveries.lock().failed.take() {
             None => Ok(()),
@@ -151,13 +162,13 @@ impl Producer for KafkaProducer {
         if !record.headers.is_empty() {
             base = base.headers(headers_out(&record.headers));
         }
-        let deadline = Instant::now() + self.timeout;
+        let mut full_since = None;
         loop {
             match self.producer.send(base) {
                 Ok(()) => return Ok(()),
                 // Local back-pressure: the queue drains as brokers acknowledge.
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back))
-                    if Instant::now() < deadline =>
+                    if full_since.get_or_insert_with(Instant::now).elapsed() < self.timeout =>
                 {
                     base = back;
                     std::thread::sleep(Duration::from_millis(1));
@@ -196,17 +207,11 @@ impl Producer for KafkaProducer {
             }
         })?;
         let delivered = std::mem::take(&mut *self.deliveries.lock());
-        let mut ends = Positions::new();
-        for (topic, partitions) in delivered.ends {
-            let topic = Topic::new(topic);
-            for (partition, end) in partitions {
-                ends.insert(
-                    TopicPartition::new(&topic, Partition(partition as u32)),
-                    Offset(end as u64),
-                );
-            }
-        }
-        Ok(ends)
+        let ends = delivered.ends.into_iter().map(|(topic, partition, end)| {
+            let at = TopicPartition::new(&Topic::new(topic), Partition(partition as u32));
+            (at, Offset(end as u64))
+        });
+        Ok(ends.collect())
     }
 
     fn abort(&mut self) -> Result<(), LogError> {
@@ -237,7 +242,7 @@ fn headers_out(headers: &[Header]) -> OwnedHeaders {
     for header in headers {
         out = out.insert(KafkaHeader {
             key: &header.name,
-            value: Some(&header.value),
+            value: Some(header.value.as_ref()),
         });
     }
     out
