@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use accrue::codec::registry::Embedded;
 use accrue::config;
 use accrue::pipeline;
 use accrue::sink::application;
@@ -807,14 +808,16 @@ fn a_sink_under_a_new_name_is_refused_since_it_would_deliver_everything_again() 
             .expect("topics");
         topology
     };
+    let registry = Arc::new(Embedded::open(&world.dir.path().join("registry")).expect("registry"));
     let check = |topology: &config::Topology, name: &str| {
+        let schemas = pipeline::schemas(topology, registry.clone()).expect("schemas");
         let sink = topology
             .sinks
             .iter()
             .find(|(known, _)| known.as_str() == name)
             .expect("sink")
             .1;
-        application::check(topology, sink, world.log.as_ref()).map_err(|refused| refused.to_string())
+        application::check(topology, sink, world.log.as_ref(), &schemas).map_err(|refused| refused.to_string())
     };
     let files = of(&["files"]);
     check(&files, "files").expect("the first one");
@@ -829,6 +832,46 @@ fn a_sink_under_a_new_name_is_refused_since_it_would_deliver_everything_again() 
         "sink books is new, and sink files, which has delivered, is not in the topology any more: if books is files under another name, call it files again, or everything is delivered once more, since what was delivered is remembered by the name. If it is another one, put [sinks.files] back beside it; it need not run"
     );
     check(&of(&["books", "files"]), "books").expect("another one");
+}
+
+#[test]
+fn an_application_under_a_new_id_does_not_write_all_once_more_unasked() {
+    let world = World::that_ran();
+    world.make("renamed.layout", 1, Cleanup::Compact);
+    world.make("renamed-counts-changelog", PARTITIONS, Cleanup::Compact);
+    let renamed = changed(|shape| {
+        shape.application_id = "renamed".into();
+        shape.layout = Shape::layout("renamed");
+        shape.subs[1].stores[0].changelog = Shape::changelog("renamed", "counts");
+    });
+    let refused = "application renamed has never run, but counted has records of one that has: everything would be written there once more. If application_id was changed, give it its old value back: state, changelogs and offsets are kept under it. If this is a new application, name topics of its own with outputs.prefix. If all is to be written again under the new id, run `accrue reset`, which says first what it does";
+    assert_eq!(world.refused(&renamed), refused);
+    let compared = layout::compare(&renamed, world.log.as_ref()).map_err(|fault| fault.to_string());
+    assert_eq!(compared, Err(refused.to_owned()));
+    assert_eq!(world.refused(&renamed), refused, "nothing was recorded");
+
+    // A version that recorded no layout has left offsets.
+    let words: Vec<TopicPartition> = (0..PARTITIONS)
+        .map(|n| TopicPartition::new(&topic("words"), Partition(n)))
+        .collect();
+    let at_their_ends = words.iter().map(|at| (at.clone(), world.log.end(at).expect("end")));
+    world
+        .log
+        .move_group("older", &at_their_ends.collect())
+        .expect("offsets");
+    world.make("older.layout", 1, Cleanup::Compact);
+    let older = changed(|shape| {
+        shape.application_id = "older".into();
+        shape.layout = Shape::layout("older");
+    });
+    layout::compare(&older, world.log.as_ref()).expect("admitted");
+
+    // Asked for, it begins: with what is in its topics, and with what the first stage reads again.
+    world.reset(&renamed).expect("reset");
+    world.drain(&renamed);
+    let again = |first: u64| (1..=first).chain(1..=2 * first).collect::<Vec<u64>>();
+    let wanted = [("a", 3), ("b", 1), ("c", 1)].map(|(word, first)| (word.to_owned(), again(first)));
+    assert_eq!(world.counted(), BTreeMap::from(wanted));
 }
 
 /// How often each record (topic, key, value, trace) is in the topics that were written, changelogs and the like left out.

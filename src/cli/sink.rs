@@ -107,7 +107,7 @@ pub fn start(
     let (stream_metrics, sink_metrics) = (Metrics::new(registry)?, metrics::Metrics::new(registry)?);
     let mut running = Vec::new();
     for sink in sinks {
-        application::check(topology, sink, log.as_ref())?;
+        application::check(topology, sink, log.as_ref(), schemas)?;
         let application = application::build(
             topology,
             sink,

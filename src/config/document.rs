@@ -30,7 +30,7 @@ use super::warehouse::WarehouseText;
 #[schemars(title = "topology.toml")]
 pub(super) struct Document {
     /// The name of this installation: its consumer group, and the start of its transactional ids and changelog topics.
-    /// A new name starts from the beginning of the sources.
+    /// A new name starts from the beginning of the sources, and is refused where the outputs have records of another.
     pub application_id: Name,
     pub log: LogText,
     pub kafka: KafkaText,

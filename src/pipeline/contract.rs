@@ -113,7 +113,7 @@ impl ContractStage {
         let repeated = old
             .as_ref()
             .is_some_and(|contract| contract.fact(&fact.event_id).is_some());
-        let due = old.as_ref().and_then(|contract| due_key(&key, contract));
+        let found = Found::of(&key, old.as_ref());
         let judgement = Judgement::new(&self.settings, &self.reference, &fact.tenant);
         let decision = contract::apply(old, fact, &judgement)
             .map_err(|rejection| emit::rejected(fact.event_id.as_str(), &rejection))?;
@@ -127,7 +127,7 @@ impl ContractStage {
             }
         }
         self.publish(&key, fact, (before, &decision), record, trace, cx)?;
-        self.keep(&key, due, decision.contract, paged, cx)
+        self.keep(&key, found, decision.contract, paged, cx)
     }
 
     fn reference_fact(
@@ -195,7 +195,7 @@ impl ContractStage {
         let Some(Kept { contract, paged }) = self.load(key, cx)? else {
             return Ok(());
         };
-        let due = due_key(key, &contract);
+        let found = Found::of(key, Some(&contract));
         let revisions = Revisions::of(Some(&contract));
         let before = (contract.issued.len(), contract.waits_for, contract.next_due);
         let judgement = Judgement::new(&self.settings, &self.reference, &fact.tenant);
@@ -208,7 +208,7 @@ impl ContractStage {
         if !nothing_new {
             self.publish(key, fact, (revisions, &decision), record, trace, cx)?;
         }
-        self.keep(key, due, decision.contract, paged, cx)
+        self.keep(key, found, decision.contract, paged, cx)
     }
 
     fn load(&mut self, key: &[u8], cx: &Context<'_>) -> Result<Option<Kept>, Failure> {
@@ -228,30 +228,23 @@ impl ContractStage {
         Kept::read(key, &head, read, refuse).map(Some)
     }
 
-    /// Stores the contract, and where it is found when it is due or waits.
+    /// Stores the contract, and where it is found when it is due or waits; `before`: where it was.
     fn keep(
         &mut self,
         key: &[u8],
-        was_due: Option<Vec<u8>>,
+        before: Found,
         contract: Contract,
         paged: Paged,
         cx: &mut Context<'_>,
     ) -> Result<(), Failure> {
-        let due = due_key(key, &contract);
-        if was_due != due {
-            if let Some(old) = was_due {
-                cx.delete(STORE, old)?;
-            }
-            if let Some(new) = due {
-                cx.put(STORE, new, Vec::new())?;
-            }
-        }
-        let waiting = [b"w ".as_slice(), key].concat();
-        match contract.waits_for() {
-            Some(_) => cx.put(STORE, waiting, Vec::new())?,
-            None => {
-                if cx.get(STORE, &waiting)?.is_some() {
-                    cx.delete(STORE, waiting)?;
+        let after = Found::of(key, Some(&contract));
+        for (old, new) in [(before.due, after.due), (before.waiting, after.waiting)] {
+            if old != new {
+                if let Some(old) = old {
+                    cx.delete(STORE, old)?;
+                }
+                if let Some(new) = new {
+                    cx.put(STORE, new, Vec::new())?;
                 }
             }
         }
@@ -379,8 +372,23 @@ fn concerned(fact: &Fact, phase: u8) -> Option<Concerned> {
     }
 }
 
-fn due_key(key: &[u8], contract: &Contract) -> Option<Vec<u8>> {
-    let day = contract.next_due()?;
-    let deal = key.splitn(2, |byte| *byte == b'/').nth(1).unwrap_or_default();
-    Some([format!("u {}/{day}/", contract.tenant).as_bytes(), deal].concat())
+/// Under which keys a contract is found beside its own.
+struct Found {
+    due: Option<Vec<u8>>,
+    waiting: Option<Vec<u8>>,
+}
+
+impl Found {
+    fn of(key: &[u8], contract: Option<&Contract>) -> Found {
+        let deal = key.splitn(2, |byte| *byte == b'/').nth(1).unwrap_or_default();
+        let due = contract.and_then(|contract| {
+            let day = contract.next_due()?;
+            Some([format!("u {}/{day}/", contract.tenant).as_bytes(), deal].concat())
+        });
+        let waiting = contract.and_then(Contract::waits_for);
+        Found {
+            due,
+            waiting: waiting.map(|_| [b"w ".as_slice(), key].concat()),
+        }
+    }
 }

@@ -17,6 +17,7 @@ use super::courier::{Clock, Couriers};
 use super::destination::Destination;
 use super::gate::Gate;
 use super::metrics::Metrics;
+use super::reading::{self, ReadError};
 use super::store::STORE;
 use super::worker::{Deliver, Shared, Topics};
 use crate::codec::schemas::Schemas;
@@ -100,11 +101,16 @@ pub fn topics(topology: &config::Topology) -> Vec<TopicSpec> {
 }
 
 /// Checks what the runtime does not: that each chain of receipts has its partition, and that a new sink does not stand for
-/// one that is gone, whose memory of what was delivered it would not have.
+/// one of another name, or of another application, whose memory of what was delivered it would not have.
 ///
 /// # Errors
 /// The topics or the name do not fit; the message says what to do.
-pub fn check(topology: &config::Topology, sink: &Sink, log: &dyn Log) -> Result<(), ApplicationError> {
+pub fn check(
+    topology: &config::Topology,
+    sink: &Sink,
+    log: &dyn Log,
+    schemas: &Schemas,
+) -> Result<(), ApplicationError> {
     let ran = Recorded::applications(&Shape::layout(topology.application_id.as_str()), log)?;
     if !ran.contains(&application_id(topology, sink)) {
         let prefix = format!("{}.sink.", topology.application_id);
@@ -113,6 +119,18 @@ pub fn check(topology: &config::Topology, sink: &Sink, log: &dyn Log) -> Result<
             return Err(ApplicationError::Renamed {
                 new: sink.name.as_str().to_owned(),
                 gone: gone.to_owned(),
+            });
+        }
+        let mut delivered = false;
+        reading::receipts(log, topology, schemas, |receipt| {
+            delivered |= receipt.sink == sink.name.as_str();
+            Ok(())
+        })?;
+        if delivered {
+            return Err(ApplicationError::Delivered {
+                sink: sink.name.as_str().to_owned(),
+                application: topology.application_id.as_str().to_owned(),
+                receipts: topology.outputs.receipts.as_str().to_owned(),
             });
         }
     }
@@ -154,6 +172,16 @@ pub enum ApplicationError {
         "sink {new} is new, and sink {gone}, which has delivered, is not in the topology any more: if {new} is {gone} under another name, call it {gone} again, or everything is delivered once more, since what was delivered is remembered by the name. If it is another one, put [sinks.{gone}] back beside it; it need not run"
     )]
     Renamed { new: String, gone: String },
+    #[error(
+        "sink {sink} has never run in application {application}, but {receipts} has receipts of it: it has delivered in an application of another id, which remembers what. Give application_id its old value back, or everything is delivered once more. If it is another sink, give it another name"
+    )]
+    Delivered {
+        sink: String,
+        application: String,
+        receipts: String,
+    },
+    #[error(transparent)]
+    Read(#[from] ReadError),
     #[error("{receipts} has {partitions} partitions, and {intake} has {chains}: give {receipts} as many")]
     Receipts {
         receipts: Topic,

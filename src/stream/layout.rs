@@ -4,7 +4,8 @@
 //! at each start, before anything is read.
 //! Invariant: stages with stores, their sources, and the partitions that keys hash to are what they were, or the
 //! application does not start: whatever would orphan a store, or part a key from its state, is refused with the way out.
-//! What is new is taken and recorded. It is in the log, since the next process may have another disk.
+//! What is new is taken and recorded; an application that is new as a whole finds no outputs of another. It is in the log,
+//! since the next process may have another disk.
 //! Absent: beginning again (`reset.rs`). Sources of stages without stores may change and grow: their records have no state
 //! to find, and the group deals out new partitions.
 
@@ -15,7 +16,7 @@ use std::time::Duration;
 use super::fault::Fault;
 use super::log::{Log, LogError, Positions, read_to_end};
 use super::record::{Outgoing, Partition, Timestamp, Topic, TopicPartition};
-use super::topics::{counts, fit};
+use super::topics::{counts, fit, inputs};
 use super::topology::Shape;
 
 /// Pause after a failed call to the log.
@@ -273,6 +274,9 @@ pub fn admit(shape: &Shape, log: &dyn Log) -> Result<u64, Fault> {
 fn try_admit(shape: &Shape, log: &dyn Log) -> Result<u64, Fault> {
     let counts = counts(shape, log)?;
     let recorded = Recorded::read(shape, log)?;
+    if recorded.is_none() {
+        finds_nothing(shape, &counts, log)?;
+    }
     let known = judge(shape, &counts, recorded.clone())?;
     if recorded.as_ref() == Some(&known) {
         return Ok(known.resets);
@@ -291,7 +295,36 @@ fn try_admit(shape: &Shape, log: &dyn Log) -> Result<u64, Fault> {
 /// Those of [`admit`]; the log is away.
 pub fn compare(shape: &Shape, log: &dyn Log) -> Result<(), Fault> {
     let counts = counts(shape, log)?;
-    judge(shape, &counts, Recorded::read(shape, log)?).map(|_| ())
+    let recorded = Recorded::read(shape, log)?;
+    if recorded.is_none() {
+        finds_nothing(shape, &counts, log)?;
+    }
+    judge(shape, &counts, recorded).map(|_| ())
+}
+
+/// An application that has never run finds nothing where it writes: what another id has written, under which all state is
+/// kept, is not written once more unasked.
+fn finds_nothing(shape: &Shape, counts: &BTreeMap<Topic, u32>, log: &dyn Log) -> Result<(), Fault> {
+    let mut found = Vec::new();
+    for topic in &shape.keyed {
+        for n in 0..counts.get(topic).copied().unwrap_or(0) {
+            let at = TopicPartition::new(topic, Partition(n));
+            if log.start(&at)? < log.end(&at)? {
+                found.push(topic.as_str());
+                break;
+            }
+        }
+    }
+    // Versions that recorded no layout have left offsets.
+    if found.is_empty() || !log.committed(&shape.application_id, &inputs(shape, log)?)?.is_empty() {
+        return Ok(());
+    }
+    Err(Fault::Fatal(format!(
+        "application {} has never run, but {} {} records of one that has: everything would be written there once more. If application_id was changed, give it its old value back: state, changelogs and offsets are kept under it. If this is a new application, name topics of its own with outputs.prefix. If all is to be written again under the new id, run `accrue reset`, which says first what it does",
+        shape.application_id,
+        found.join(", "),
+        if found.len() == 1 { "has" } else { "have" }
+    )))
 }
 
 /// What is to be recorded of an application with these topics.
