@@ -10,8 +10,10 @@
 //! ```
 //!
 //! Invariant: a rung writes as many records of the same sizes as the stage does, because what it writes was made by the
-//! stage ([`templates`]). Deliberately absent: measuring, which is done from outside the process.
+//! stage ([`templates`]), for so many deals that compression finds no more in it than in the stage's own. Deliberately
+//! absent: measuring, which is done from outside the process.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,10 +27,10 @@ use accrue::revenue::contract::Contract;
 use accrue::stream::app::{self, Runtime, RuntimeConfig};
 use accrue::stream::budget::Budget;
 use accrue::stream::log::embedded::EmbeddedLog;
-use accrue::stream::log::{Cleanup, Log, TopicSpec};
+use accrue::stream::log::{Cleanup, Log, LogError, TopicSpec, read_to_end};
 use accrue::stream::metrics::Metrics;
 use accrue::stream::processor::{Context, Emission, Failure, Processor, Progress, Route};
-use accrue::stream::record::{Header, Partition, Record, Topic, TopicPartition};
+use accrue::stream::record::{Header, Offset, Partition, Record, Topic, TopicPartition};
 use accrue::stream::topology::{ProcessorFactory, Topology};
 use anyhow::{Context as _, Result, bail};
 
@@ -95,7 +97,7 @@ pub fn rung(rung: Rung, mut topology: Topology, schemas: Arc<Schemas>, workload:
     if rung == Rung::Domain {
         return Ok(topology);
     }
-    let (closed, amended) = templates(workload)?;
+    let templates = Arc::new(templates(workload)?);
     let sub = &mut topology.shape.subs[0];
     let outputs = sub.sinks.clone();
     let changelog = sub.stores[0].changelog.clone();
@@ -107,7 +109,6 @@ pub fn rung(rung: Rung, mut topology: Topology, schemas: Arc<Schemas>, workload:
         }
         Rung::Store | Rung::Decode | Rung::Domain => {}
     }
-    let templates = Arc::new((closed, amended));
     let factory: ProcessorFactory = Arc::new(move || {
         Box::new(Partial {
             rung,
@@ -136,17 +137,21 @@ pub fn runtime_config(state_dir: &Path) -> RuntimeConfig {
     }
 }
 
+/// Deals that templates are made for: what is written for so many is more than lz4 looks back over (64 KiB).
+const TEMPLATES: u64 = 128;
+
 /// What the stage writes for one fact.
+#[derive(Default)]
 struct Template {
     /// In the order of emission; the number is that of the output topic.
     emitted: Vec<(usize, Vec<u8>, Vec<Header>)>,
     /// Changelog records: key without the deal's own, value.
     stored: Vec<(Vec<u8>, Vec<u8>)>,
-    contract: Contract,
+    contract: Option<Contract>,
 }
 
-/// Runs the stage once on the embedded log, over one close and its amendment, and keeps what it wrote.
-fn templates(workload: &Workload) -> Result<(Template, Template)> {
+/// Runs the stage once on the embedded log, over some closes and then their amendments, and keeps what it wrote for each.
+fn templates(workload: &Workload) -> Result<[Vec<Template>; 2]> {
     let dir = tempfile::tempdir()?;
     let log: Arc<dyn Log> = Arc::new(EmbeddedLog::open(&dir.path().join("log"), false)?);
     let settings = settings("template")?;
@@ -170,55 +175,57 @@ fn templates(workload: &Workload) -> Result<(Template, Template)> {
 
     let changelog = shape.subs[0].stores[0].changelog.clone();
     let written: Vec<Topic> = shape.subs[0].sinks.iter().chain([&changelog]).cloned().collect();
-    let mut read = vec![0; written.len()];
-    let mut templates = Vec::new();
-    for (n, fact) in workload.pair()?.iter().enumerate() {
-        workload::load_one(log.as_ref(), &schemas, &input, n == 0, fact)?;
+    let mut read = vec![Offset(0); written.len()];
+    let mut rounds = Vec::new();
+    for (round, facts) in workload.rounds(TEMPLATES)?.iter().enumerate() {
+        workload::load_round(log.as_ref(), &schemas, &input, round == 0, facts)?;
         while app::lag(&shape, log.as_ref())? > 0 {
             if runtime.is_finished() {
                 bail!("the stage ended while the templates were made");
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        let mut emitted = Vec::new();
-        let mut stored = Vec::new();
+        let mut by_deal: BTreeMap<Vec<u8>, Template> = BTreeMap::new();
         for (topic, written) in written.iter().enumerate() {
-            for record in log
-                .reader(
-                    &TopicPartition::new(written, Partition(0)),
-                    accrue::stream::record::Offset(0),
-                )?
-                .read(Duration::from_millis(10))?
-                .split_off(read[topic])
-            {
-                read[topic] += 1;
+            let at = TopicPartition::new(written, Partition(0));
+            read_to_end(log.as_ref(), &at, read[topic], |record| {
+                read[topic] = record.offset.next();
                 let (key, value) = (record.key.unwrap_or_default(), record.value.unwrap_or_default());
+                // Keys of outputs and of the store end with `/<deal>`.
+                let deal = key.rsplit(|byte| *byte == b'/').next().unwrap_or_default().to_vec();
                 match *written == changelog {
-                    true if key.starts_with(b"c ") || key.starts_with(b"u ") => stored.push((key, value)),
+                    true if key.starts_with(b"c ") || key.starts_with(b"u ") => {
+                        by_deal.entry(deal).or_default().stored.push((key, value));
+                    }
                     true => {}
-                    false => emitted.push((topic, value, record.headers)),
+                    false => by_deal
+                        .entry(deal)
+                        .or_default()
+                        .emitted
+                        .push((topic, value, record.headers)),
                 }
-            }
+                Ok::<(), LogError>(())
+            })?;
         }
-        let contract = stored
-            .iter()
-            .find(|(key, _)| key.starts_with(b"c "))
-            .context("the stage stored no contract")?;
-        let (contract, pages) = contract_store::decode(&contract.1).map_err(|refused| anyhow::anyhow!("{refused}"))?;
-        anyhow::ensure!(
-            pages == 0,
-            "the ladder has no rung for pages; its contracts have to be shorter"
-        );
-        templates.push(Template {
-            emitted,
-            stored,
-            contract,
-        });
+        let mut templates = Vec::new();
+        for mut template in by_deal.into_values() {
+            let stored = template.stored.iter().find(|(key, _)| key.starts_with(b"c "));
+            let (_, stored) = stored.context("the stage stored no contract")?;
+            let (contract, pages) = contract_store::decode(stored).map_err(|refused| anyhow::anyhow!("{refused}"))?;
+            anyhow::ensure!(
+                pages == 0,
+                "the ladder has no rung for pages; its contracts have to be shorter"
+            );
+            template.contract = Some(contract);
+            templates.push(template);
+        }
+        anyhow::ensure!(templates.len() as u64 == TEMPLATES, "a template for each deal");
+        rounds.push(templates);
     }
     runtime.stop();
     runtime.join()?;
-    let (amended, closed) = (templates.pop(), templates.pop());
-    Ok((closed.context("no close")?, amended.context("no amendment")?))
+    let (amended, closed) = (rounds.pop(), rounds.pop());
+    Ok([closed.context("no closes")?, amended.context("no amendments")?])
 }
 
 /// The stage up to a rung.
@@ -227,16 +234,17 @@ struct Partial {
     schemas: Arc<Schemas>,
     outputs: Vec<Topic>,
     changelog: Topic,
-    templates: Arc<(Template, Template)>,
+    templates: Arc<[Vec<Template>; 2]>,
 }
 
 impl Processor for Partial {
     fn process(&mut self, record: &Record, cx: &mut Context<'_>) -> Result<Progress, Failure> {
-        let template = match record.header("ce_type") {
-            Some(b"deal.closed") => &self.templates.0,
-            Some(b"deal.amended") => &self.templates.1,
+        let templates = match record.header("ce_type") {
+            Some(b"deal.closed") => &self.templates[0],
+            Some(b"deal.amended") => &self.templates[1],
             _ => return Ok(Progress::Done),
         };
+        let template = &templates[record.offset.0 as usize % templates.len()];
         let key = record.key.clone().unwrap_or_default();
         if self.rung >= Rung::Decode {
             self.schemas.decode_fact(record.value.as_deref().unwrap_or_default())?;
@@ -248,9 +256,11 @@ impl Processor for Partial {
                 contract_store::decode(&old)?;
             }
             for (stored, value) in &template.stored {
-                let value = match self.rung >= Rung::Decode && !value.is_empty() {
-                    true => contract_store::encode(&template.contract, Paged::default())?,
-                    false => value.clone(),
+                let value = match &template.contract {
+                    Some(contract) if self.rung >= Rung::Decode && !value.is_empty() => {
+                        contract_store::encode(contract, Paged::default())?
+                    }
+                    Some(_) | None => value.clone(),
                 };
                 cx.put(contract::STORE, store_key(stored, &key), value)?;
             }

@@ -49,9 +49,13 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// One deal: its close and its amendment.
-    pub fn pair(&self) -> Result<[Fact; 2]> {
-        Ok([self.closed(self.first)?, self.amended(self.first)?])
+    /// The first deals: their closes, and their amendments.
+    pub fn rounds(&self, deals: u64) -> Result<[Vec<Fact>; 2]> {
+        let numbers = || self.first..self.first + deals;
+        Ok([
+            numbers().map(|n| self.closed(n)).collect::<Result<_>>()?,
+            numbers().map(|n| self.amended(n)).collect::<Result<_>>()?,
+        ])
     }
 
     /// All facts of deals, in the order in which they are written.
@@ -141,14 +145,16 @@ pub fn load(log: &dyn Log, schemas: &Schemas, topic: &Topic, workload: &Workload
     Ok(ends)
 }
 
-/// Writes one fact to the only partition; the clock before it, if it is the first.
-pub fn load_one(log: &dyn Log, schemas: &Schemas, topic: &Topic, first: bool, fact: &Fact) -> Result<()> {
+/// Writes facts to the only partition; the clock before them, if they are the first.
+pub fn load_round(log: &dyn Log, schemas: &Schemas, topic: &Topic, first: bool, facts: &[Fact]) -> Result<()> {
     let mut producer = log.producer(&format!("load-{topic}"))?;
     producer.begin()?;
     if first {
         producer.send(record(topic, Partition(0), 0, &clock()?, schemas)?)?;
     }
-    producer.send(record(topic, Partition(0), 1, fact, schemas)?)?;
+    for (n, fact) in (1..).zip(facts) {
+        producer.send(record(topic, Partition(0), n, fact, schemas)?)?;
+    }
     producer.commit(&Positions::new(), None)?;
     Ok(())
 }

@@ -21,7 +21,7 @@ use crate::revenue::checks;
 use crate::revenue::journal::JournalEntry;
 use crate::sink::reading::{self, ReadError};
 use crate::stream::log::Log;
-use crate::stream::record::{Partition, Topic, TopicPartition};
+use crate::stream::record::{Partition, Topic};
 use crate::stream::store::StoreHome;
 use crate::stream::topology::Shape;
 use crate::stream::verify::{self, Found, Hanging};
@@ -231,8 +231,8 @@ fn compare(report: &Report, mut held: BTreeMap<String, (JournalEntry, u64)>, res
 
 /// Whether a topic has lost records to its retention.
 fn deleted(log: &dyn Log, topic: &Topic) -> Result<bool, Failure> {
-    for n in 0..log.partitions(topic)?.unwrap_or(0) {
-        if log.start(&TopicPartition::new(topic, Partition(n)))?.0 > 0 {
+    for at in log.partitions_of(topic)? {
+        if log.start(&at)?.0 > 0 {
             return Ok(true);
         }
     }

@@ -275,7 +275,7 @@ fn try_admit(shape: &Shape, log: &dyn Log) -> Result<u64, Fault> {
     let counts = counts(shape, log)?;
     let recorded = Recorded::read(shape, log)?;
     if recorded.is_none() {
-        finds_nothing(shape, &counts, log)?;
+        finds_nothing(shape, log)?;
     }
     let known = judge(shape, &counts, recorded.clone())?;
     if recorded.as_ref() == Some(&known) {
@@ -297,18 +297,17 @@ pub fn compare(shape: &Shape, log: &dyn Log) -> Result<(), Fault> {
     let counts = counts(shape, log)?;
     let recorded = Recorded::read(shape, log)?;
     if recorded.is_none() {
-        finds_nothing(shape, &counts, log)?;
+        finds_nothing(shape, log)?;
     }
     judge(shape, &counts, recorded).map(|_| ())
 }
 
 /// An application that has never run finds nothing where it writes: what another id has written, under which all state is
 /// kept, is not written once more unasked.
-fn finds_nothing(shape: &Shape, counts: &BTreeMap<Topic, u32>, log: &dyn Log) -> Result<(), Fault> {
+fn finds_nothing(shape: &Shape, log: &dyn Log) -> Result<(), Fault> {
     let mut found = Vec::new();
     for topic in &shape.keyed {
-        for n in 0..counts.get(topic).copied().unwrap_or(0) {
-            let at = TopicPartition::new(topic, Partition(n));
+        for at in log.partitions_of(topic)? {
             if log.start(&at)? < log.end(&at)? {
                 found.push(topic.as_str());
                 break;

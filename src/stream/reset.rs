@@ -171,8 +171,7 @@ impl<'a> Reset<'a> {
     fn empty(&self, changelog: &Topic) -> Result<u64, Fault> {
         let mut producer = self.log.producer(&format!("{}.reset", self.shape.application_id))?;
         let mut emptied = 0;
-        for n in 0..self.log.partitions(changelog)?.unwrap_or(0) {
-            let at = TopicPartition::new(changelog, Partition(n));
+        for at in self.log.partitions_of(changelog)? {
             let mut held: HashSet<Vec<u8>> = HashSet::new();
             read_to_end(self.log, &at, self.log.start(&at)?, |record| {
                 if let Some(key) = record.key {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::fault::Fault;
 use super::log::{Log, LogError, LogErrorKind};
-use super::record::{Partition, Topic, TopicPartition};
+use super::record::{Topic, TopicPartition};
 use super::topology::Shape;
 
 /// Pause after a failed call to the log.
@@ -58,8 +58,7 @@ pub fn counts(shape: &Shape, log: &dyn Log) -> Result<BTreeMap<Topic, u32>, Faul
 pub fn inputs(shape: &Shape, log: &dyn Log) -> Result<Vec<TopicPartition>, LogError> {
     let mut inputs = Vec::new();
     for topic in shape.sources() {
-        let count = log.partitions(&topic)?.unwrap_or(0);
-        inputs.extend((0..count).map(|n| TopicPartition::new(&topic, Partition(n))));
+        inputs.extend(log.partitions_of(&topic)?);
     }
     Ok(inputs)
 }

@@ -27,7 +27,7 @@ use crate::revenue::ids::{DealId, TenantId};
 use crate::revenue::journal::JournalEntry;
 use crate::revenue::reference::{Reference, Settings};
 use crate::stream::log::{Log, LogError, read_to_end};
-use crate::stream::record::{Partition, Record, Topic, TopicPartition};
+use crate::stream::record::{Record, Topic};
 
 /// Which facts, and as of when.
 #[derive(Args)]
@@ -271,12 +271,12 @@ pub fn facts(log: &dyn Log, schemas: &Schemas, topology: &Topology) -> Result<Ve
 ///
 /// Errors: there is no such topic, or its end is not reached.
 pub fn committed(log: &dyn Log, topic: &Topic) -> Result<Vec<Vec<Record>>, anyhow::Error> {
-    let Some(count) = log.partitions(topic)? else {
+    let all = log.partitions_of(topic)?;
+    if all.is_empty() {
         bail!("there is no topic {topic}; run `accrue apply` first, or give facts with --events");
-    };
+    }
     let mut partitions = Vec::new();
-    for n in 0..count {
-        let at = TopicPartition::new(topic, Partition(n));
+    for at in all {
         let mut records = Vec::new();
         read_to_end(log, &at, log.start(&at)?, |record| {
             records.push(record);

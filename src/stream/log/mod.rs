@@ -29,6 +29,12 @@ pub trait Log: Send + Sync {
     /// How many partitions a topic has; `None` when there is no such topic.
     fn partitions(&self, topic: &Topic) -> Result<Option<u32>, LogError>;
 
+    /// Each partition of a topic; none of one that is not there.
+    fn partitions_of(&self, topic: &Topic) -> Result<Vec<TopicPartition>, LogError> {
+        let count = self.partitions(topic)?.unwrap_or(0);
+        Ok((0..count).map(|n| TopicPartition::new(topic, Partition(n))).collect())
+    }
+
     /// Joins a consumer group; partitions come by [`Event::Assigned`]. The partitions of one number of all topics with
     /// equally many go to one member: they are the input of one task.
     fn consumer(&self, group: &GroupSpec) -> Result<Box<dyn Consumer>, LogError>;
@@ -118,14 +124,11 @@ pub fn read_topic<E: From<LogError>>(
     topic: &Topic,
     mut take: impl FnMut(Record) -> Result<(), E>,
 ) -> Result<bool, E> {
-    let Some(count) = log.partitions(topic)? else {
-        return Ok(false);
-    };
-    for n in 0..count {
-        let at = TopicPartition::new(topic, Partition(n));
-        read_to_end(log, &at, log.start(&at)?, &mut take)?;
+    let partitions = log.partitions_of(topic)?;
+    for at in &partitions {
+        read_to_end(log, at, log.start(at)?, &mut take)?;
     }
-    Ok(true)
+    Ok(!partitions.is_empty())
 }
 
 /// What a topic should be when it has to be created.
