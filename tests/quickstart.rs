@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use accrue::stream::log::embedded::EmbeddedLog;
 use accrue::stream::log::{Log, Positions};
 use accrue::stream::overlay::Overlay;
-use accrue::stream::record::{Offset, Outgoing, Partition, Topic, TopicPartition};
+use accrue::stream::record::{Offset, Outgoing, Partition, Record, Topic, TopicPartition};
 use accrue::stream::store::{StoreHome, TaskStore};
 
 fn quickstart(dir: &Path) -> Command {
@@ -103,28 +103,40 @@ fn verify(dir: &Path) -> (Option<i32>, String) {
 fn what_was_tampered_with_is_found(dir: &Path) {
     let (code, said) = verify(dir);
     assert_eq!(code, Some(0), "{said}");
-    assert_eq!(said.lines().filter(|line| line.starts_with("ok ")).count(), 5, "{said}");
+    assert_eq!(said.lines().filter(|line| line.starts_with("ok ")).count(), 6, "{said}");
     assert!(said.contains("12 tasks on this machine"), "{said}");
 
-    // An entry once more, and a contract that nobody wrote.
-    let again = {
-        let log = EmbeddedLog::open(&dir.join("log"), false).expect("log");
-        let at = TopicPartition::new(&Topic::new("journal.entries"), Partition(0));
+    // An entry once more, the plans of one deal under another one's key, and a contract that nobody wrote.
+    let log = EmbeddedLog::open(&dir.join("log"), false).expect("log");
+    let first_two = |topic: &str| {
+        let at = TopicPartition::new(&Topic::new(topic), Partition(0));
         let mut reader = log.reader(&at, Offset(0)).expect("reader");
-        let entry = reader.read(Duration::ZERO).expect("read").remove(0);
+        let mut records = reader.read(Duration::ZERO).expect("read");
+        let first = records.remove(0);
+        let other = records.into_iter().find(|record| record.key != first.key);
+        (first, other.expect("a record of another deal"))
+    };
+    let write = |at: &Record, value: &Record| {
         let mut producer = log.producer("tamper").expect("producer");
         producer.begin().expect("begin");
-        let again = Outgoing {
-            to: at,
-            timestamp: entry.timestamp,
-            key: entry.key.clone(),
-            value: entry.value,
-            headers: entry.headers,
+        let written = Outgoing {
+            to: at.at.clone(),
+            timestamp: at.timestamp,
+            key: at.key.clone(),
+            value: value.value.clone(),
+            headers: value.headers.clone(),
         };
-        producer.send(again).expect("send");
+        producer.send(written).expect("send");
         producer.commit(&Positions::new(), None).expect("commit");
-        String::from_utf8(entry.key.expect("a key")).expect("text")
+        String::from_utf8(at.key.clone().expect("a key")).expect("text")
     };
+    let (entry, _) = first_two("journal.entries");
+    let again = write(&entry, &entry);
+    let swapped = ["recognition.schedule", "billing.schedule"].map(|topic| {
+        let (first, other) = first_two(topic);
+        (topic, write(&first, &other))
+    });
+    drop(log);
     let store = dir.join("state").join("contract_0");
     let mut overlay = Overlay::new(1);
     overlay.put(0, b"c nobody".to_vec(), Some(b"nothing".to_vec()));
@@ -137,6 +149,11 @@ fn what_was_tampered_with_is_found(dir: &Path) {
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("FAIL  journal_is_what_facts_give"), "{said}");
     assert!(said.contains("is there 2 times"), "{again}: {said}");
+    assert!(said.contains("FAIL  plans_are_what_facts_give"), "{said}");
+    for (topic, deal) in swapped {
+        let finding = format!("the last record of {deal} in {topic} is not what the facts give");
+        assert!(said.contains(&finding), "{finding}: {said}");
+    }
     assert!(said.contains("FAIL  stores_are_their_changelogs"), "{said}");
     assert!(said.contains("contract_0: 1 keys"), "{said}");
     assert!(said.contains("c nobody"), "{said}");

@@ -12,12 +12,14 @@ use serde_json::json;
 use super::books::known::{self, Known};
 use super::out::Format;
 use super::{Failure, TopologyFile, connect, receipts};
+use crate::codec::DecodeError;
 use crate::codec::schemas::Schemas;
 use crate::config::Topology;
 use crate::observe::logs;
-use crate::pipeline;
+use crate::pipeline::{self, emit::deal_key};
 use crate::revenue::books::Report;
 use crate::revenue::checks;
+use crate::revenue::contract::{BillingRow, ScheduleRow};
 use crate::revenue::journal::JournalEntry;
 use crate::sink::reading::{self, ReadError};
 use crate::stream::log::Log;
@@ -72,7 +74,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let (log, shape) = (log.as_ref(), &shape);
 
     let mut checks = vec![transactions(&topology, shape, log)?, stores(&topology, shape, log)?];
-    checks.extend(journal(&topology, shape, log, &schemas)?);
+    checks.extend(books(&topology, shape, log, &schemas)?);
     if !topology.sinks.is_empty() {
         checks.push(chains(&topology, log, &schemas)?);
     }
@@ -162,10 +164,11 @@ fn stores(topology: &Topology, shape: &Shape, log: &dyn Log) -> Result<Check, Fa
     Ok(check)
 }
 
-/// The journal holds each entry that the facts give once, as they give it, and no other; and the books that they give are
-/// sound.
-fn journal(topology: &Topology, shape: &Shape, log: &dyn Log, schemas: &Schemas) -> Result<Vec<Check>, Failure> {
+/// The journal holds each entry that the facts give once, as they give it, and no other; the last plans of each deal are
+/// those that the facts give; and the books that they give are sound.
+fn books(topology: &Topology, shape: &Shape, log: &dyn Log, schemas: &Schemas) -> Result<Vec<Check>, Failure> {
     let mut entries = Check::new("journal_is_what_facts_give");
+    let mut plans = Check::new("plans_are_what_facts_give");
     let facts = Topic::new(topology.outputs.contract_facts.as_str());
     let journal = Topic::new(topology.outputs.journal_entries.as_str());
     let waiting = || -> Result<u64, Failure> { Ok(app::lags(shape, log)?.get(&facts).copied().unwrap_or(0)) };
@@ -183,16 +186,28 @@ fn journal(topology: &Topology, shape: &Shape, log: &dyn Log, schemas: &Schemas)
         Ok(())
     })?;
     entries.looked_at = format!("{} entries", report.journals.len());
+    let differing = [
+        recognition(topology, &report, log, schemas)?,
+        billing(topology, &report, log, schemas)?,
+    ];
+    plans.looked_at = format!(
+        "{} rows of revenue, {} of invoices",
+        report.schedule.len(),
+        report.billing.len()
+    );
     let at_work = before > 0 || waiting()? > 0;
     if at_work {
         let why = "facts wait to be processed; again when `accrue status` shows none";
         entries.left_out.push(why.to_owned());
+        plans.left_out.push(why.to_owned());
     } else if deleted(log, &facts)? || deleted(log, &journal)? {
         let why = format!("records of {facts} or {journal} were deleted by their retention");
-        entries.left_out.push(why);
+        entries.left_out.push(why.clone());
+        plans.left_out.push(why);
     } else {
         let reset = layout::resets(shape, log)? > 0;
         entries.findings = compare(&report, held, reset);
+        plans.findings = differing.concat();
     }
 
     let mut sound = Check::new("books_are_sound");
@@ -205,7 +220,79 @@ fn journal(topology: &Topology, shape: &Shape, log: &dyn Log, schemas: &Schemas)
         .iter()
         .map(|it| format!("{}: {}: {}", it.check, it.subject, it.detail))
         .collect();
-    Ok(vec![entries, sound])
+    Ok(vec![entries, plans, sound])
+}
+
+/// Deals whose last recognition schedule is not the plan that the facts give.
+fn recognition(topology: &Topology, report: &Report, log: &dyn Log, schemas: &Schemas) -> Result<Vec<String>, Failure> {
+    // How often a plan changed is counted where it is written. In another currency, what is not posted is an estimate by
+    // the rates of the day on which it was written.
+    let plain = |row: &ScheduleRow| ScheduleRow {
+        revision: 0,
+        functional_amount: row.functional_amount.filter(|_| row.posted),
+        ..row.clone()
+    };
+    let mut wanted: BTreeMap<Vec<u8>, Vec<ScheduleRow>> = BTreeMap::new();
+    for row in &report.schedule {
+        wanted
+            .entry(deal_key(&row.tenant, &row.deal))
+            .or_default()
+            .push(plain(row));
+    }
+    let topic = Topic::new(topology.outputs.recognition_schedule.as_str());
+    let decode = |bytes: &[u8]| {
+        let mut rows: Vec<ScheduleRow> = schemas.decode_recognition_schedule(bytes)?.iter().map(plain).collect();
+        rows.sort_by(|a, b| (a.period, &a.obligation).cmp(&(b.period, &b.obligation)));
+        Ok(rows)
+    };
+    differing(log, &topic, wanted, decode)
+}
+
+/// Deals whose last billing schedule is not the plan that the facts give.
+fn billing(topology: &Topology, report: &Report, log: &dyn Log, schemas: &Schemas) -> Result<Vec<String>, Failure> {
+    let plain = |row: &BillingRow| BillingRow {
+        revision: 0,
+        ..row.clone()
+    };
+    let mut wanted: BTreeMap<Vec<u8>, Vec<BillingRow>> = BTreeMap::new();
+    for row in &report.billing {
+        wanted
+            .entry(deal_key(&row.tenant, &row.deal))
+            .or_default()
+            .push(plain(row));
+    }
+    let topic = Topic::new(topology.outputs.billing_schedule.as_str());
+    let decode = |bytes: &[u8]| Ok(schemas.decode_billing_schedule(bytes)?.iter().map(plain).collect());
+    differing(log, &topic, wanted, decode)
+}
+
+/// The keys of a compacted topic whose last record does not hold the rows that are wanted of it.
+fn differing<R: PartialEq>(
+    log: &dyn Log,
+    topic: &Topic,
+    mut wanted: BTreeMap<Vec<u8>, Vec<R>>,
+    decode: impl Fn(&[u8]) -> Result<Vec<R>, DecodeError>,
+) -> Result<Vec<String>, Failure> {
+    let mut held: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+    reading::each(log, topic, |record| {
+        held.insert(record.key.unwrap_or_default(), record.value.unwrap_or_default());
+        Ok(())
+    })?;
+    let mut findings = Vec::new();
+    for (key, bytes) in held {
+        let deal = String::from_utf8_lossy(&key);
+        let wanted = wanted.remove(&key).unwrap_or_default();
+        match decode(&bytes) {
+            Ok(rows) if rows == wanted => {}
+            Ok(_) => findings.push(format!(
+                "the last record of {deal} in {topic} is not what the facts give"
+            )),
+            Err(error) => findings.push(format!("the last record of {deal} in {topic} cannot be read: {error}")),
+        }
+    }
+    let missing = wanted.into_keys();
+    findings.extend(missing.map(|key| format!("{} is missing in {topic}", String::from_utf8_lossy(&key))));
+    Ok(findings)
 }
 
 /// What the journal holds against what it should. After a reset everything was said once more.

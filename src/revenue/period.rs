@@ -18,19 +18,6 @@ pub struct Period {
 }
 
 impl Period {
-    /// Before every period of any calendar.
-    pub const FIRST: Period = Period {
-        year: i16::MIN,
-        number: 0,
-        fiscal: false,
-    };
-    /// After every period of any calendar.
-    pub const LAST: Period = Period {
-        year: i16::MAX,
-        number: i8::MAX,
-        fiscal: true,
-    };
-
     /// How many periods of the same calendar it comes after another.
     pub fn since(&self, other: Period) -> i64 {
         12 * (i64::from(self.year) - i64::from(other.year)) + i64::from(self.number) - i64::from(other.number)

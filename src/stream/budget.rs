@@ -1,7 +1,7 @@
 //! How the memory of a process is shared out.
 //!
 //! Owns: the shares of the one setting, `state.memory_budget`.
-//! Invariant: the shares and what a process takes at rest are together less than the budget; the rest, a quarter of what is
+//! Invariant: the shares and what a process takes at rest are together less than the budget; the rest, a third of what is
 //! shared out, is for what nobody counts: RocksDB's compactions, the allocator's slack, the record at hand. `make soak`
 //! measures whether that is enough.
 
@@ -31,10 +31,10 @@ impl Budget {
         let bytes = total.saturating_sub(AT_REST).max(LEAST);
         Budget {
             stores: bytes * 2 / 5,
-            fetched: bytes / 12,
-            waiting: bytes / 12,
-            staged: bytes / 12,
-            unconfirmed: bytes / 12,
+            fetched: bytes / 16,
+            waiting: bytes / 16,
+            staged: bytes / 16,
+            unconfirmed: bytes / 16,
         }
     }
 

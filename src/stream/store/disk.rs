@@ -60,12 +60,9 @@ impl Db {
         options.set_block_based_table_factory(&table);
         options.set_write_buffer_manager(&memory.buffers);
         options.set_write_buffer_size(memory.buffer_bytes);
-        // What was written lately is written again soon, so compressing it is in vain.
-        options.set_compression_per_level(&[
-            rocksdb::DBCompressionType::None,
-            rocksdb::DBCompressionType::None,
-            rocksdb::DBCompressionType::Lz4,
-        ]);
+        // At every level: left out at the upper two, a store takes four times the disk, and compactions more memory than the
+        // budget leaves them.
+        options.set_compression_type(rocksdb::DBCompressionType::Lz4);
         // For each file that a compaction reads, and no part of what is bounded: after a restore there are dozens. The
         // default is 2 MiB.
         options.set_compaction_readahead_size(128 << 10);
