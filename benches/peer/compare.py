@@ -4,8 +4,8 @@
     compare.py ladder|peer|latency|restart|state [--deals N] ...     (tools/bench starts the servers and calls this)
 
 Both programs read the same topic on the same broker, one after the other, each pinned to core 0 with one stream thread;
-the broker and this program have the other cores, where there are any. CPU seconds are the kernel's count for the process (all its threads), between two positions in the input: what comes
-before the first is warm-up. Figures of throughput count only when the hashes of all output topics are equal.
+the broker and this program have the other cores, where there are any. CPU seconds are the kernel's count for the
+process (all its threads), between two positions in the input: what comes before the first is warm-up. Figures of throughput count only when the hashes of all output topics are equal.
 
 Owns the processes it starts, by id. Absent on purpose: what the programs do (main.rs, ../kafka-streams).
 """

@@ -195,19 +195,25 @@ fn books(topology: &Topology, shape: &Shape, log: &dyn Log, schemas: &Schemas) -
         report.schedule.len(),
         report.billing.len()
     );
-    let at_work = before > 0 || waiting()? > 0;
-    if at_work {
-        let why = "facts wait to be processed; again when `accrue status` shows none";
-        entries.left_out.push(why.to_owned());
-        plans.left_out.push(why.to_owned());
+    let why_not = if before > 0 || waiting()? > 0 {
+        Some("facts wait to be processed; again when `accrue status` shows none".to_owned())
     } else if deleted(log, &facts)? || deleted(log, &journal)? {
-        let why = format!("records of {facts} or {journal} were deleted by their retention");
-        entries.left_out.push(why.clone());
-        plans.left_out.push(why);
+        Some(format!(
+            "records of {facts} or {journal} were deleted by their retention"
+        ))
     } else {
-        let reset = layout::resets(shape, log)? > 0;
-        entries.findings = compare(&report, held, reset);
-        plans.findings = differing.concat();
+        None
+    };
+    match why_not {
+        Some(why) => {
+            entries.left_out.push(why.clone());
+            plans.left_out.push(why);
+        }
+        None => {
+            let reset = layout::resets(shape, log)? > 0;
+            entries.findings = compare(&report, held, reset);
+            plans.findings = differing.concat();
+        }
     }
 
     let mut sound = Check::new("books_are_sound");
@@ -232,13 +238,10 @@ fn recognition(topology: &Topology, report: &Report, log: &dyn Log, schemas: &Sc
         functional_amount: row.functional_amount.filter(|_| row.posted),
         ..row.clone()
     };
-    let mut wanted: BTreeMap<Vec<u8>, Vec<ScheduleRow>> = BTreeMap::new();
-    for row in &report.schedule {
-        wanted
-            .entry(deal_key(&row.tenant, &row.deal))
-            .or_default()
-            .push(plain(row));
-    }
+    let wanted = report
+        .schedule
+        .iter()
+        .map(|row| (deal_key(&row.tenant, &row.deal), plain(row)));
     let topic = Topic::new(topology.outputs.recognition_schedule.as_str());
     let decode = |bytes: &[u8]| {
         let mut rows: Vec<ScheduleRow> = schemas.decode_recognition_schedule(bytes)?.iter().map(plain).collect();
@@ -254,25 +257,24 @@ fn billing(topology: &Topology, report: &Report, log: &dyn Log, schemas: &Schema
         revision: 0,
         ..row.clone()
     };
-    let mut wanted: BTreeMap<Vec<u8>, Vec<BillingRow>> = BTreeMap::new();
-    for row in &report.billing {
-        wanted
-            .entry(deal_key(&row.tenant, &row.deal))
-            .or_default()
-            .push(plain(row));
-    }
+    let wanted = report
+        .billing
+        .iter()
+        .map(|row| (deal_key(&row.tenant, &row.deal), plain(row)));
     let topic = Topic::new(topology.outputs.billing_schedule.as_str());
     let decode = |bytes: &[u8]| Ok(schemas.decode_billing_schedule(bytes)?.iter().map(plain).collect());
     differing(log, &topic, wanted, decode)
 }
 
-/// The keys of a compacted topic whose last record does not hold the rows that are wanted of it.
+/// The keys of a compacted topic whose last record does not hold the rows that are wanted of it, in their order.
 fn differing<R: PartialEq>(
     log: &dyn Log,
     topic: &Topic,
-    mut wanted: BTreeMap<Vec<u8>, Vec<R>>,
+    rows: impl Iterator<Item = (Vec<u8>, R)>,
     decode: impl Fn(&[u8]) -> Result<Vec<R>, DecodeError>,
 ) -> Result<Vec<String>, Failure> {
+    let mut wanted: BTreeMap<Vec<u8>, Vec<R>> = BTreeMap::new();
+    rows.for_each(|(key, row)| wanted.entry(key).or_default().push(row));
     let mut held: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
     reading::each(log, topic, |record| {
         held.insert(record.key.unwrap_or_default(), record.value.unwrap_or_default());

@@ -20,7 +20,7 @@ use super::derive::{Derived, Memo, Standing, Wanted, derive, derive_again};
 use super::difference::first_difference;
 use super::fact::Fact;
 use super::ids::{DealId, EventId, ObligationId, TenantId};
-use super::journal::{Books, Issued, JournalEntry, Plan, What, plan};
+use super::journal::{Books, Issued, JournalEntry, Plan, What, join_by_key, plan};
 use super::ledger::Ledger;
 use super::measures::recurring;
 use super::money::Currency;
@@ -346,16 +346,15 @@ impl Contract {
         let pending =
             pending.filter_map(|it| of(&it.obligation, calendar.of(it.date), it.amount, it.functional, false));
         let mut sums: Vec<Sum> = issued.chain(pending).collect();
-        sums.sort_by_key(|it| (it.obligation, it.period));
-        sums.dedup_by(|later, known| {
-            let same = (later.obligation, later.period) == (known.obligation, known.period);
-            if same {
+        join_by_key(
+            &mut sums,
+            |it| (it.obligation, it.period),
+            |known, later| {
                 known.amount += later.amount;
                 known.functional = known.functional.zip(later.functional).map(|(a, b)| a + b);
                 known.posted &= later.posted;
-            }
-            same
-        });
+            },
+        );
         let rows = sums.into_iter().filter(|it| !it.amount.is_zero()).map(|it| {
             let obligation = &wanted.obligations[it.obligation];
             ScheduleRow {

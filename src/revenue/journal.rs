@@ -375,17 +375,28 @@ fn issued_before(issued: &[Issued]) -> Vec<Before<'_>> {
             first: entry,
         })
         .collect();
-    before.sort_by(|a, b| a.at.cmp(&b.at));
-    before.dedup_by(|later, known| {
-        let same = later.at == known.at;
-        if same {
+    join_by_key(
+        &mut before,
+        |it| it.at,
+        |known, later| {
             known.amount += later.amount;
             known.tax += later.tax;
             known.count += later.count;
+        },
+    );
+    before
+}
+
+/// Sorts by key, and joins what has the same key into the first of it.
+pub(super) fn join_by_key<T, K: Ord>(items: &mut Vec<T>, key: impl Fn(&T) -> K, join: impl Fn(&mut T, &T)) {
+    items.sort_by_key(&key);
+    items.dedup_by(|later, known| {
+        let same = key(later) == key(known);
+        if same {
+            join(known, later);
         }
         same
     });
-    before
 }
 
 /// What is still to be posted, by key.

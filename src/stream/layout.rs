@@ -273,11 +273,7 @@ pub fn admit(shape: &Shape, log: &dyn Log) -> Result<u64, Fault> {
 
 fn try_admit(shape: &Shape, log: &dyn Log) -> Result<u64, Fault> {
     let counts = counts(shape, log)?;
-    let recorded = Recorded::read(shape, log)?;
-    if recorded.is_none() {
-        finds_nothing(shape, log)?;
-    }
-    let known = judge(shape, &counts, recorded.clone())?;
+    let (recorded, known) = look(shape, &counts, log)?;
     if recorded.as_ref() == Some(&known) {
         return Ok(known.resets);
     }
@@ -294,12 +290,17 @@ fn try_admit(shape: &Shape, log: &dyn Log) -> Result<u64, Fault> {
 /// # Errors
 /// Those of [`admit`]; the log is away.
 pub fn compare(shape: &Shape, log: &dyn Log) -> Result<(), Fault> {
-    let counts = counts(shape, log)?;
+    look(shape, &counts(shape, log)?, log).map(|_| ())
+}
+
+/// What is recorded of the application, and what is to be.
+fn look(shape: &Shape, counts: &BTreeMap<Topic, u32>, log: &dyn Log) -> Result<(Option<Recorded>, Recorded), Fault> {
     let recorded = Recorded::read(shape, log)?;
     if recorded.is_none() {
         finds_nothing(shape, log)?;
     }
-    judge(shape, &counts, recorded).map(|_| ())
+    let known = judge(shape, counts, recorded.clone())?;
+    Ok((recorded, known))
 }
 
 /// An application that has never run finds nothing where it writes: what another id has written, under which all state is

@@ -9,7 +9,7 @@ use super::super::derive::Wanted;
 use super::super::ids::{ContractId, EventId, LineType};
 use super::super::obligation::Obligation;
 use super::super::period::{FiscalCalendar, add_days};
-use super::{At, What};
+use super::{At, What, join_by_key};
 
 /// A movement as the books want it, before anything issued is taken off.
 pub(super) struct Target<'a> {
@@ -111,16 +111,15 @@ pub(super) fn targets(wanted: &Wanted, calendar: FiscalCalendar) -> Vec<Target<'
             ));
         }
     }
-    targets.sort_by(|a, b| a.at.cmp(&b.at));
-    targets.dedup_by(|later, known| {
-        let same = later.at == known.at;
-        if same {
+    join_by_key(
+        &mut targets,
+        |it| it.at,
+        |known, later| {
             known.amount += later.amount;
             known.tax += later.tax;
             known.behind.join(&later.behind);
-        }
-        same
-    });
+        },
+    );
     targets
 }
 
