@@ -3,7 +3,9 @@
 //! Each check says what it looked at. What cannot be looked at now (a store that a process works with, a journal that is
 //! being written) is left out, and says so: it is no failure. Deliberately absent: mending anything.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -13,17 +15,14 @@ use super::books::known::{self, Known};
 use super::out::Format;
 use super::{Failure, TopologyFile, connect, receipts};
 use crate::codec::DecodeError;
-use crate::codec::schemas::Schemas;
+use crate::codec::schemas::{Product, Schemas};
 use crate::config::Topology;
 use crate::observe::logs;
-use crate::pipeline::{self, emit::deal_key};
-use crate::revenue::books::Report;
+use crate::pipeline;
 use crate::revenue::checks;
-use crate::revenue::contract::{BillingRow, ScheduleRow};
-use crate::revenue::journal::JournalEntry;
-use crate::sink::reading::{self, ReadError};
-use crate::stream::log::Log;
-use crate::stream::record::{Partition, Topic};
+use crate::stream::fault::Fault;
+use crate::stream::log::{Log, LogError, read_until};
+use crate::stream::record::{Header, Partition, Topic};
 use crate::stream::store::StoreHome;
 use crate::stream::topology::Shape;
 use crate::stream::verify::{self, Found, Hanging};
@@ -69,12 +68,16 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let topology = arguments.file.load()?;
     let log = connect::log(&topology)?;
     let (registry, _) = connect::registry(&topology)?;
-    let schemas = connect::schemas(&topology, &registry)?;
+    let schemas = Arc::new(connect::schemas(&topology, &registry)?);
     let shape = pipeline::shape(&topology)?;
     let (log, shape) = (log.as_ref(), &shape);
 
-    let mut checks = vec![transactions(&topology, shape, log)?, stores(&topology, shape, log)?];
-    checks.extend(books(&topology, shape, log, &schemas)?);
+    let mut checks = vec![
+        transactions(&topology, shape, log)?,
+        stores(&topology, shape, log)?,
+        outputs(&topology, shape, log, &schemas)?,
+        books(&topology, log, &schemas)?,
+    ];
     if !topology.sinks.is_empty() {
         checks.push(chains(&topology, log, &schemas)?);
     }
@@ -164,158 +167,188 @@ fn stores(topology: &Topology, shape: &Shape, log: &dyn Log) -> Result<Check, Fa
     Ok(check)
 }
 
-/// The journal holds each entry that the facts give once, as they give it, and no other; the last plans of each deal are
-/// those that the facts give; and the books that they give are sound.
-fn books(topology: &Topology, shape: &Shape, log: &dyn Log, schemas: &Schemas) -> Result<Vec<Check>, Failure> {
-    let mut entries = Check::new("journal_is_what_facts_give");
-    let mut plans = Check::new("plans_are_what_facts_give");
+/// What the contract stage has written is what it makes of its facts: the last state and the last plans of each deal, and
+/// each journal entry once and no other.
+fn outputs(topology: &Topology, shape: &Shape, log: &dyn Log, schemas: &Arc<Schemas>) -> Result<Check, Failure> {
+    let mut check = Check::new("outputs_are_what_facts_give");
+    let stages = pipeline::build(topology, schemas.clone())?;
     let facts = Topic::new(topology.outputs.contract_facts.as_str());
-    let journal = Topic::new(topology.outputs.journal_entries.as_str());
-    let waiting = || -> Result<u64, Failure> { Ok(app::lags(shape, log)?.get(&facts).copied().unwrap_or(0)) };
-
-    let before = waiting()?;
-    let report = Known::of(topology.settings().clone(), &known::facts(log, schemas, topology)?).report();
-    let mut held: BTreeMap<String, (JournalEntry, u64)> = BTreeMap::new();
-    reading::each(log, &journal, |record| {
-        let entry = schemas.decode_journal_entry(record.value.as_deref().unwrap_or_default());
-        let entry = entry.map_err(|error| ReadError::Unreadable {
-            place: format!("{} offset {}", record.at, record.offset),
-            message: error.to_string(),
-        })?;
-        held.entry(entry.entry_id.to_string()).or_insert((entry, 0)).1 += 1;
-        Ok(())
-    })?;
-    entries.looked_at = format!("{} entries", report.journals.len());
-    let differing = [
-        recognition(topology, &report, log, schemas)?,
-        billing(topology, &report, log, schemas)?,
-    ];
-    plans.looked_at = format!(
-        "{} rows of revenue, {} of invoices",
-        report.schedule.len(),
-        report.billing.len()
-    );
-    let why_not = if before > 0 || waiting()? > 0 {
-        Some("facts wait to be processed; again when `accrue status` shows none".to_owned())
-    } else if deleted(log, &facts)? || deleted(log, &journal)? {
-        Some(format!(
-            "records of {facts} or {journal} were deleted by their retention"
-        ))
-    } else {
-        None
+    let Some(stage) = shape.stateful().find(|stage| stage.sources.contains(&facts)) else {
+        return Ok(check);
     };
-    match why_not {
-        Some(why) => {
-            entries.left_out.push(why.clone());
-            plans.left_out.push(why);
+    let mut written: Vec<Written> = [
+        Product::ContractState,
+        Product::RecognitionSchedule,
+        Product::BillingSchedule,
+        Product::JournalEntries,
+    ]
+    .into_iter()
+    .map(|product| Written::new(topology, product))
+    .collect();
+    let again = layout::resets(shape, log)? > 0;
+    let Some(cut) = verify::cut(log, shape, stage)? else {
+        let why = "the process commits all the time: again when it has less to do, or was stopped";
+        check.left_out.push(why.to_owned());
+        return Ok(check);
+    };
+    if deleted(log, &facts)? {
+        check.left_out.push(format!(
+            "records of {facts} were deleted by their retention: what came of them cannot be made again"
+        ));
+        return Ok(check);
+    }
+    if again && app::lags(shape, log)?.get(&facts).is_some_and(|lag| *lag > 0) {
+        let why = "after `accrue reset` facts still wait to be processed: again when `accrue status` shows none";
+        check.left_out.push(why.to_owned());
+        return Ok(check);
+    }
+
+    let dir = topology.state.dir.join("verify");
+    let home = StoreHome::disk(connect::memory(topology).stores);
+    for (at, until) in &cut.processed {
+        verify::replay(log, &stages, &stage.name, (at, *until), (&dir, &home), |record| {
+            let bytes = record.value.as_deref().unwrap_or_default();
+            let of = written.iter_mut().find(|it| it.topic == record.to.topic);
+            of.map_or(Ok(()), |it| {
+                it.wants(record.key.as_deref(), &record.headers, bytes, schemas)
+            })
+        })?;
+    }
+    for (at, end) in &cut.ends {
+        let Some(it) = written.iter_mut().find(|it| it.topic == at.topic) else {
+            continue;
+        };
+        read_until(log, at, log.start(at)?, *end, |record| {
+            let bytes = record.value.as_deref().unwrap_or_default();
+            it.holds(record.key.as_deref(), &record.headers, bytes, schemas)
+        })?;
+    }
+    let mut looked_at = Vec::new();
+    for it in written {
+        if it.once && deleted(log, &it.topic)? {
+            let why = format!("records of {} were deleted by their retention", it.topic);
+            check.left_out.push(why);
+            continue;
         }
-        None => {
-            let reset = layout::resets(shape, log)? > 0;
-            entries.findings = compare(&report, held, reset);
-            plans.findings = differing.concat();
+        looked_at.push(format!("{} of {}", it.wanted.len(), it.topic));
+        check.findings.extend(it.compare(again));
+    }
+    check.looked_at = looked_at.join(", ");
+    Ok(check)
+}
+
+/// What a topic of the books should hold, and does.
+struct Written {
+    product: Product,
+    topic: Topic,
+    /// Whether each record stands for itself; else the last of a key is all that counts.
+    once: bool,
+    /// Digests, by key, or by the id of the record.
+    wanted: HashMap<Vec<u8>, u64>,
+    held: HashMap<Vec<u8>, (Held, u32)>,
+}
+
+/// What the last record of a key came to, and how many there are.
+#[derive(PartialEq)]
+enum Held {
+    Digest(u64),
+    Unreadable(String),
+}
+
+impl Written {
+    fn new(topology: &Topology, product: Product) -> Written {
+        Written {
+            product,
+            topic: Topic::new(pipeline::product_topic(topology, product).as_str()),
+            once: product == Product::JournalEntries,
+            wanted: HashMap::new(),
+            held: HashMap::new(),
         }
     }
 
-    let mut sound = Check::new("books_are_sound");
-    sound.looked_at = format!(
-        "{} deals, {} invariants of `accrue books verify`",
-        report.contracts.len(),
+    fn name(&self, key: Option<&[u8]>, headers: &[Header]) -> Vec<u8> {
+        let id = headers.iter().find(|header| header.name == "ce_id");
+        match self.once {
+            true => id.map(|id| id.value.to_vec()).unwrap_or_default(),
+            false => key.unwrap_or_default().to_vec(),
+        }
+    }
+
+    fn wants(&mut self, key: Option<&[u8]>, headers: &[Header], bytes: &[u8], schemas: &Schemas) -> Result<(), Fault> {
+        let unreadable = |error: DecodeError| Fault::Fatal(error.to_string());
+        let digest = digest(key, &schemas.datum(self.product, bytes).map_err(unreadable)?);
+        self.wanted.insert(self.name(key, headers), digest);
+        Ok(())
+    }
+
+    fn holds(
+        &mut self,
+        key: Option<&[u8]>,
+        headers: &[Header],
+        bytes: &[u8],
+        schemas: &Schemas,
+    ) -> Result<(), LogError> {
+        let held = match schemas.datum(self.product, bytes) {
+            Ok(datum) => Held::Digest(digest(key, &datum)),
+            Err(error) => Held::Unreadable(error.to_string()),
+        };
+        let times = self.held.get(&self.name(key, headers)).map_or(0, |(_, times)| *times);
+        self.held.insert(self.name(key, headers), (held, times + 1));
+        Ok(())
+    }
+
+    /// What does not fit, by name. `again`: everything may have been said more than once.
+    fn compare(mut self, again: bool) -> Vec<String> {
+        let what = |name: &[u8]| match self.once {
+            true => format!("{} in {}", String::from_utf8_lossy(name), self.topic),
+            false => format!("the last record of {} in {}", String::from_utf8_lossy(name), self.topic),
+        };
+        let mut findings = Vec::new();
+        for (name, (held, times)) in self.held {
+            let what = what(&name);
+            match (self.wanted.remove(&name), held) {
+                (_, Held::Unreadable(why)) => findings.push(format!("{what} cannot be read: {why}")),
+                (None, Held::Digest(_)) => findings.push(format!("{what} comes from no fact")),
+                (Some(wanted), Held::Digest(held)) if wanted != held => {
+                    findings.push(format!("{what} is not what the facts give"));
+                }
+                (Some(_), Held::Digest(_)) if self.once && times > 1 && !again => {
+                    findings.push(format!("{what} is there {times} times"));
+                }
+                (Some(_), Held::Digest(_)) => {}
+            }
+        }
+        let missing = self.wanted.keys();
+        findings.extend(missing.map(|name| format!("{} is missing", what(name))));
+        findings.sort_unstable();
+        findings
+    }
+}
+
+/// Tells records apart; nobody forges them.
+fn digest(key: Option<&[u8]>, datum: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (key, datum).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The books that the facts give keep their invariants. Each deal is in one partition, with all reference facts.
+fn books(topology: &Topology, log: &dyn Log, schemas: &Schemas) -> Result<Check, Failure> {
+    let mut check = Check::new("books_are_sound");
+    let mut deals = 0;
+    for at in log.partitions_of(&Topic::new(topology.outputs.contract_facts.as_str()))? {
+        let facts = known::facts_of(log, schemas, &at)?;
+        let report = Known::of(topology.settings().clone(), &[facts]).report();
+        deals += report.contracts.len();
+        let broken = checks::run(&report).into_iter();
+        let broken = broken.map(|it| format!("{}: {}: {}", it.check, it.subject, it.detail));
+        check.findings.extend(broken);
+    }
+    check.looked_at = format!(
+        "{deals} deals, {} invariants of `accrue books verify`",
         checks::ALL.len()
     );
-    sound.findings = checks::run(&report)
-        .iter()
-        .map(|it| format!("{}: {}: {}", it.check, it.subject, it.detail))
-        .collect();
-    Ok(vec![entries, plans, sound])
-}
-
-/// Deals whose last recognition schedule is not the plan that the facts give.
-fn recognition(topology: &Topology, report: &Report, log: &dyn Log, schemas: &Schemas) -> Result<Vec<String>, Failure> {
-    // How often a plan changed is counted where it is written. In another currency, what is not posted is an estimate by
-    // the rates of the day on which it was written.
-    let plain = |row: &ScheduleRow| ScheduleRow {
-        revision: 0,
-        functional_amount: row.functional_amount.filter(|_| row.posted),
-        ..row.clone()
-    };
-    let wanted = report
-        .schedule
-        .iter()
-        .map(|row| (deal_key(&row.tenant, &row.deal), plain(row)));
-    let topic = Topic::new(topology.outputs.recognition_schedule.as_str());
-    let decode = |bytes: &[u8]| {
-        let mut rows: Vec<ScheduleRow> = schemas.decode_recognition_schedule(bytes)?.iter().map(plain).collect();
-        rows.sort_by(|a, b| (a.period, &a.obligation).cmp(&(b.period, &b.obligation)));
-        Ok(rows)
-    };
-    differing(log, &topic, wanted, decode)
-}
-
-/// Deals whose last billing schedule is not the plan that the facts give.
-fn billing(topology: &Topology, report: &Report, log: &dyn Log, schemas: &Schemas) -> Result<Vec<String>, Failure> {
-    let plain = |row: &BillingRow| BillingRow {
-        revision: 0,
-        ..row.clone()
-    };
-    let wanted = report
-        .billing
-        .iter()
-        .map(|row| (deal_key(&row.tenant, &row.deal), plain(row)));
-    let topic = Topic::new(topology.outputs.billing_schedule.as_str());
-    let decode = |bytes: &[u8]| Ok(schemas.decode_billing_schedule(bytes)?.iter().map(plain).collect());
-    differing(log, &topic, wanted, decode)
-}
-
-/// The keys of a compacted topic whose last record does not hold the rows that are wanted of it, in their order.
-fn differing<R: PartialEq>(
-    log: &dyn Log,
-    topic: &Topic,
-    rows: impl Iterator<Item = (Vec<u8>, R)>,
-    decode: impl Fn(&[u8]) -> Result<Vec<R>, DecodeError>,
-) -> Result<Vec<String>, Failure> {
-    let mut wanted: BTreeMap<Vec<u8>, Vec<R>> = BTreeMap::new();
-    rows.for_each(|(key, row)| wanted.entry(key).or_default().push(row));
-    let mut held: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
-    reading::each(log, topic, |record| {
-        held.insert(record.key.unwrap_or_default(), record.value.unwrap_or_default());
-        Ok(())
-    })?;
-    let mut findings = Vec::new();
-    for (key, bytes) in held {
-        let deal = String::from_utf8_lossy(&key);
-        let wanted = wanted.remove(&key).unwrap_or_default();
-        match decode(&bytes) {
-            Ok(rows) if rows == wanted => {}
-            Ok(_) => findings.push(format!(
-                "the last record of {deal} in {topic} is not what the facts give"
-            )),
-            Err(error) => findings.push(format!("the last record of {deal} in {topic} cannot be read: {error}")),
-        }
-    }
-    let missing = wanted.into_keys();
-    findings.extend(missing.map(|key| format!("{} is missing in {topic}", String::from_utf8_lossy(&key))));
-    Ok(findings)
-}
-
-/// What the journal holds against what it should. After a reset everything was said once more.
-fn compare(report: &Report, mut held: BTreeMap<String, (JournalEntry, u64)>, reset: bool) -> Vec<String> {
-    let mut findings = Vec::new();
-    for entry in &report.journals {
-        let id = entry.entry_id.to_string();
-        match held.remove(&id) {
-            None => findings.push(format!("{id} of deal {} is missing", entry.deal)),
-            Some((found, _)) if found != *entry => {
-                findings.push(format!("{id} of deal {} is not what the facts give", entry.deal));
-            }
-            Some((_, times)) if times > 1 && !reset => {
-                findings.push(format!("{id} of deal {} is there {times} times", entry.deal));
-            }
-            Some(_) => {}
-        }
-    }
-    let foreign = held.values();
-    findings.extend(foreign.map(|(entry, _)| format!("{} of deal {} comes from no fact", entry.entry_id, entry.deal)));
-    findings
+    Ok(check)
 }
 
 /// Whether a topic has lost records to its retention.

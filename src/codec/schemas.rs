@@ -5,12 +5,14 @@
 //! with the schema that wrote it. Deliberately absent: Avro enums in our schemas, whose
 //! words could then never be added to: strings with documented words stand in their place.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::{self, Read};
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
 use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;
+use apache_avro::writer::datum::GenericDatumWriter;
 use serde::{Deserialize, Serialize};
 
 use super::avro::{self, Plan};
@@ -100,6 +102,7 @@ impl Product {
 /// One schema, parsed once, ready to read and write. Schemas live as long as the process: an id never changes its
 /// meaning, so each is parsed and kept once, and their number is that of the ids met.
 pub(super) struct Datum {
+    schema: &'static Schema,
     plan: Plan,
     reader: GenericDatumReader<'static>,
     pub(super) shape: Arc<Shape>,
@@ -118,7 +121,12 @@ impl Datum {
             .human_readable(false)
             .build()
             .map_err(|error| format!("not a readable Avro schema: {error}"))?;
-        Ok(Datum { plan, reader, shape })
+        Ok(Datum {
+            schema,
+            plan,
+            reader,
+            shape,
+        })
     }
 
     /// A schema of this repository; a test parses each.
@@ -145,6 +153,15 @@ impl Datum {
         let value = self.reader.read_value(&mut bytes).map_err(not_avro)?;
         bytes.end()?;
         Ok(value)
+    }
+
+    /// A datum of another schema as one of this.
+    fn rewritten(&self, writer: &Datum, bytes: &[u8]) -> Result<Vec<u8>, Refused> {
+        let value = writer.read_value(bytes)?.resolve(self.schema).map_err(not_avro)?;
+        let to = GenericDatumWriter::builder(self.schema).human_readable(false).build();
+        let mut bytes = Vec::new();
+        to.and_then(|to| to.write_value(&mut bytes, value)).map_err(not_avro)?;
+        Ok(bytes)
     }
 }
 
@@ -301,6 +318,19 @@ impl Schemas {
         }
         let (writer, datum) = self.readers.open(bytes)?;
         Ok(writer.read(datum)?)
+    }
+
+    /// The datum of a record of a product, as this version writes it: one that another version wrote is brought to today's
+    /// schema. So two records say the same if these bytes are the same.
+    ///
+    /// # Errors
+    /// The bytes are no record of the product; the registry does not answer.
+    pub fn datum<'a>(&self, product: Product, bytes: &'a [u8]) -> Result<Cow<'a, [u8]>, DecodeError> {
+        if let Some(datum) = bytes.strip_prefix(&self.prefixes[product as usize]) {
+            return Ok(datum.into());
+        }
+        let (writer, datum) = self.readers.open(bytes)?;
+        Ok(product.datum().rewritten(&writer, datum)?.into())
     }
 }
 

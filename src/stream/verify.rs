@@ -1,25 +1,31 @@
 //! Whether an application's log and stores are whole, as seen from outside.
 //!
-//! Owns: two of the invariants of the runtime as questions that anybody may ask at any time: no transaction hangs, and a
-//! store at its position is the fold of its changelog.
+//! Owns: three of the invariants of the runtime as questions that anybody may ask at any time: no transaction hangs; a
+//! store at its position is the fold of its changelog; and what a stage wrote is what it makes of its input ([`cut`] and
+//! [`replay`]).
 //! Absent: what records mean.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::fault::Fault;
-use super::log::{Log, LogError, read_to_end};
-use super::record::{Offset, Partition, TopicPartition};
-use super::store::{StoreHome, TaskStore};
+use super::log::{Log, LogError, Positions, read_to_end, read_until};
+use super::record::{Offset, Outgoing, Partition, Topic, TopicPartition};
+use super::store::{StoreError, StoreHome, TaskStore};
+use super::task::{Ends, Input, Task, TaskId};
 use super::topics;
-use super::topology::{Shape, StoreSpec};
+use super::topology::{Shape, StoreSpec, SubTopology, Topology};
 
 /// Pause before a transaction that is open is looked at again.
 const AGAIN: Duration = Duration::from_millis(500);
 /// Keys of a store that are named in a finding.
 const NAMED: usize = 3;
+/// How often a moment is looked for at which a stage commits nothing.
+const LOOKS: usize = 20;
+/// What a replay keeps in memory before it writes it to its store.
+const STAGED_BYTES: usize = 8 << 20;
 
 /// A transaction that should have ended: readers of committed records stop at it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,6 +156,96 @@ pub fn store(
         0 => Found::Whole { keys },
         keys => Found::Differs { keys, such_as },
     })
+}
+
+/// A stage between two of its commits.
+pub struct Cut {
+    /// How far each partition of its input is processed.
+    pub processed: Positions,
+    /// Where each partition of what it writes ends: what led to it is processed, all of it and no more.
+    pub ends: Positions,
+}
+
+/// A moment at which the stage commits nothing; `None` where it commits too often for that.
+///
+/// # Errors
+/// The log is away.
+pub fn cut(log: &dyn Log, shape: &Shape, stage: &SubTopology) -> Result<Option<Cut>, LogError> {
+    let partitions = |topics: &[Topic]| {
+        let all = topics.iter().map(|topic| log.partitions_of(topic));
+        Ok(all.collect::<Result<Vec<_>, LogError>>()?.concat())
+    };
+    let (inputs, outputs) = (partitions(&stage.sources)?, partitions(&stage.sinks)?);
+    for _ in 0..LOOKS {
+        let processed = log.committed(&shape.application_id, &inputs)?;
+        let mut ends = Positions::new();
+        let mut open = false;
+        for at in &outputs {
+            let end = log.end(at)?;
+            // Ahead of a transaction's end come the offsets that it commits, or what it wrote: there is no order.
+            open |= log.stable_end(at)? != end;
+            ends.insert(at.clone(), end);
+        }
+        if !open && log.committed(&shape.application_id, &inputs)? == processed {
+            return Ok(Some(Cut { processed, ends }));
+        }
+        std::thread::sleep(AGAIN / 10);
+    }
+    Ok(None)
+}
+
+/// What a stage makes of one partition of its input, from its start to `until`: each record it writes is handed to
+/// `emitted`. Its stores are made anew in `dir`, and removed.
+///
+/// # Errors
+/// The log is away; `dir` cannot be written, or another process replays there; the stage fails.
+pub fn replay(
+    log: &dyn Log,
+    topology: &Topology,
+    stage: &str,
+    (at, until): (&TopicPartition, Offset),
+    (dir, home): (&Path, &StoreHome),
+    mut emitted: impl FnMut(Outgoing) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    let in_store = |error: StoreError| Fault::Fatal(format!("{}: {error}", dir.display()));
+    let stages = topology.shape.subs.iter().zip(&topology.processors);
+    let (sub, processor) = stages
+        .into_iter()
+        .find(|(sub, _)| sub.name == stage)
+        .ok_or_else(|| Fault::Fatal(format!("there is no stage {stage}")))?;
+    let names: Vec<String> = sub.stores.iter().map(|store| store.name.clone()).collect();
+    let counts: BTreeMap<Topic, u32> = topics::counts(&topology.shape, log)?;
+    let id = TaskId {
+        sub: sub.name.clone(),
+        partition: at.partition,
+    };
+    // Left by one that was killed, or held by one that runs: then opening it fails.
+    drop(TaskStore::open(dir, &names, home).map_err(in_store)?);
+    TaskStore::wipe(dir, home).map_err(in_store)?;
+    let store = TaskStore::open(dir, &names, home).map_err(in_store)?;
+    let unmarked = vec![None; names.len()];
+    let mut task = Task::new(id, processor(), names);
+    task.inputs.insert(at.clone(), Input::held());
+    task.run(Some(store), &counts)?;
+    let ends = Ends {
+        known: &|_| true,
+        asked: &|_| true,
+    };
+    read_until(log, at, log.start(at)?, until, |record| {
+        if let Some(input) = task.inputs.get_mut(at) {
+            input.push(record);
+        }
+        while let Some(step) = task.step(Duration::ZERO, Duration::ZERO, &ends, &counts)? {
+            step.outgoing.into_iter().try_for_each(&mut emitted)?;
+            if let Some(store) = task.store.as_ref().filter(|_| task.overlay.bytes() > STAGED_BYTES) {
+                store.apply(&task.overlay, &unmarked).map_err(in_store)?;
+                task.committed();
+            }
+        }
+        Ok::<(), Fault>(())
+    })?;
+    drop(task);
+    TaskStore::wipe(dir, home).map_err(in_store)
 }
 
 /// What a changelog has of a key.

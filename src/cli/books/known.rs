@@ -27,7 +27,7 @@ use crate::revenue::ids::{DealId, TenantId};
 use crate::revenue::journal::JournalEntry;
 use crate::revenue::reference::{Reference, Settings};
 use crate::stream::log::{Log, LogError, read_to_end};
-use crate::stream::record::{Record, Topic};
+use crate::stream::record::{Record, Topic, TopicPartition};
 
 /// Which facts, and as of when.
 #[derive(Args)]
@@ -256,33 +256,39 @@ impl Known {
 
 /// The facts of each partition of `contract.facts`, in their order.
 pub fn facts(log: &dyn Log, schemas: &Schemas, topology: &Topology) -> Result<Vec<Vec<Fact>>, anyhow::Error> {
-    let topic = Topic::new(topology.outputs.contract_facts.as_str());
-    let mut partitions = Vec::new();
-    for records in committed(log, &topic)? {
-        let facts = records
-            .iter()
-            .map(|record| Ok(schemas.decode_fact(record.value.as_deref().unwrap_or_default())?));
-        partitions.push(facts.collect::<Result<Vec<Fact>, anyhow::Error>>()?);
-    }
-    Ok(partitions)
+    let all = partitions(log, &Topic::new(topology.outputs.contract_facts.as_str()))?;
+    all.iter().map(|at| facts_of(log, schemas, at)).collect()
+}
+
+/// The facts of one partition, in their order.
+pub fn facts_of(log: &dyn Log, schemas: &Schemas, at: &TopicPartition) -> Result<Vec<Fact>, anyhow::Error> {
+    let mut facts = Vec::new();
+    read_to_end(log, at, log.start(at)?, |record| {
+        facts.push(schemas.decode_fact(record.value.as_deref().unwrap_or_default())?);
+        Ok::<(), anyhow::Error>(())
+    })?;
+    Ok(facts)
 }
 
 /// The committed records of each partition of a topic, up to its end as it is now.
 ///
 /// Errors: there is no such topic, or its end is not reached.
 pub fn committed(log: &dyn Log, topic: &Topic) -> Result<Vec<Vec<Record>>, anyhow::Error> {
+    let of = |at: &TopicPartition| {
+        let mut records = Vec::new();
+        read_to_end(log, at, log.start(at)?, |record| {
+            records.push(record);
+            Ok::<(), LogError>(())
+        })?;
+        Ok(records)
+    };
+    partitions(log, topic)?.iter().map(of).collect()
+}
+
+fn partitions(log: &dyn Log, topic: &Topic) -> Result<Vec<TopicPartition>, anyhow::Error> {
     let all = log.partitions_of(topic)?;
     if all.is_empty() {
         bail!("there is no topic {topic}; run `accrue apply` first, or give facts with --events");
     }
-    let mut partitions = Vec::new();
-    for at in all {
-        let mut records = Vec::new();
-        read_to_end(log, &at, log.start(&at)?, |record| {
-            records.push(record);
-            Ok::<(), LogError>(())
-        })?;
-        partitions.push(records);
-    }
-    Ok(partitions)
+    Ok(all)
 }

@@ -91,9 +91,22 @@ pub fn read_to_end<E: From<LogError>>(
     log: &dyn Log,
     at: &TopicPartition,
     from: Offset,
+    take: impl FnMut(Record) -> Result<(), E>,
+) -> Result<(), E> {
+    read_until(log, at, from, log.end(at)?, take)
+}
+
+/// The same up to an end that is given.
+///
+/// # Errors
+/// Those of [`read_to_end`].
+pub fn read_until<E: From<LogError>>(
+    log: &dyn Log,
+    at: &TopicPartition,
+    from: Offset,
+    end: Offset,
     mut take: impl FnMut(Record) -> Result<(), E>,
 ) -> Result<(), E> {
-    let end = log.end(at)?;
     if from >= end {
         return Ok(());
     }
