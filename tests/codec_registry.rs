@@ -170,7 +170,12 @@ fn served(registry: Arc<Embedded>) -> (String, tokio::runtime::Runtime) {
         .unwrap();
     runtime.spawn(async move {
         let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-        axum::serve(listener, serve::router(registry)).await.unwrap();
+        axum::serve(
+            listener,
+            serve::reading(registry.clone()).merge(serve::writing(registry)),
+        )
+        .await
+        .unwrap();
     });
     (url, runtime)
 }

@@ -575,6 +575,71 @@ fn reference_facts_reach_every_partition_and_a_missing_rate_only_parks() {
     }
 }
 
+/// One contract whose books cannot be written (they have more digits than there are) does not keep a rate from the others.
+#[test]
+fn a_contract_that_cannot_be_settled_stops_no_other() {
+    let mut crm = Crm::new(false);
+    for (deal, amount) in [("A", 1_200), ("M", 1_000_000_000_000_000_i64), ("Z", 1_200)] {
+        for n in 0..12 {
+            crm.fact(
+                &format!("{deal}{n}"),
+                "deal.closed",
+                json!({"deal_id": format!("{deal}{n}"), "amount": amount, "currency": "EUR", "term_months": 12, "contract_start": "2026-02-01"}),
+            );
+        }
+    }
+    crm.fact("tick", "clock.ticked", json!({"date": "2026-03-01"}));
+    crm.fact(
+        "fx",
+        "fx.rate",
+        json!({"base": "EUR", "quote": "USD", "date": "2026-02-01", "rate": "1000000000"}),
+    );
+    crm.fact("next", "clock.ticked", json!({"date": "2026-03-02"}));
+    crm.process();
+    let keys = |topic: &str| -> BTreeSet<String> {
+        let records = crm.read(topic).into_iter();
+        records
+            .map(|record| String::from_utf8(record.key.expect("a key")).expect("text"))
+            .collect()
+    };
+    let wanted: BTreeSet<String> = (0..12)
+        .flat_map(|n| [format!("acme/A{n}"), format!("acme/Z{n}")])
+        .collect();
+    assert_eq!(keys("journal.entries"), wanted);
+    let letters = crm.letters();
+    for n in 0..12 {
+        let of = format!("contract acme/M{n}: ");
+        assert!(
+            letters
+                .iter()
+                .any(|it| it.code == "unencodable" && it.message.starts_with(&of)),
+            "{of}"
+        );
+    }
+}
+
+/// What came ahead of its deal is judged when that closes, and goes to people if it does not fit then.
+#[test]
+fn a_fact_that_waited_for_its_deal_and_does_not_fit_it_is_a_dead_letter() {
+    let mut crm = Crm::new(false);
+    crm.fact(
+        "early",
+        "usage.reported",
+        json!({"deal_id": "D1", "line_item_id": "nobody", "quantity": 5, "date": "2026-02-03"}),
+    );
+    crm.process();
+    assert_eq!(crm.codes(), Vec::<String>::new());
+    crm.fact(
+        "close",
+        "deal.closed",
+        json!({"deal_id": "D1", "amount": 1200, "currency": "USD", "term_months": 12, "contract_start": "2026-02-01"}),
+    );
+    crm.process();
+    let letters = crm.letters();
+    assert_eq!(letters.len(), 1);
+    assert!(letters[0].message.contains("early"), "{}", letters[0].message);
+}
+
 #[test]
 fn a_tick_over_many_contracts_posts_each_once() {
     let mut crm = Crm::new(false);

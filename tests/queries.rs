@@ -48,6 +48,20 @@ fn get(url: &str, token: Option<&str>) -> Option<(u16, Option<String>, Value)> {
     })
 }
 
+/// Asks the embedded registry to take any schema of the public topic.
+fn set_no_compatibility(port: u16, token: Option<&str>) -> (u16, Value) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("runtime").block_on(async {
+        let url = format!("http://127.0.0.1:{port}/config/deal.canonical-value");
+        let mut request = reqwest::Client::new().put(url).body(r#"{"compatibility": "NONE"}"#);
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        let response = request.send().await.expect("an answer");
+        (response.status().as_u16(), response.json().await.expect("JSON"))
+    })
+}
+
 fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
@@ -173,12 +187,20 @@ fn an_open_address_serves_contracts_to_a_token_alone() {
         let (status, _, body) = until("an answer", || get(&url, None));
         assert_eq!(status, 403);
         assert!(body["error"].as_str().expect("why").contains("http.token"), "{body}");
+        let (status, body) = set_no_compatibility(port, None);
+        assert_eq!(status, 403);
+        assert!(body["message"].as_str().expect("why").contains("http.token"), "{body}");
     }
     let _running = run(dir.path(), &format!("0.0.0.0:{port}"), "s3cret");
     let (status, _, _) = until("an answer", || get(&url, None));
     assert_eq!(status, 401);
     let (status, _, _) = get(&url, Some("s3creT")).expect("an answer");
     assert_eq!(status, 401);
+    assert_eq!(set_no_compatibility(port, Some("s3creT")).0, 401);
+    let config = format!("http://127.0.0.1:{port}/config/deal.canonical-value");
+    let (_, _, level) = get(&config, None).expect("an answer");
+    assert_eq!(level["compatibilityLevel"], "FULL_TRANSITIVE", "reading needs no token");
+    assert_eq!(set_no_compatibility(port, Some("s3cret")).0, 200);
     let shown = until("the deal", || {
         let (status, retry, body) = get(&url, Some("s3cret"))?;
         if status == 503 {

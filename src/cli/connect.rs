@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use axum::Router;
 
 use super::Failure;
 use crate::codec::registry::confluent::Access;
-use crate::codec::registry::{Confluent, Embedded, Registry, RegistryError};
+use crate::codec::registry::{Confluent, Embedded, Registry, RegistryError, serve};
 use crate::codec::schemas::Schemas;
 use crate::config::{self, RegistryAuth, RegistryPlace, Topology};
+use crate::observe::server;
 use crate::pipeline;
 use crate::stream::app::RuntimeConfig;
 use crate::stream::budget::Budget;
@@ -87,6 +89,12 @@ pub fn registry(topology: &Topology) -> Result<Registries, Failure> {
             Ok((Arc::new(registry), None))
         }
     }
+}
+
+/// The embedded registry over HTTP: anyone who reaches it may read, and who shows `http.token` may write.
+pub fn registry_routes(topology: &Topology, embedded: Arc<Embedded>) -> Router {
+    let token = topology.http.token.as_ref().map(|token| token.reveal().to_owned());
+    serve::reading(embedded.clone()).merge(server::guarded(serve::writing(embedded), token))
 }
 
 /// Registers the schemas of everything we write. Waits for a registry that is away as long as for Kafka, visibly.

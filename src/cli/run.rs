@@ -11,7 +11,6 @@ use anyhow::Context as _;
 
 use self::contracts::{Access, Desk};
 use super::{Failure, TopologyFile, connect};
-use crate::codec::registry::serve;
 use crate::config::{Input, Topology};
 use crate::observe::{logs, server};
 use crate::pipeline;
@@ -74,7 +73,7 @@ pub fn run(file: &TopologyFile) -> Result<(), Failure> {
     )?;
     let mut routes = server::routes(metrics, ready).merge(contracts::routes(desk));
     if let Some(embedded) = embedded {
-        routes = routes.merge(serve::router(embedded));
+        routes = routes.merge(connect::registry_routes(&topology, embedded));
     }
     bound.serve(routes)?;
     tracing::info!(application = topology.application_id.as_str(), http = %address, "running");

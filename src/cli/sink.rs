@@ -12,7 +12,6 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::{Failure, TopologyFile, connect, named, run};
-use crate::codec::registry::serve;
 use crate::codec::schemas::Schemas;
 use crate::config::{Sink, Topology};
 use crate::observe::{logs, server};
@@ -86,7 +85,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         });
         let mut routes = server::routes(registry, ready);
         if let Some(embedded) = embedded {
-            routes = routes.merge(serve::router(embedded));
+            routes = routes.merge(connect::registry_routes(&topology, embedded));
         }
         let listen = arguments.listen.unwrap_or(topology.http.listen.0);
         let bound = server::serve(listen, routes).with_context(|| format!("http.listen {listen}"))?;

@@ -53,7 +53,7 @@ pub enum Compatibility {
 enum RegistryKind {
     /// A server with the Confluent Schema Registry API, at `url`.
     Confluent,
-    /// A folder of this process, served read-only over `[http]`.
+    /// A folder of this process, served over `[http]`: read-only, but to those who show `http.token`.
     Embedded,
 }
 

@@ -129,8 +129,8 @@ pub struct Http {
     /// Where the other processes of the application reach this one. Without it, `listen`, or the machine's name where
     /// that is every address.
     pub advertised: Option<HttpUrl>,
-    /// What a request for contracts must show as its bearer token. Without it, contracts are served only where `listen`
-    /// is an address of this machine alone.
+    /// What a request for contracts, or one that changes the embedded registry, must show as its bearer token. Without it,
+    /// contracts are served only where `listen` is an address of this machine alone, and the registry is read-only.
     pub token: Option<Secret>,
 }
 

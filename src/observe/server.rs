@@ -6,9 +6,12 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::Router;
-use axum::http::StatusCode;
+use axum::extract::Request;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{Next, from_fn};
+use axum::response::IntoResponse;
 use axum::routing::get;
+use axum::{Json, Router};
 use prometheus::{Encoder, Registry, TextEncoder};
 
 /// Says why the process is not ready; `Ok` when it is.
@@ -39,6 +42,41 @@ fn exposition(metrics: &Registry) -> (StatusCode, String) {
         Ok(()) => (StatusCode::OK, String::from_utf8_lossy(&text).into_owned()),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     }
+}
+
+/// The same routes for those alone who show `token`; for nobody where there is none.
+pub fn guarded(routes: Router, token: Option<String>) -> Router {
+    let token: Option<Arc<str>> = token.map(Arc::from);
+    routes.route_layer(from_fn(move |request: Request, next: Next| {
+        let token = token.clone();
+        async move {
+            let refused = |status: StatusCode, message: &str| {
+                (
+                    status,
+                    Json(serde_json::json!({"error_code": status.as_u16(), "message": message})),
+                )
+            };
+            match token {
+                None => refused(StatusCode::FORBIDDEN, "read-only: http.token is not set").into_response(),
+                Some(token) if bears(request.headers(), &token) => next.run(request).await,
+                Some(_) => refused(StatusCode::UNAUTHORIZED, SHOW_THE_TOKEN).into_response(),
+            }
+        }
+    }))
+}
+
+pub const SHOW_THE_TOKEN: &str = "show the token of http.token: Authorization: Bearer TOKEN";
+
+/// Whether a request shows the token.
+pub fn bears(headers: &HeaderMap, token: &str) -> bool {
+    let shown = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes());
+    let shown = shown.and_then(|value| value.strip_prefix(b"Bearer "));
+    shown.is_some_and(|shown| same(shown, token.as_bytes()))
+}
+
+/// Compares without telling by its time where the two differ.
+fn same(one: &[u8], other: &[u8]) -> bool {
+    one.len() == other.len() && one.iter().zip(other).fold(0, |sum, (a, b)| sum | (a ^ b)) == 0
 }
 
 /// An address that is bound and not served yet: who calls waits.

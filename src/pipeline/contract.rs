@@ -30,7 +30,7 @@ use crate::revenue::ids::TenantId;
 use crate::revenue::reference::{Context as Judgement, Learned, Reference, Settings};
 use crate::revenue::reject::{Code, Rejection};
 use crate::stream::fault::Fault;
-use crate::stream::processor::{Context, Failure, Processor, Progress, Route};
+use crate::stream::processor::{Context, Emission, Failure, Processor, Progress, Rejected, Route};
 use crate::stream::record::{Record, Topic};
 
 pub const STORE: &str = "contract";
@@ -121,13 +121,15 @@ impl ContractStage {
             return Ok(());
         }
         for (event, rejection) in &decision.rejections {
-            // A fact before its deal.closed waits with the draft; every other reason is for people.
-            if *event == fact.event_id && rejection.code != Code::DealNotClosed {
+            // A fact before its deal.closed waits with the draft, and is judged with it; every other reason is for people.
+            let judged = *event == fact.event_id || before.is_none();
+            if judged && rejection.code != Code::DealNotClosed {
                 cx.reject(emit::rejected(event.as_str(), rejection));
             }
         }
-        self.publish(&key, fact, (before, &decision), record, trace, cx)?;
-        self.keep(&key, found, decision.contract, paged, cx)
+        let said = self.said(&key, fact, (before, &decision), record, trace)?;
+        self.keep(&key, found, decision.contract, paged, cx)?;
+        Ok(said.into_iter().try_for_each(|emission| cx.emit(emission))?)
     }
 
     fn reference_fact(
@@ -141,13 +143,15 @@ impl ContractStage {
             Some(place) => place,
             None => {
                 let seen = self.reference.has_seen(fact);
+                // Before it is learned: what cannot be kept must not be known.
+                let stored = contract_store::encode_fact(fact)?;
                 let learned = self
                     .learn(fact)
                     .map_err(|rejection| emit::rejected(fact.event_id.as_str(), &rejection))?;
                 if !seen {
                     // One that changes nothing now is kept as well: come again after others, it must change nothing then.
                     let key = [b"r ".as_slice(), &self.known.to_be_bytes()].concat();
-                    cx.put(STORE, key, contract_store::encode_fact(fact)?)?;
+                    cx.put(STORE, key, stored)?;
                     self.known += 1;
                 }
                 match learned {
@@ -173,7 +177,14 @@ impl ContractStage {
         };
         for (key, _) in entries {
             let key = range.by.contract_of(&key);
-            self.settle(&key, fact, record, trace, cx)?;
+            match self.settle(&key, fact, record, trace, cx) {
+                // One contract that cannot be settled stays as it was, and stops no other.
+                Err(Failure::Record(why)) => cx.reject(Rejected {
+                    message: format!("contract {}: {}", String::from_utf8_lossy(&key), why.message),
+                    ..why
+                }),
+                settled => settled?,
+            }
         }
         cx.put(STORE, b"p".as_slice(), next)?;
         Ok(Progress::More)
@@ -184,6 +195,7 @@ impl ContractStage {
         self.reference.learn(fact)
     }
 
+    /// Errors: what came of it cannot be written; then nothing is staged.
     fn settle(
         &mut self,
         key: &[u8],
@@ -205,10 +217,12 @@ impl ContractStage {
         let nothing_new = before == (after.issued.len(), after.waits_for, after.next_due)
             && decision.schedule.is_empty()
             && revisions == Revisions::of(Some(after));
-        if !nothing_new {
-            self.publish(key, fact, (revisions, &decision), record, trace, cx)?;
-        }
-        self.keep(key, found, decision.contract, paged, cx)
+        let said = match nothing_new {
+            true => Vec::new(),
+            false => self.said(key, fact, (revisions, &decision), record, trace)?,
+        };
+        self.keep(key, found, decision.contract, paged, cx)?;
+        Ok(said.into_iter().try_for_each(|emission| cx.emit(emission))?)
     }
 
     fn load(&mut self, key: &[u8], cx: &Context<'_>) -> Result<Option<Kept>, Failure> {
@@ -228,7 +242,8 @@ impl ContractStage {
         Kept::read(key, &head, read, refuse).map(Some)
     }
 
-    /// Stores the contract, and where it is found when it is due or waits; `before`: where it was.
+    /// Stores the contract, and where it is found when it is due or waits; `before`: where it was. Errors: it cannot be
+    /// encoded; then nothing is staged.
     fn keep(
         &mut self,
         key: &[u8],
@@ -238,6 +253,8 @@ impl ContractStage {
         cx: &mut Context<'_>,
     ) -> Result<(), Failure> {
         let after = Found::of(key, Some(&contract));
+        let mut kept = Kept { contract, paged };
+        let values = kept.write(key)?;
         for (old, new) in [(before.due, after.due), (before.waiting, after.waiting)] {
             if old != new {
                 if let Some(old) = old {
@@ -248,61 +265,49 @@ impl ContractStage {
                 }
             }
         }
-        let mut kept = Kept { contract, paged };
-        for (at, value) in kept.write(key)? {
+        for (at, value) in values {
             cx.put(STORE, at, value)?;
         }
         self.warm.put(key, kept);
         Ok(())
     }
 
-    /// Emits what was decided. A plan is one record with all its rows, so that the last record of a deal is its plan: it
-    /// comes when the plan is another than `before`, also when nothing is left of it, and when rows of it were posted.
-    fn publish(
+    /// What is emitted for a decision. A plan is one record with all its rows, so that the last record of a deal is its plan:
+    /// it comes when the plan is another than `before`, also when nothing is left of it, and when rows of it were posted.
+    fn said(
         &self,
         key: &[u8],
         fact: &Fact,
         (before, decision): (Revisions, &Decision),
         record: &Record,
         trace: &Trace,
-        cx: &mut Context<'_>,
-    ) -> Result<(), Failure> {
+    ) -> Result<Vec<Emission>, Refused> {
         let contract = &decision.contract;
         let caused = Cause::new(record, trace, fact, Some(&contract.deal));
-        let emit = |cx: &mut Context<'_>, topic: &Topic, kind: &'static str, id: &str, value: Vec<u8>| {
-            cx.emit(caused.emission((topic, Route::ByKey), key.to_vec(), value, (id, kind)))
+        let cause = fact.event_id.as_str();
+        let mut said = Vec::with_capacity(3 + decision.entries.len());
+        let mut say = |topic: &Topic, kind: &'static str, id: &str, value: Vec<u8>| {
+            said.push(caused.emission((topic, Route::ByKey), key.to_vec(), value, (id, kind)));
         };
         let after = Revisions::of(Some(contract));
-        let cause = fact.event_id.as_str();
         let state = self.schemas.encode_contract_state(decision)?;
-        emit(
-            cx,
-            &self.outputs.state,
-            "contract.state",
-            &format!("{cause}/state/{}", contract.deal),
-            state,
-        )?;
+        let id = format!("{cause}/state/{}", contract.deal);
+        say(&self.outputs.state, "contract.state", &id, state);
         if after.recognition != before.recognition || !decision.schedule.is_empty() {
             let id = format!("{cause}/recognition/{}", contract.deal);
             let value = self.schemas.encode_recognition_schedule(decision)?;
-            emit(cx, &self.outputs.recognition, "recognition.schedule", &id, value)?;
+            say(&self.outputs.recognition, "recognition.schedule", &id, value);
         }
         if after.billing != before.billing {
             let id = format!("{cause}/billing/{}", contract.deal);
             let value = self.schemas.encode_billing_schedule(decision)?;
-            emit(cx, &self.outputs.billing, "billing.schedule", &id, value)?;
+            say(&self.outputs.billing, "billing.schedule", &id, value);
         }
         for entry in &decision.entries {
             let value = self.schemas.encode_journal_entry(entry)?;
-            emit(
-                cx,
-                &self.outputs.journal,
-                "journal.entry",
-                entry.entry_id.as_str(),
-                value,
-            )?;
+            say(&self.outputs.journal, "journal.entry", entry.entry_id.as_str(), value);
         }
-        Ok(())
+        Ok(said)
     }
 }
 
@@ -314,6 +319,11 @@ struct Revisions {
 }
 
 impl Revisions {
+    /// Whether nothing was given out yet: the deal was not closed.
+    fn is_none(self) -> bool {
+        self.recognition == 0
+    }
+
     fn of(contract: Option<&Contract>) -> Revisions {
         Revisions {
             recognition: contract.map_or(0, |contract| contract.schedule_revision),

@@ -18,7 +18,6 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 
 use super::{Failure, connect, run};
-use crate::codec::registry::serve;
 use crate::config::{self, Topology};
 use crate::observe::{logs, server};
 use crate::pipeline;
@@ -93,7 +92,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         let ready: server::Readiness = Arc::new(|| Ok(()));
         let mut routes = server::routes(metrics, ready);
         if let Some(embedded) = embedded {
-            routes = routes.merge(serve::router(embedded));
+            routes = routes.merge(connect::registry_routes(&topology, embedded));
         }
         let listen = topology.http.listen.0;
         let bound = server::serve(listen, routes).with_context(|| format!("http.listen {listen}"))?;

@@ -24,6 +24,7 @@ use prometheus::{Histogram, HistogramOpts, IntCounterVec, Opts, Registry};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::observe::server;
 use crate::pipeline::queries::{Contracts, Found};
 use crate::revenue::ids::{DealId, TenantId};
 use crate::stream::app::App;
@@ -122,14 +123,8 @@ impl Desk {
         match &self.access {
             Access::Machine => Ok(()),
             Access::Closed => Err(Refusal::Closed),
-            Access::Token(token) => {
-                let shown = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes());
-                let shown = shown.and_then(|value| value.strip_prefix(b"Bearer "));
-                match shown.is_some_and(|shown| same(shown, token.as_bytes())) {
-                    true => Ok(()),
-                    false => Err(Refusal::Unauthorized),
-                }
-            }
+            Access::Token(token) if server::bears(headers, token) => Ok(()),
+            Access::Token(_) => Err(Refusal::Unauthorized),
         }
     }
 
@@ -302,7 +297,7 @@ impl Refusal {
             Refusal::Unauthorized => (
                 "unauthorized",
                 StatusCode::UNAUTHORIZED,
-                "show the token of http.token: Authorization: Bearer TOKEN".to_owned(),
+                server::SHOW_THE_TOKEN.to_owned(),
             ),
             Refusal::Closed => (
                 "closed",
@@ -356,11 +351,6 @@ fn taken(answer: &mut Value, name: &str) -> Vec<Value> {
         Value::Array(values) => values,
         _ => Vec::new(),
     }
-}
-
-/// Compares without telling by its time where the two differ.
-fn same(one: &[u8], other: &[u8]) -> bool {
-    one.len() == other.len() && one.iter().zip(other).fold(0, |sum, (a, b)| sum | (a ^ b)) == 0
 }
 
 /// An id as one segment of a path.

@@ -10,7 +10,7 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Json as JsonBody, Router};
 use serde_json::{Value as Json, json};
 
@@ -19,17 +19,26 @@ use super::{Compatibility, Embedded, Registry, RegistryError, SchemaId, Subject}
 
 type Shared = State<Arc<Embedded>>;
 
-pub fn router(registry: Arc<Embedded>) -> Router {
+/// What readers ask.
+pub fn reading(registry: Arc<Embedded>) -> Router {
     Router::new()
         .route("/subjects", get(subjects))
         .route("/subjects/{subject}", post(lookup))
-        .route("/subjects/{subject}/versions", get(versions).post(register))
+        .route("/subjects/{subject}/versions", get(versions))
         .route("/subjects/{subject}/versions/{version}", get(version))
         .route("/schemas/ids/{id}", get(schema))
         .route("/compatibility/subjects/{subject}/versions", post(check_all))
         .route("/compatibility/subjects/{subject}/versions/{version}", post(check))
         .route("/config", get(default_config))
-        .route("/config/{subject}", get(config).put(set_config))
+        .route("/config/{subject}", get(config))
+        .with_state(registry)
+}
+
+/// What changes a registry, on the same paths: for whoever may.
+pub fn writing(registry: Arc<Embedded>) -> Router {
+    Router::new()
+        .route("/subjects/{subject}/versions", post(register))
+        .route("/config/{subject}", put(set_config))
         .with_state(registry)
 }
 
