@@ -483,6 +483,30 @@ fn a_group_is_moved_only_while_nobody_is_in_it(subject: &Subject) {
     assert_eq!(values(&next.records), ["2", "3"]);
 }
 
+fn a_position_that_the_partition_does_not_have_is_refused(subject: &Subject) {
+    let topic = subject.topic("lost", 1);
+    put(subject.producer("lost").as_mut(), &topic, &["1", "2", "3"]);
+    let group = subject.group("lost", &topic);
+    let beyond = Positions::from([(at(&topic, 0), Offset(1_000))]);
+    subject.log.move_group(&group.group, &beyond).expect("it is new");
+    let mut consumer = subject.log.consumer(&group).expect("consumer");
+    let mut refused = None;
+    until("the partition", || {
+        if let Event::Assigned(partitions) = consumer.poll(Duration::from_millis(50)).expect("poll") {
+            let mut answer = consumer.assign(&partitions);
+            while answer.as_ref().is_err_and(|error| error.kind == LogErrorKind::Retry) {
+                answer = consumer.assign(&partitions);
+            }
+            refused = Some(answer.expect_err("it reads from anywhere"));
+        }
+        refused.is_some()
+    });
+    let refused = refused.expect("an error");
+    assert_eq!(refused.kind, LogErrorKind::Fatal, "{refused}");
+    let way_out = format!("accrue offsets rewind {topic} --to-start");
+    assert!(refused.to_string().contains(&way_out), "{refused}");
+}
+
 fn a_member_reads_partitions_that_come_while_it_is_there(subject: &Subject) {
     let topic = subject.topic("growing", 1);
     let group = subject.group("growing", &topic);
@@ -629,6 +653,7 @@ contract! {
     partitions_of_one_number_are_one_members
     a_member_that_lost_its_partition_cannot_commit_for_it
     a_group_is_moved_only_while_nobody_is_in_it
+    a_position_that_the_partition_does_not_have_is_refused
     a_member_reads_partitions_that_come_while_it_is_there
     an_offset_is_found_by_its_time
 }

@@ -64,6 +64,10 @@ impl Processor for Count {
 }
 
 fn topology() -> Topology {
+    topology_of(|| Box::new(Count))
+}
+
+fn topology_of(processor: impl Fn() -> Box<dyn Processor> + Send + Sync + 'static) -> Topology {
     let shape = Shape::new(
         "words",
         vec![SubTopology {
@@ -80,7 +84,7 @@ fn topology() -> Topology {
     .expect("shape");
     Topology::new(
         shape,
-        vec![Arc::new(|| Box::new(Count))],
+        vec![Arc::new(processor)],
         Arc::new(|letter| {
             (
                 letter.record.key.clone(),
@@ -108,10 +112,14 @@ fn config(dir: &Path, threads: usize) -> RuntimeConfig {
 }
 
 fn open(dir: &Path) -> EmbeddedLog {
+    open_with(dir, PARTITIONS)
+}
+
+fn open_with(dir: &Path, partitions: u32) -> EmbeddedLog {
     let log = EmbeddedLog::open(&dir.join("log"), false).expect("log");
     let spec = |name: &str, cleanup| TopicSpec {
         topic: Topic::new(name),
-        partitions: PARTITIONS,
+        partitions,
         replication_factor: 1,
         cleanup,
     };
@@ -150,10 +158,15 @@ fn words(count: usize) -> Vec<String> {
 
 /// Runs until nothing is left to process, then stops cleanly.
 fn drain(log: Arc<dyn Log>, dir: &Path, threads: usize) {
+    drain_with(topology(), log, dir, threads);
+}
+
+fn drain_with(topology: Topology, log: Arc<dyn Log>, dir: &Path, threads: usize) {
+    let shape = topology.shape.clone();
     let metrics = Metrics::new(&prometheus::Registry::new()).expect("metrics");
-    let runtime = Runtime::start(topology(), log.clone(), config(dir, threads), metrics).expect("start");
+    let runtime = Runtime::start(topology, log.clone(), config(dir, threads), metrics).expect("start");
     let deadline = Instant::now() + Duration::from_secs(60);
-    while app::lag(&topology().shape, log.as_ref()).expect("lag") > 0 {
+    while app::lag(&shape, log.as_ref()).expect("lag") > 0 {
         assert!(!runtime.is_finished(), "a thread ended: {:?}", runtime.join());
         assert!(Instant::now() < deadline, "not drained");
         std::thread::sleep(Duration::from_millis(5));
@@ -230,6 +243,83 @@ fn a_bad_record_is_a_dead_letter_and_leaves_nothing_else() {
     );
 }
 
+/// Counts, and has a timer that cannot do its work.
+struct LateTimer;
+
+impl Processor for LateTimer {
+    fn process(&mut self, record: &Record, cx: &mut Context<'_>) -> Result<Progress, Failure> {
+        Count.process(record, cx)
+    }
+
+    fn punctuate(&mut self, _stream_time: Timestamp, cx: &mut Context<'_>) -> Result<(), Failure> {
+        cx.put("counts", b"timer".to_vec(), vec![0; 8])?;
+        Err(Rejected {
+            code: "timer".into(),
+            message: "what was due cannot be done".into(),
+        }
+        .into())
+    }
+}
+
+#[test]
+fn a_timer_that_fails_leaves_the_record_at_hand_alone() {
+    let dir = tempfile::tempdir().expect("folder");
+    let log: Arc<dyn Log> = Arc::new(open(dir.path()));
+    let good = words(40);
+    load(log.as_ref(), &good);
+    drain_with(topology_of(|| Box::new(LateTimer)), log.clone(), dir.path(), 1);
+    assert_counted(log.as_ref(), &good);
+    let letters = read(log.as_ref(), "dead");
+    assert!(!letters.is_empty(), "somebody hears of it");
+    assert!(letters.iter().all(|(_, code)| code == "timer"), "{letters:?}");
+    let changelog = read(log.as_ref(), "words-counts-changelog");
+    assert!(
+        changelog.iter().all(|(word, _)| word != "timer"),
+        "what it staged is gone"
+    );
+}
+
+#[test]
+fn no_task_waits_for_the_backlog_of_others() {
+    const MANY: u32 = 14;
+    let dir = tempfile::tempdir().expect("folder");
+    let log: Arc<dyn Log> = Arc::new(open_with(dir.path(), MANY));
+    let metrics = Metrics::new(&prometheus::Registry::new()).expect("metrics");
+    let runtime = Runtime::start(topology(), log.clone(), config(dir.path(), 1), metrics).expect("start");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !runtime.is_ready() || runtime.tasks().len() < MANY as usize {
+        assert!(Instant::now() < deadline, "{:?}", runtime.tasks());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let mut producer = log.producer("loader").expect("producer");
+    producer.begin().expect("begin");
+    for n in 0..MANY * 1_500 {
+        let record = Outgoing {
+            to: TopicPartition::new(&Topic::new("words"), Partition(n % MANY)),
+            timestamp: Timestamp(i64::from(n)),
+            key: None,
+            value: Some(format!("w{}", n % 97).into_bytes()),
+            headers: Vec::new(),
+        };
+        producer.send(record).expect("send");
+    }
+    producer.commit(&Positions::new(), None).expect("commit");
+    let inputs: Vec<TopicPartition> = (0..MANY)
+        .map(|n| TopicPartition::new(&Topic::new("words"), Partition(n)))
+        .collect();
+    let done = loop {
+        let done = log.committed("words", &inputs).expect("committed");
+        if done.values().map(|offset| offset.0).sum::<u64>() >= 7_000 {
+            break done;
+        }
+        assert!(Instant::now() < deadline, "{done:?}");
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    runtime.stop();
+    runtime.join().expect("clean end");
+    assert_eq!(done.len(), MANY as usize, "each task has come to something: {done:?}");
+}
+
 #[test]
 fn a_record_with_much_work_is_committed_in_parts() {
     let dir = tempfile::tempdir().expect("folder");
@@ -255,6 +345,121 @@ fn a_lost_state_folder_is_rebuilt_from_the_changelog() {
     assert_counted(log.as_ref(), &[first, second].concat());
 }
 
+/// Where the store of a task is, and what is looked at to tell how it is.
+fn place(dir: &Path, n: u32) -> std::path::PathBuf {
+    dir.join(format!("state/count_{n}"))
+}
+
+fn look(log: &dyn Log, dir: &Path, n: u32) -> Result<Found, String> {
+    let stores = topology().shape.subs[0].stores.clone();
+    let home = StoreHome::disk(1 << 20);
+    verify::store(log, &place(dir, n), &stores, Partition(n), &home).map_err(|fault| fault.to_string())
+}
+
+#[test]
+fn a_damaged_store_is_rebuilt_and_not_taken_for_one_in_use() {
+    let dir = tempfile::tempdir().expect("folder");
+    let log: Arc<dyn Log> = Arc::new(open(dir.path()));
+    let first = words(400);
+    load(log.as_ref(), &first);
+    drain(log.clone(), dir.path(), 1);
+    // Opened once more, RocksDB writes what was in its log to a table.
+    let mut damaged = 0;
+    for n in 0..PARTITIONS {
+        match look(log.as_ref(), dir.path(), n) {
+            Ok(Found::Whole { keys: 1.. }) => damaged += 1,
+            Ok(Found::Whole { keys: 0 }) => continue,
+            other => panic!("{other:?}"),
+        }
+        let files = std::fs::read_dir(place(dir.path(), n)).expect("files");
+        let tables: Vec<_> = files
+            .map(|file| file.expect("file").path())
+            .filter(|path| path.extension().is_some_and(|end| end == "sst"))
+            .collect();
+        assert!(!tables.is_empty());
+        for table in tables {
+            let mut bytes = std::fs::read(&table).expect("table");
+            bytes.iter_mut().take(64).for_each(|byte| *byte ^= 0x55);
+            std::fs::write(&table, bytes).expect("damage");
+        }
+        let said = look(log.as_ref(), dir.path(), n).expect_err("damage is seen");
+        assert!(said.contains("checksum") || said.contains("Corruption"), "{said}");
+    }
+    assert!(damaged > 0);
+    let second = words(100);
+    load(log.as_ref(), &second);
+    drain(log.clone(), dir.path(), 1);
+    assert_counted(log.as_ref(), &[first, second].concat());
+    for n in 0..PARTITIONS {
+        assert!(matches!(look(log.as_ref(), dir.path(), n), Ok(Found::Whole { .. })));
+    }
+}
+
+#[test]
+fn a_store_that_the_machine_does_not_let_us_open_is_left_as_it_is() {
+    let dir = tempfile::tempdir().expect("folder");
+    let log: Arc<dyn Log> = Arc::new(open(dir.path()));
+    load(log.as_ref(), &words(100));
+    drain(log.clone(), dir.path(), 1);
+    // Its lock is a folder: no store can be opened there, whatever is in it.
+    let lock = place(dir.path(), 0).join("LOCK");
+    std::fs::remove_file(&lock).expect("lock");
+    std::fs::create_dir(&lock).expect("folder");
+    let metrics = Metrics::new(&prometheus::Registry::new()).expect("metrics");
+    let runtime = Runtime::start(topology(), log, config(dir.path(), 1), metrics).expect("start");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !runtime.has_ended() {
+        assert!(Instant::now() < deadline, "it goes on");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let fault = runtime.join().expect_err("it stops").to_string();
+    assert!(fault.contains("count_0"), "{fault}");
+    assert!(place(dir.path(), 0).join("CURRENT").exists(), "nothing was removed");
+}
+
+/// Compaction forgets deletions after a day: a store that was left behind for longer would keep what was deleted.
+#[test]
+fn a_store_that_was_left_behind_for_long_is_made_again() {
+    for (hours, whole) in [(1, false), (13, true)] {
+        let dir = tempfile::tempdir().expect("folder");
+        let log: Arc<dyn Log> = Arc::new(open(dir.path()));
+        let first = words(300);
+        load(log.as_ref(), &first);
+        drain(log.clone(), dir.path(), 1);
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let then = since.expect("time").as_millis() as i64 - hours * 3_600_000;
+        for n in 0..PARTITIONS {
+            let store = TaskStore::open(&place(dir.path(), n), &["counts".to_owned()], &StoreHome::disk(1 << 20))
+                .expect("store");
+            assert!(store.current_at().expect("time").is_some());
+            store.note_current(Timestamp(then)).expect("note");
+        }
+        // Another process has the partitions meanwhile.
+        let second = words(200);
+        load(log.as_ref(), &second);
+        let other = tempfile::tempdir().expect("folder");
+        drain(log.clone(), other.path(), 1);
+        let changelog = read(log.as_ref(), "words-counts-changelog").len() as u64;
+
+        let metrics = Metrics::new(&prometheus::Registry::new()).expect("metrics");
+        let runtime = Runtime::start(topology(), log.clone(), config(dir.path(), 1), metrics.clone()).expect("start");
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !runtime.is_ready() {
+            assert!(Instant::now() < deadline, "{:?}", runtime.tasks());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        runtime.stop();
+        runtime.join().expect("clean end");
+        let restored = metrics.restored.with_label_values(&["count"]).get();
+        assert!(restored > 0);
+        assert_eq!(
+            restored == changelog,
+            whole,
+            "{restored} of {changelog} after {hours} h"
+        );
+    }
+}
+
 /// As when the group gives a task to one thread while another, which was away too long, does not know yet.
 #[test]
 fn a_store_that_another_thread_has_is_waited_for() {
@@ -264,15 +469,13 @@ fn a_store_that_another_thread_has_is_waited_for() {
     load(log.as_ref(), &first);
     drain(log.clone(), dir.path(), 1);
     let home = StoreHome::disk(1 << 20);
-    let place = |n: u32| dir.path().join(format!("state/count_{n}"));
-    let stores = topology().shape.subs[0].stores.clone();
-    let look = |n: u32| verify::store(log.as_ref(), &place(n), &stores, Partition(n), &home).expect("look");
+    let look = |n: u32| look(log.as_ref(), dir.path(), n).expect("look");
     let keys = (0..PARTITIONS).map(|n| match look(n) {
         Found::Whole { keys } => keys,
         other => panic!("{other:?}"),
     });
     assert!(keys.sum::<usize>() > 0, "some word was counted");
-    let held = TaskStore::open(&place(0), &["counts".to_owned()], &home).expect("store");
+    let held = TaskStore::open(&place(dir.path(), 0), &["counts".to_owned()], &home).expect("store");
     assert_eq!(look(0), Found::InUse);
     let second = words(100);
     load(log.as_ref(), &second);
@@ -580,8 +783,7 @@ fn a_store_that_a_rebuild_does_not_mend_stops_the_process() {
     let log: Arc<dyn Log> = Arc::new(open(dir.path()));
     let opened = Arc::new(AtomicU64::new(0));
     let count = opened.clone();
-    let mut topology = topology();
-    topology.processors = vec![Arc::new(move || Box::new(Hopeless(count.clone())))];
+    let topology = topology_of(move || Box::new(Hopeless(count.clone())));
     let metrics = Metrics::new(&prometheus::Registry::new()).expect("metrics");
     let runtime = Runtime::start(topology, log, config(dir.path(), 1), metrics.clone()).expect("start");
     let deadline = Instant::now() + Duration::from_secs(20);

@@ -25,6 +25,7 @@ pub fn run(file: &TopologyFile) -> Result<(), Failure> {
     logs::init("info");
     let topology = file.load()?;
     let stop = stop_on_signals()?;
+    let starting = end_at_once_on_signals()?;
     let log = connect::log(&topology)?;
     let (registry, embedded) = connect::registry(&topology)?;
     let schemas = Arc::new(connect::schemas(&topology, &registry)?);
@@ -41,6 +42,7 @@ pub fn run(file: &TopologyFile) -> Result<(), Failure> {
         connect::runtime_config(&topology),
         Metrics::new(&metrics)?,
     )?);
+    starting.store(false, Ordering::SeqCst);
 
     let watched = runtime.clone();
     let ready: server::Readiness = Arc::new(move || {
@@ -78,14 +80,14 @@ pub fn run(file: &TopologyFile) -> Result<(), Failure> {
     bound.serve(routes)?;
     tracing::info!(application = topology.application_id.as_str(), http = %address, "running");
 
-    let limit = STUCK_AFTER.max(topology.runtime.transaction_timeout.get() * 6);
+    let limit = stuck_after(&topology);
     while !stop.load(Ordering::SeqCst) && !runtime.is_finished() {
-        watch(&runtime, limit)?;
+        watch([&runtime], limit)?;
     }
     tracing::info!("stopping: committing and leaving the group");
     runtime.stop();
     while !runtime.has_ended() {
-        watch(&runtime, limit)?;
+        watch([&runtime], limit)?;
     }
     directory.stop();
     runtime.join()?;
@@ -119,10 +121,15 @@ fn access(topology: &Topology) -> Access {
 /// partitions already.
 const STUCK_AFTER: Duration = Duration::from_secs(300);
 
+/// How long a call may take before it is one that never returns.
+pub fn stuck_after(topology: &Topology) -> Duration {
+    STUCK_AFTER.max(topology.runtime.transaction_timeout.get() * 6)
+}
+
 /// Waits a moment, and looks whether a thread is caught in a call that never returns.
-fn watch(runtime: &Runtime, limit: Duration) -> Result<(), Failure> {
+pub fn watch<'a>(runtimes: impl IntoIterator<Item = &'a Arc<Runtime>>, limit: Duration) -> Result<(), Failure> {
     std::thread::sleep(Duration::from_millis(50));
-    match runtime.stuck(limit) {
+    match runtimes.into_iter().find_map(|runtime| runtime.stuck(limit)) {
         None => Ok(()),
         Some(what) => {
             tracing::error!(what, "the process ends itself, to be started again");
@@ -161,6 +168,16 @@ fn warn_of_lost_order(topology: &Topology, log: &dyn Log) -> Result<(), Failure>
         }
     }
     Ok(())
+}
+
+/// While what is returned is true, SIGTERM and SIGINT end the process as if nobody looked after them: nothing is open yet
+/// that has to be brought to an end, and what it waits for may not come.
+pub fn end_at_once_on_signals() -> Result<Arc<AtomicBool>, Failure> {
+    let starting = Arc::new(AtomicBool::new(true));
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        signal_hook::flag::register_conditional_default(signal, starting.clone())?;
+    }
+    Ok(starting)
 }
 
 /// Set once SIGTERM or SIGINT has come; a second one ends the process at once.

@@ -57,6 +57,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         .map(|name| named("sinks", &topology.sinks, name).cloned())
         .collect::<Result<Vec<_>, _>>()?;
     let stop = run::stop_on_signals()?;
+    let starting = run::end_at_once_on_signals()?;
     let log = connect::log_of(&topology, sinks.len())?;
     let (registry, embedded) = connect::registry(&topology)?;
     let schemas = Arc::new(connect::schemas(&topology, &registry)?);
@@ -92,7 +93,9 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         tracing::info!(sinks = arguments.names.join(","), http = %bound, "running");
     }
 
-    deliver(&running, arguments.until_idle, &stop)
+    starting.store(false, Ordering::SeqCst);
+
+    deliver(&running, arguments.until_idle, run::stuck_after(&topology), &stop)
 }
 
 /// Starts the sinks, which share the memory.
@@ -133,7 +136,10 @@ pub fn start(
 }
 
 /// Waits for a signal, or with `until_idle` until nothing is left to write; then ends the sinks.
-pub fn deliver(running: &[Running], until_idle: bool, stop: &AtomicBool) -> Result<(), Failure> {
+///
+/// Errors: a sink failed, or a call of one took longer than `limit`.
+pub fn deliver(running: &[Running], until_idle: bool, limit: Duration, stop: &AtomicBool) -> Result<(), Failure> {
+    let watch = || run::watch(running.iter().map(|sink| &sink.runtime), limit);
     let mut told = Instant::now();
     while !stop.load(Ordering::SeqCst) && !running.iter().any(|sink| sink.runtime.is_finished()) {
         if until_idle {
@@ -149,7 +155,7 @@ pub fn deliver(running: &[Running], until_idle: bool, stop: &AtomicBool) -> Resu
                 told = Instant::now();
             }
         }
-        std::thread::sleep(Duration::from_millis(50));
+        watch()?;
     }
     finish(running)?;
     for sink in running {
@@ -163,6 +169,9 @@ pub fn deliver(running: &[Running], until_idle: bool, stop: &AtomicBool) -> Resu
     }
     for sink in running {
         sink.runtime.stop();
+    }
+    while !running.iter().all(|sink| sink.runtime.has_ended()) {
+        watch()?;
     }
     for sink in running {
         sink.runtime.join()?;

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -66,6 +66,8 @@ pub struct App {
     resets: Option<u64>,
     process_id: String,
     stop: AtomicBool,
+    /// The machine's clock in milliseconds, as the threads last saw it.
+    pub(super) wall: Arc<AtomicI64>,
     reports: Mutex<BTreeMap<usize, ThreadReport>>,
 }
 
@@ -109,6 +111,7 @@ impl App {
             metrics,
             process_id,
             stop: AtomicBool::new(false),
+            wall: Arc::new(AtomicI64::new(0)),
             reports: Mutex::new(BTreeMap::new()),
             config,
         })
@@ -134,6 +137,7 @@ impl App {
             log: self.log.clone(),
             metrics: self.metrics.clone(),
             follow,
+            wall: self.wall.clone(),
         };
         Ok(Some(match &self.restores {
             // A standby waits for nobody, and nobody for it.
@@ -268,9 +272,13 @@ impl App {
     }
 }
 
+/// How long the group may take to give a process its partitions.
+const SPARE_AFTER: Duration = Duration::from_secs(30);
+
 /// A running application.
 pub struct Runtime {
     app: Arc<App>,
+    began: Instant,
     threads: Mutex<Vec<JoinHandle<Result<(), Fault>>>>,
 }
 
@@ -308,6 +316,7 @@ impl Runtime {
         }
         Ok(Runtime {
             app,
+            began: Instant::now(),
             threads: Mutex::new(threads),
         })
     }
@@ -378,10 +387,14 @@ impl Runtime {
         self.app.standbys.left()
     }
 
-    /// Whether each task of this process is restored and running, and there is at least one.
+    /// Whether each task of this process is restored and running. One to which the group has given none, since there are
+    /// more processes than partitions, is ready after [`SPARE_AFTER`]: to take over is all it has to do.
     pub fn is_ready(&self) -> bool {
         let tasks = self.tasks();
-        !tasks.is_empty() && tasks.iter().all(|task| task.running)
+        match tasks.is_empty() {
+            true => self.began.elapsed() > SPARE_AFTER,
+            false => tasks.iter().all(|task| task.running),
+        }
     }
 
     /// Records between the group's committed offsets and the ends of all source topics.

@@ -12,7 +12,7 @@ use std::time::Instant;
 use super::fault::Fault;
 use super::log::{Consumer, Log, Positions, Producer};
 use super::metrics::Metrics;
-use super::record::{Offset, Outgoing, TopicPartition};
+use super::record::{Offset, Outgoing, Timestamp, TopicPartition};
 use super::seeded::{self, Bug};
 use super::store::TaskStore;
 use super::task::{Task, TaskId};
@@ -26,6 +26,7 @@ pub fn run(
     consumer: &dyn Consumer,
     producer: &mut dyn Producer,
     metrics: &Metrics,
+    wall: Timestamp,
 ) -> Result<(), Fault> {
     let began = Instant::now();
     let offsets = offsets(shape, log, tasks)?;
@@ -53,14 +54,14 @@ pub fn run(
     if seeded::has(Bug::StoreBeforeCommit) {
         tasks
             .values()
-            .try_for_each(|task| write(shape, task, &Positions::new()))?;
+            .try_for_each(|task| write(shape, task, &Positions::new(), wall))?;
     }
     let membership = consumer.membership()?;
     let ends = producer.commit(&offsets, Some(&membership))?;
 
     // 5. Each task's overlay and its changelog positions go to its store in one batch.
     for task in tasks.values_mut() {
-        write(shape, task, &ends)?;
+        write(shape, task, &ends, wall)?;
     }
     for task in tasks.values_mut().filter(|task| task.is_staged()) {
         task.committed();
@@ -100,7 +101,7 @@ fn offsets(shape: &Shape, log: &dyn Log, tasks: &mut BTreeMap<TaskId, Task>) -> 
 }
 
 /// Writes a task's overlay and the positions after its changelog records to its store.
-fn write(shape: &Shape, task: &Task, ends: &Positions) -> Result<(), Fault> {
+fn write(shape: &Shape, task: &Task, ends: &Positions, wall: Timestamp) -> Result<(), Fault> {
     if task.overlay.is_empty() {
         return Ok(());
     }
@@ -112,12 +113,11 @@ fn write(shape: &Shape, task: &Task, ends: &Positions) -> Result<(), Fault> {
         .store
         .as_deref()
         .ok_or_else(|| Fault::Fatal(format!("task {} staged writes without a store", task.id)))?;
+    // Nobody else writes to the changelog of a task while it commits.
     store
         .apply(&task.overlay, &positions)
-        .map_err(|error| Fault::Corrupted {
-            task: task.id.clone(),
-            message: error.to_string(),
-        })
+        .and_then(|()| store.note_current(wall))
+        .map_err(|error| Fault::of_store(&task.id, &error))
 }
 
 /// The changelog partition of each store of a task.

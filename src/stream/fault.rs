@@ -4,6 +4,7 @@
 //! Invariant: faults are handled in `thread.rs` and nowhere else; a bad *record* is never a fault, it is a dead letter.
 
 use super::log::{LogError, LogErrorKind};
+use super::store::StoreError;
 use super::task::TaskId;
 
 /// What went wrong, by what follows from it.
@@ -25,6 +26,20 @@ pub enum Fault {
     /// Nothing here can help: stop the process.
     #[error("{0}")]
     Fatal(String),
+}
+
+impl Fault {
+    /// What follows from a store that failed: a damaged one is made again, and one that the machine does not let us use is
+    /// opened again and brought up to its changelog; nothing of it is removed.
+    pub(super) fn of_store(task: &TaskId, error: &StoreError) -> Fault {
+        match error.is_damage {
+            true => Fault::Corrupted {
+                task: task.clone(),
+                message: error.to_string(),
+            },
+            false => Fault::Abort(format!("the store of task {task} cannot be used now: {error}")),
+        }
+    }
 }
 
 impl From<LogError> for Fault {

@@ -26,7 +26,8 @@ pub trait Processor: Send {
     /// due: so a record with much work (a clock tick over many contracts) stays within the overlay's bound.
     fn process(&mut self, record: &Record, cx: &mut Context<'_>) -> Result<Progress, Failure>;
 
-    /// Called after a record that moved stream time (the greatest record timestamp of this task) on.
+    /// Called after a record that moved stream time (the greatest record timestamp of this task) on. What it stages is taken
+    /// back when it fails, and nothing of the record; the dead letter is then about whatever was due.
     fn punctuate(&mut self, _stream_time: Timestamp, _cx: &mut Context<'_>) -> Result<(), Failure> {
         Ok(())
     }
@@ -125,7 +126,7 @@ impl Context<'_> {
         let index = self.index(store)?;
         match (self.overlay.get(index, key), self.store) {
             (Some(staged), _) => Ok(staged.clone()),
-            (None, Some(committed)) => committed.get(index, key).map_err(|e| self.corrupted(&e)),
+            (None, Some(committed)) => committed.get(index, key).map_err(|e| Fault::of_store(self.task, &e)),
             (None, None) => Ok(None),
         }
     }
@@ -153,7 +154,11 @@ impl Context<'_> {
             .store(index)
             .range::<[u8], _>((std::ops::Bound::Included(from), std::ops::Bound::Excluded(to)));
         let committed = match self.store {
-            Some(store) => Some(store.range(index, from, to).map_err(|e| self.corrupted(&e))?),
+            Some(store) => Some(
+                store
+                    .range(index, from, to)
+                    .map_err(|e| Fault::of_store(self.task, &e))?,
+            ),
             None => None,
         };
         let mut committed = committed.into_iter().flatten().peekable();
@@ -163,7 +168,7 @@ impl Context<'_> {
                 if entries.len() == limit {
                     return Ok(entries);
                 }
-                entries.push(entry.map_err(|e| self.corrupted(&e))?);
+                entries.push(entry.map_err(|e| Fault::of_store(self.task, &e))?);
             }
             if entries.len() == limit {
                 return Ok(entries);
@@ -179,7 +184,7 @@ impl Context<'_> {
             if entries.len() == limit {
                 break;
             }
-            entries.push(entry.map_err(|e| self.corrupted(&e))?);
+            entries.push(entry.map_err(|e| Fault::of_store(self.task, &e))?);
         }
         Ok(entries)
     }
@@ -229,13 +234,6 @@ impl Context<'_> {
                 self.task
             ))
         })
-    }
-
-    fn corrupted(&self, error: &StoreError) -> Fault {
-        Fault::Corrupted {
-            task: self.task.clone(),
-            message: error.to_string(),
-        }
     }
 }
 

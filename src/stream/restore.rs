@@ -8,20 +8,23 @@
 //! between the records of the stream thread.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::fault::Fault;
-use super::log::{Log, Reader};
+use super::log::{DELETIONS_KEPT, Log, Reader};
 use super::metrics::Metrics;
-use super::record::{Offset, TopicPartition};
+use super::record::{Offset, Timestamp, TopicPartition};
 use super::seeded::{self, Bug};
 use super::store::{StoreError, StoreHome, TaskStore};
 use super::task::TaskId;
 use super::topology::StoreSpec;
 
+/// Behind for so long, a store is made again: it might keep what its changelog has deleted and forgotten ([`DELETIONS_KEPT`],
+/// from which this is far, since clocks differ and a restore takes its time).
+const STALE_AFTER: Duration = Duration::from_secs(DELETIONS_KEPT.as_secs() / 2);
 /// How often progress is logged.
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 /// Pause of a restore's own thread while the log is away.
@@ -89,6 +92,21 @@ pub struct RestoreJob {
     pub metrics: Metrics,
     /// Whether to go on with what comes after: a standby.
     pub follow: bool,
+    /// The machine's clock, as the threads last saw it.
+    pub wall: Arc<AtomicI64>,
+}
+
+impl RestoreJob {
+    fn now(&self) -> Timestamp {
+        Timestamp(self.wall.load(Ordering::Relaxed))
+    }
+
+    /// Whether so much time has passed since the store was last at the end of its changelog that a deletion since then may
+    /// be gone from there. One of an earlier version, which noted no time, is trusted.
+    fn is_stale(&self, store: &TaskStore) -> Result<bool, StoreError> {
+        let behind = store.current_at()?.map(|at| self.now().0.saturating_sub(at.0));
+        Ok(behind.is_some_and(|behind| behind > STALE_AFTER.as_millis() as i64))
+    }
 }
 
 /// A restore under way. Dropping it stops it, and waits until it has let the store go.
@@ -237,24 +255,35 @@ impl Replay {
         let at = TopicPartition::new(&spec.changelog, self.job.task.partition);
         let Some(reading) = slot else {
             let (end, start) = (self.job.log.end(&at)?, self.job.log.start(&at)?);
-            let from = match store
-                .checkpoint(self.index)
-                .map_err(|e| corrupted(&self.job.task, &e))?
-            {
-                Some(checkpoint) if checkpoint >= start && checkpoint <= end => checkpoint,
-                Some(checkpoint) => {
-                    tracing::warn!(
-                        task = %self.job.task, store = spec.name, %checkpoint, changelog_start = %start,
-                        changelog_end = %end, "the checkpoint lies outside the changelog; the store is wiped and rebuilt"
-                    );
-                    // All stores of the task share a database: they all start again.
-                    self.store = None;
-                    self.index = 0;
-                    self.readings.fill_with(|| None);
-                    TaskStore::wipe(&self.job.dir, &self.job.home).map_err(|e| corrupted(&self.job.task, &e))?;
-                    return Ok(false);
+            let job = &self.job;
+            let in_store = |error: StoreError| Fault::of_store(&job.task, &error);
+            let checkpoint = store.checkpoint(self.index).map_err(in_store)?;
+            let useless = match checkpoint {
+                Some(at) if at < start || at > end => Some("the checkpoint lies outside the changelog"),
+                Some(at) if at < end && job.is_stale(store).map_err(in_store)? => {
+                    Some("the store has been behind for so long that its changelog may have forgotten deletions")
                 }
-                None => start,
+                Some(_) | None => None,
+            };
+            if let Some(why) = useless {
+                tracing::warn!(
+                    task = %self.job.task, store = spec.name, checkpoint = checkpoint.map_or(0, |at| at.0),
+                    changelog_start = %start, changelog_end = %end, "{why}; the store is wiped and rebuilt"
+                );
+                // All stores of the task share a database: they all start again.
+                self.store = None;
+                self.index = 0;
+                self.readings.fill_with(|| None);
+                TaskStore::wipe(&self.job.dir, &self.job.home).map_err(in_store)?;
+                return Ok(false);
+            }
+            let from = match checkpoint {
+                Some(at) => at,
+                None => {
+                    // What is deleted from now on is kept for as long as from the end on.
+                    store.note_current(job.now()).map_err(in_store)?;
+                    start
+                }
             };
             let began = Instant::now();
             *slot = Some(Reading {
@@ -273,7 +302,7 @@ impl Replay {
             let position = reading.reader.position()?;
             if position > reading.from {
                 let replayed = store.replay(self.index, &records, position);
-                replayed.map_err(|error| corrupted(&self.job.task, &error))?;
+                replayed.map_err(|error| Fault::of_store(&self.job.task, &error))?;
                 reading.from = position;
                 reading.records += records.len() as u64;
                 let restored = &self.job.metrics.restored;
@@ -292,6 +321,11 @@ impl Replay {
                 );
             }
             if self.job.follow {
+                // A standby that found nothing to read is at the end.
+                if records.is_empty() && now.offsets_left == 0 && self.job.stores.len() == 1 {
+                    let noted = store.note_current(self.job.now());
+                    noted.map_err(|error| Fault::of_store(&self.job.task, &error))?;
+                }
                 self.index = (self.index + 1) % self.job.stores.len();
                 return Ok(false);
             }
@@ -306,7 +340,12 @@ impl Replay {
         );
         *slot = None;
         self.index += 1;
-        Ok(self.index == self.job.stores.len())
+        let whole = self.index == self.job.stores.len();
+        if whole && let Some(store) = &self.store {
+            let noted = store.note_current(self.job.now());
+            noted.map_err(|error| Fault::of_store(&self.job.task, &error))?;
+        }
+        Ok(whole)
     }
 
     /// Opens the stores; damaged ones are wiped, since the changelog has everything.
@@ -320,12 +359,17 @@ impl Replay {
                 "{} is in use by another process: {error}",
                 dir.display()
             ))),
-            Err(error) => {
-                tracing::warn!(%task, %error, "the store cannot be opened; it is wiped and rebuilt");
+            Err(error) if error.is_damage => {
+                tracing::warn!(%task, %error, "the store is damaged; it is wiped and rebuilt");
                 TaskStore::wipe(dir, home)
                     .and_then(|()| TaskStore::open(dir, &self.names, home))
                     .map_err(|error| Fault::Fatal(format!("{}: {error}", dir.display())))
             }
+            // Of which the store knows nothing: what is in it is as good as before.
+            Err(error) => Err(Fault::Fatal(format!(
+                "the store in {} cannot be opened, and nothing of it was removed: {error}",
+                dir.display()
+            ))),
         }
     }
 }
@@ -340,12 +384,5 @@ impl Reading {
             offsets_left: left,
             seconds_left: (done > 0).then(|| pace(done)),
         }
-    }
-}
-
-fn corrupted(task: &TaskId, error: &StoreError) -> Fault {
-    Fault::Corrupted {
-        task: task.clone(),
-        message: error.to_string(),
     }
 }

@@ -366,23 +366,13 @@ impl Task {
         let Some(record) = self.inputs.get_mut(&at).and_then(|input| input.take()) else {
             return Ok(None);
         };
-        let later = record.timestamp > self.stream_time;
         let Staged {
             result,
             mut outgoing,
             mut rejected,
-        } = self.stage(partitions, |processor, cx| {
-            let progress = processor.process(&record, cx)?;
-            if progress == Progress::Done && later {
-                processor.punctuate(record.timestamp, cx)?;
-            }
-            Ok(progress)
-        });
+        } = self.stage(partitions, |processor, cx| processor.process(&record, cx));
         let outcome = match result {
-            Ok(Progress::Done) => {
-                self.stream_time = self.stream_time.max(record.timestamp);
-                Outcome::Done
-            }
+            Ok(Progress::Done) => Outcome::Done,
             Ok(Progress::More) => Outcome::More,
             Err(Failure::Record(why)) => {
                 self.overlay.rollback();
@@ -395,6 +385,23 @@ impl Task {
         };
         self.overlay.keep();
         self.staged = true;
+        if matches!(outcome, Outcome::Done) && record.timestamp > self.stream_time {
+            self.stream_time = record.timestamp;
+            // A timer of its own: what it cannot do is not the fault of the record that moved time on, and leaves that alone.
+            let timers = self.stage(partitions, |processor, cx| processor.punctuate(record.timestamp, cx));
+            match timers.result {
+                Ok(()) => {
+                    self.overlay.keep();
+                    outgoing.extend(timers.outgoing);
+                    rejected.extend(timers.rejected);
+                }
+                Err(Failure::Record(why)) => {
+                    self.overlay.rollback();
+                    rejected.push(why);
+                }
+                Err(Failure::Fault(fault)) => return Err(fault),
+            }
+        }
         if let Some(input) = self.inputs.get_mut(&at) {
             match outcome {
                 Outcome::Done => input.next = Some(record.offset.next()),

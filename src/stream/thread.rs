@@ -58,6 +58,8 @@ pub struct StreamThread {
     troubled: bool,
     /// Tasks whose stores were wiped, and that have committed nothing since.
     rebuilt: BTreeSet<TaskId>,
+    /// Turns that processed something: each begins with another task, since the first ones may take all there is to give.
+    turns: usize,
 }
 
 /// The time, as a turn is told it.
@@ -98,6 +100,7 @@ impl StreamThread {
             last_commit: Duration::ZERO,
             troubled: false,
             rebuilt: BTreeSet::new(),
+            turns: 0,
         }
     }
 
@@ -125,6 +128,7 @@ impl StreamThread {
     /// Nothing here can mend it: the thread ends.
     pub fn turn(&mut self, now: Now) -> Result<Duration, Fault> {
         self.now = now;
+        self.app.wall.store(now.wall.0, Ordering::Relaxed);
         let wait = self
             .round()
             .map_or_else(|fault| self.mend(fault), |()| Ok(Duration::ZERO));
@@ -246,12 +250,14 @@ impl StreamThread {
 
     /// Processes buffered records, oldest first within each task, until none is left or a commit is due.
     fn process(&mut self) -> Result<(), Fault> {
-        let ids: Vec<TaskId> = self
-            .tasks
-            .values()
-            .filter(|t| t.is_running())
-            .map(|t| t.id.clone())
-            .collect();
+        let running = self.tasks.values().filter(|task| task.is_running());
+        let mut ids: Vec<TaskId> = running.map(|task| task.id.clone()).collect();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        self.turns = self.turns.wrapping_add(1);
+        let first = self.turns % ids.len();
+        ids.rotate_left(first);
         let mut left = RECORDS_PER_TURN;
         let most_staged = self.app.config.overlay_max_bytes.min(self.memory().staged);
         for id in &ids {
@@ -367,7 +373,8 @@ impl StreamThread {
         let staged: Vec<TaskId> = staged.map(|task| task.id.clone()).collect();
         let (shape, log) = (&self.app.topology.shape, self.app.log.as_ref());
         let (consumer, producer) = (consumer.as_ref(), producer.as_mut());
-        commit::run(shape, log, &mut self.tasks, consumer, producer, &self.app.metrics)?;
+        let (metrics, wall) = (&self.app.metrics, self.now.wall);
+        commit::run(shape, log, &mut self.tasks, consumer, producer, metrics, wall)?;
         self.rebuilt.retain(|task| !staged.contains(task));
         self.open = false;
         self.processed = 0;

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::Context as _;
 
-use crate::cli::{Failure, budget, receipts, sink, warehouse};
+use crate::cli::{Failure, budget, receipts, run, sink, warehouse};
 use crate::codec::registry::Registry;
 use crate::codec::schemas::Schemas;
 use crate::config::{BudgetPlace, System, Topology, WarehousePlace};
@@ -28,7 +28,7 @@ pub fn run(
     log.create_topics(&application::topics(topology))?;
     let sinks: Vec<_> = topology.sinks.values().cloned().collect();
     let running = sink::start(topology, &sinks, log, schemas, &nobody)?;
-    sink::deliver(&running, true, stop)?;
+    sink::deliver(&running, true, run::stuck_after(topology), stop)?;
     for sink in &sinks {
         if let System::File(system) = &sink.system {
             let mut documents = 0;

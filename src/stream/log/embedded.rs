@@ -15,7 +15,7 @@ use rocksdb::{ColumnFamilyDescriptor, DB, Direction, IteratorMode, Options, Writ
 
 use super::{
     Cleanup, Consumer, Event, GroupSpec, Log, LogError, LogErrorKind, Membership, Positions, Producer, Reader,
-    TopicFound, TopicSpec,
+    TopicFound, TopicSpec, lost,
 };
 use crate::stream::record::{Header, Offset, Outgoing, Partition, Record, Timestamp, Topic, TopicPartition};
 
@@ -556,9 +556,11 @@ impl EmbeddedConsumer {
     }
 
     fn start_of(&self, at: &TopicPartition) -> Result<Offset, LogError> {
+        let (start, end) = (self.log.start(at)?, self.log.end(at)?);
         match self.log.0.offset_of(&self.group, at)? {
+            Some(offset) if offset < start || offset > end => Err(lost(at, offset, start, end)),
             Some(offset) => Ok(offset),
-            None => self.log.start(at),
+            None => Ok(start),
         }
     }
 }

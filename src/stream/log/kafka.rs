@@ -29,7 +29,9 @@ use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use self::consumer::KafkaConsumer;
 use self::errors::{classify, is_transient};
 use self::producer::KafkaProducer;
-use super::{Cleanup, Consumer, GroupSpec, Log, LogError, Positions, Producer, Reader, TopicFound, TopicSpec};
+use super::{
+    Cleanup, Consumer, DELETIONS_KEPT, GroupSpec, Log, LogError, Positions, Producer, Reader, TopicFound, TopicSpec,
+};
 use crate::stream::record::{Header, Offset, Partition, Record, Timestamp, Topic, TopicPartition};
 
 /// Records handed out by one poll at most.
@@ -196,6 +198,8 @@ impl Log for KafkaLog {
             return Ok(found);
         }
         let retentions: Vec<String> = missing.iter().map(|spec| retention_ms(spec.cleanup)).collect();
+        // As brokers have it unless they were told otherwise; restores rely on it.
+        let deletions_kept = DELETIONS_KEPT.as_millis().to_string();
         let topics: Vec<NewTopic<'_>> = missing
             .iter()
             .zip(&retentions)
@@ -206,7 +210,9 @@ impl Log for KafkaLog {
                     TopicReplication::Fixed(spec.replication_factor),
                 );
                 match spec.cleanup {
-                    Cleanup::Compact => topic.set("cleanup.policy", "compact"),
+                    Cleanup::Compact => topic
+                        .set("cleanup.policy", "compact")
+                        .set("delete.retention.ms", &deletions_kept),
                     Cleanup::Delete { .. } => topic.set("cleanup.policy", "delete").set("retention.ms", retention),
                 }
             })
@@ -267,7 +273,7 @@ impl Log for KafkaLog {
             .set("group.id", &group.group)
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
-            .set("auto.offset.reset", "earliest")
+            .set("auto.offset.reset", "error")
             .set("isolation.level", "read_committed")
             // A fetch that waits longer than a commit interval only adds latency.
             .set("fetch.wait.max.ms", "50")

@@ -144,6 +144,18 @@ pub fn read_topic<E: From<LogError>>(
     Ok(!partitions.is_empty())
 }
 
+/// A committed offset that its partition does not have: to go on anywhere else would skip records or read them again unasked.
+fn lost(at: &TopicPartition, committed: Offset, start: Offset, end: Offset) -> LogError {
+    let why = match committed < start {
+        true => "what was not read yet was deleted by its retention",
+        false => "it was made anew, or has lost records",
+    };
+    LogError::fatal(format!(
+        "{at} was read up to {committed}, but has {start} to {end}: {why}. To go on with the first record it has: `accrue offsets rewind {} --to-start` (of a sink: --sink NAME), or, where a store stands behind it, `accrue reset`",
+        at.topic
+    ))
+}
+
 /// What a topic should be when it has to be created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicSpec {
@@ -153,10 +165,13 @@ pub struct TopicSpec {
     pub cleanup: Cleanup,
 }
 
+/// How long a deletion is kept in a compacted topic before compaction forgets it (Kafka's `delete.retention.ms`).
+pub const DELETIONS_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// How a topic sheds old records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cleanup {
-    /// The latest record of each key is kept, for ever.
+    /// The latest record of each key is kept for ever, and a deletion for [`DELETIONS_KEPT`].
     Compact,
     /// Records older than this are dropped; `None` keeps all.
     Delete { retention: Option<Duration> },

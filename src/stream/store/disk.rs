@@ -9,8 +9,8 @@
 use std::path::Path;
 
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, Direction, IteratorMode, Options, WriteBatch,
-    WriteBufferManager,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, Direction, ErrorKind, IteratorMode, Options,
+    WriteBatch, WriteBufferManager,
 };
 
 use super::{CHECKPOINTS, Entry, StoreError, Write};
@@ -42,7 +42,13 @@ impl Memory {
 
 impl From<rocksdb::Error> for StoreError {
     fn from(error: rocksdb::Error) -> StoreError {
-        StoreError(error.to_string())
+        let message = error.to_string();
+        let is_damage = match error.kind() {
+            ErrorKind::Corruption | ErrorKind::InvalidArgument | ErrorKind::NotFound => true,
+            // One of its files is missing.
+            _ => message.contains("No such file or directory"),
+        };
+        StoreError { message, is_damage }
     }
 }
 
@@ -74,7 +80,8 @@ impl Db {
             .chain([CHECKPOINTS])
             .map(|name| ColumnFamilyDescriptor::new(name, options.clone()));
         if let Some(parent) = dir.parent() {
-            std::fs::create_dir_all(parent).map_err(|error| StoreError(format!("{}: {error}", parent.display())))?;
+            std::fs::create_dir_all(parent)
+                .map_err(|error| StoreError::obstacle(format!("{}: {error}", parent.display())))?;
         }
         Ok(Db(DB::open_cf_descriptors(&options, dir, families)?))
     }
@@ -116,7 +123,7 @@ impl Db {
     fn family(&self, name: &str) -> Result<&ColumnFamily, StoreError> {
         self.0
             .cf_handle(name)
-            .ok_or_else(|| StoreError(format!("there is no column family {name}")))
+            .ok_or_else(|| StoreError::damage(format!("there is no column family {name}")))
     }
 }
 
@@ -162,6 +169,6 @@ pub(super) fn wipe(dir: &Path) -> Result<(), StoreError> {
     match std::fs::remove_dir_all(dir) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(StoreError(format!("{}: {error}", dir.display()))),
+        Err(error) => Err(StoreError::obstacle(format!("{}: {error}", dir.display()))),
     }
 }

@@ -39,7 +39,7 @@ impl Shelf {
         let mut places = lock(&self.0);
         let place = places.entry(dir.to_owned()).or_default();
         if std::mem::replace(&mut place.open, true) {
-            return Err(StoreError(format!("{HELD_HERE}: {}", dir.display())));
+            return Err(StoreError::obstacle(format!("{HELD_HERE}: {}", dir.display())));
         }
         Ok(Db {
             families: place.families.clone(),
@@ -51,7 +51,7 @@ impl Shelf {
     pub(super) fn wipe(&self, dir: &Path) -> Result<(), StoreError> {
         let mut places = lock(&self.0);
         match places.get(dir) {
-            Some(place) if place.open => Err(StoreError(format!("{HELD_HERE}: {}", dir.display()))),
+            Some(place) if place.open => Err(StoreError::obstacle(format!("{HELD_HERE}: {}", dir.display()))),
             Some(_) | None => {
                 places.remove(dir);
                 Ok(())

@@ -10,27 +10,49 @@ pub mod disk;
 pub mod memory;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use super::overlay::Overlay;
-use super::record::{Offset, Record};
+use super::record::{Offset, Record, Timestamp};
 
-/// A store that cannot be read or written; the task is rebuilt from its changelog.
+/// A store that cannot be read or written.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{0}")]
-pub struct StoreError(pub(super) String);
+#[error("{message}")]
+pub struct StoreError {
+    message: String,
+    /// What is stored cannot be trusted, and has to be made again from the changelog. Else the machine is in the way (no
+    /// space, no file handles, no permission), and what is stored is as good as ever.
+    pub is_damage: bool,
+}
 
 /// RocksDB's words for a database that this process has open already.
 const HELD_HERE: &str = "lock hold by current process";
+/// And for one that another process has.
+const HELD_ELSEWHERE: &str = "While lock file";
 
 impl StoreError {
+    fn damage(message: String) -> StoreError {
+        StoreError {
+            message,
+            is_damage: true,
+        }
+    }
+
+    fn obstacle(message: String) -> StoreError {
+        StoreError {
+            message,
+            is_damage: false,
+        }
+    }
+
     /// Whether this process has the store open already.
     pub fn is_held_here(&self) -> bool {
-        self.0.contains(HELD_HERE)
+        self.message.contains(HELD_HERE)
     }
 
     /// Whether this process or another has the store open already.
     pub fn is_held(&self) -> bool {
-        self.0.contains("lock")
+        self.is_held_here() || self.message.contains(HELD_ELSEWHERE)
     }
 }
 
@@ -45,6 +67,10 @@ pub(super) struct Write<'a> {
 }
 
 pub(super) const CHECKPOINTS: &str = "checkpoints";
+/// Among the checkpoints: when the stores were last at the end of their changelogs. No store has such a name.
+const CURRENT_AT: &[u8] = b"\0current-at";
+/// How often that is noted.
+const NOTE_EVERY_MS: i64 = 60_000;
 
 /// What keeps the stores of a process; clones share it.
 #[derive(Clone)]
@@ -69,6 +95,8 @@ impl StoreHome {
 pub struct TaskStore {
     db: Db,
     names: Vec<String>,
+    /// When [`TaskStore::current_at`] was last written by this process.
+    noted: AtomicI64,
 }
 
 enum Db {
@@ -88,6 +116,7 @@ impl TaskStore {
                 StoreHome::Memory(shelf) => Db::Memory(shelf.open(dir)?),
             },
             names: names.to_vec(),
+            noted: AtomicI64::new(i64::MIN),
         })
     }
 
@@ -121,6 +150,27 @@ impl TaskStore {
     pub fn checkpoint(&self, store: usize) -> Result<Option<Offset>, StoreError> {
         let name = self.name(store)?;
         mark(name, self.find(CHECKPOINTS, name.as_bytes())?)
+    }
+
+    /// When the stores were last known to be at the end of their changelogs; `None` before that was noted.
+    pub fn current_at(&self) -> Result<Option<Timestamp>, StoreError> {
+        let found = mark("the time of the checkpoints", self.find(CHECKPOINTS, CURRENT_AT)?)?;
+        Ok(found.map(|at| Timestamp(at.0 as i64)))
+    }
+
+    /// Notes that the stores are at the end of their changelogs now.
+    pub fn note_current(&self, now: Timestamp) -> Result<(), StoreError> {
+        if now.0.saturating_sub(self.noted.load(Ordering::Relaxed)) < NOTE_EVERY_MS {
+            return Ok(());
+        }
+        self.noted.store(now.0, Ordering::Relaxed);
+        let at = (now.0 as u64).to_be_bytes();
+        let write = Write {
+            family: CHECKPOINTS,
+            key: CURRENT_AT,
+            value: Some(&at),
+        };
+        self.write(&[write])
     }
 
     /// What is committed at this moment, for as long as the view is kept.
@@ -191,7 +241,7 @@ impl TaskStore {
         self.names
             .get(store)
             .map(String::as_str)
-            .ok_or_else(|| StoreError(format!("there is no store number {store}")))
+            .ok_or_else(|| StoreError::obstacle(format!("there is no store number {store}")))
     }
 }
 
@@ -229,7 +279,7 @@ impl View<'_> {
     fn known<'s>(&self, store: &'s str) -> Result<&'s str, StoreError> {
         match self.names.iter().any(|name| name == store) {
             true => Ok(store),
-            false => Err(StoreError(format!("there is no store {store}"))),
+            false => Err(StoreError::obstacle(format!("there is no store {store}"))),
         }
     }
 }
@@ -238,7 +288,7 @@ fn mark(store: &str, bytes: Option<Vec<u8>>) -> Result<Option<Offset>, StoreErro
     match bytes.as_deref().map(<[u8; 8]>::try_from) {
         None => Ok(None),
         Some(Ok(bytes)) => Ok(Some(Offset(u64::from_be_bytes(bytes)))),
-        Some(Err(_)) => Err(StoreError(format!("the checkpoint of {store} is damaged"))),
+        Some(Err(_)) => Err(StoreError::damage(format!("the checkpoint of {store} is damaged"))),
     }
 }
 

@@ -17,7 +17,7 @@ use rdkafka::message::Message as _;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
-use super::super::{Consumer, Event, GroupSpec, LogError, LogErrorKind, Membership};
+use super::super::{Consumer, Event, GroupSpec, LogError, LogErrorKind, Membership, lost};
 use super::errors::{classify, is_transient, rewinding};
 use super::{
     GroupProtocol, HELD_BACK, MAX_POLL_BYTES, MAX_POLL_RECORDS, REQUEST_TIMEOUT, connection_error, headers_in, list_of,
@@ -167,8 +167,12 @@ impl KafkaConsumer {
         }
     }
 
-    /// Where each partition is to be read from: the group's committed offset, or the first one kept. As numbers, since
-    /// a logical offset is looked up by librdkafka on its own and can be lost when the broker goes away meanwhile.
+    /// Where each partition is to be read from: the group's committed offset, or the first one kept where there is none. As
+    /// numbers, since a logical offset is looked up by librdkafka on its own and can be lost when the broker goes away
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// Fatal: the committed offset is not in the partition, so that records would be skipped or read again unasked.
     fn starts(&mut self, partitions: &[TopicPartition]) -> Result<TopicPartitionList, LogError> {
         let committed = self
             .consumer
@@ -177,17 +181,13 @@ impl KafkaConsumer {
         let committed = positions(&committed);
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         for at in partitions {
-            let (first, _) = self
+            let (first, end) = self
                 .consumer
                 .fetch_watermarks(at.topic.as_str(), at.partition.0 as i32, REQUEST_TIMEOUT)
                 .map_err(|error| classify(&format!("asking for the offsets of {at}"), &error))?;
             let offset = match committed.get(at) {
-                Some(offset) if (offset.0 as i64) < first => {
-                    tracing::error!(
-                        %at, committed = %offset, first,
-                        "records were deleted by the topic's retention before they were read; going on with the first one kept"
-                    );
-                    first
+                Some(offset) if !(first..=end).contains(&(offset.0 as i64)) => {
+                    return Err(lost(at, *offset, Offset(first as u64), Offset(end as u64)));
                 }
                 Some(offset) => offset.0 as i64,
                 None => first,

@@ -8,7 +8,7 @@ pub(super) fn is_transient(error: &KafkaError) -> bool {
 }
 
 /// Errors that pass when brokers, leaders or coordinators are back.
-const TRANSIENT: [RDKafkaErrorCode; 13] = [
+const TRANSIENT: [RDKafkaErrorCode; 23] = [
     RDKafkaErrorCode::AllBrokersDown,
     RDKafkaErrorCode::BrokerTransportFailure,
     RDKafkaErrorCode::OperationTimedOut,
@@ -22,6 +22,18 @@ const TRANSIENT: [RDKafkaErrorCode; 13] = [
     RDKafkaErrorCode::UnknownTopic,
     RDKafkaErrorCode::UnknownPartition,
     RDKafkaErrorCode::PartitionEOF,
+    RDKafkaErrorCode::RequestTimedOut,
+    RDKafkaErrorCode::NetworkException,
+    RDKafkaErrorCode::NotEnoughReplicas,
+    RDKafkaErrorCode::NotEnoughReplicasAfterAppend,
+    RDKafkaErrorCode::KafkaStorageError,
+    RDKafkaErrorCode::FencedLeaderEpoch,
+    RDKafkaErrorCode::UnknownLeaderEpoch,
+    // A new leader does not know yet how far the old one was (KIP-207).
+    RDKafkaErrorCode::OffsetNotAvailable,
+    // A transaction that carries the group's offsets is being ended (KIP-447).
+    RDKafkaErrorCode::UnstableOffsetCommit,
+    RDKafkaErrorCode::ThrottlingQuotaExceeded,
 ];
 
 /// A partition that librdkafka has not begun to fetch cannot be rewound yet.
@@ -53,8 +65,13 @@ pub(super) fn classify(doing: &str, error: &KafkaError) -> LogError {
         KafkaError::Transaction(inner) if inner.txn_requires_abort() => LogErrorKind::Abort,
         KafkaError::Transaction(inner) if inner.is_retriable() => LogErrorKind::Retry,
         KafkaError::Transaction(_) => LogErrorKind::Fatal,
+        // The transaction failed before this record, or another producer has its id: the next commit would have said so.
+        KafkaError::MessageProduction(RDKafkaErrorCode::State) => LogErrorKind::Abort,
+        KafkaError::MessageProduction(RDKafkaErrorCode::Fatal) => LogErrorKind::Fenced,
         other => match other.rdkafka_error_code() {
             Some(code) if fenced(code) => LogErrorKind::Fenced,
+            // Out of range: joining again asks for the committed offset, and says what is wrong with it.
+            Some(RDKafkaErrorCode::AutoOffsetReset) => LogErrorKind::Fenced,
             // A record that was not delivered in `delivery.timeout.ms`, because brokers were away or slow, makes librdkafka
             // demand an abort; it is no reason to stop.
             Some(
@@ -82,11 +99,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_that_was_not_delivered_in_time_only_aborts() {
+    fn a_record_that_cannot_be_sent_now_only_aborts() {
         for (code, kind) in [
             (RDKafkaErrorCode::MessageTimedOut, LogErrorKind::Abort),
             (RDKafkaErrorCode::NotLeaderForPartition, LogErrorKind::Abort),
             (RDKafkaErrorCode::ProducerFenced, LogErrorKind::Fenced),
+            (RDKafkaErrorCode::State, LogErrorKind::Abort),
+            (RDKafkaErrorCode::Fatal, LogErrorKind::Fenced),
             (RDKafkaErrorCode::MessageSizeTooLarge, LogErrorKind::Fatal),
         ] {
             let error = classify("delivering", &KafkaError::MessageProduction(code)).but_not_retry();
