@@ -168,7 +168,13 @@ fn on_a_page(contract: &Contract) {
         facts: contract.facts.len() / 2,
         issued: contract.issued.len() / 2,
     };
-    let (facts, issued) = contract_store::decode_page(&contract_store::encode_page(contract, before).unwrap()).unwrap();
+    let all = Paged {
+        pages: 3,
+        facts: contract.facts.len(),
+        issued: contract.issued.len(),
+    };
+    let page = contract_store::encode_page(contract, before, all).unwrap();
+    let (facts, issued) = contract_store::decode_page(&page).unwrap();
     assert_eq!(facts, contract.facts[before.facts..]);
     assert_eq!(issued, contract.issued[before.issued..]);
     let (head, pages) = contract_store::decode(&contract_store::encode(contract, before).unwrap()).unwrap();

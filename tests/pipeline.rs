@@ -823,6 +823,36 @@ fn a_long_history_is_stored_page_by_page() {
     assert_eq!(issued, expected);
 }
 
+/// A deal of many lines that began long ago issues thousands of entries in one step: its records stay small all the same.
+#[test]
+fn a_step_that_issues_thousands_of_entries_writes_several_pages() {
+    let mut crm = Crm::new(false);
+    let lines: Vec<Json> = (0..150)
+        .map(|n| json!({"id": format!("l{n}"), "type": "subscription", "amount": 380}))
+        .collect();
+    let terms = json!({"deal_id": "D1", "amount": 57_000, "currency": "USD", "term_months": 38,
+        "contract_start": "2023-01-01", "line_items": lines});
+    crm.fact("e0", "deal.closed", terms);
+    crm.fact("tick", "clock.ticked", json!({"date": "2026-02-01"}));
+    crm.process();
+    crm.fact("next", "clock.ticked", json!({"date": "2026-03-01"}));
+    crm.process();
+    let letters: Vec<String> = crm.letters().into_iter().map(|letter| letter.message).collect();
+    assert_eq!(letters, Vec::<String>::new());
+    let entries = crm.read("journal.entries").len();
+    assert!(entries > 150 * 38, "{entries} entries");
+    let stored = crm.read("test-contract-changelog");
+    let largest = stored
+        .iter()
+        .map(|record| record.value.as_ref().map_or(0, Vec::len))
+        .max();
+    assert!(largest < Some(300_000), "a record of {largest:?} bytes");
+    let pages = stored
+        .iter()
+        .filter(|record| record.key.as_ref().is_some_and(|key| key.starts_with(b"h ")));
+    assert!(pages.count() >= 6);
+}
+
 /// Every source from its start again, as `accrue offsets rewind --to-start` has it.
 fn read_again(crm: &Crm) {
     let shape = pipeline::shape(&crm.topology).expect("shape");

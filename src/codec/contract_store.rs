@@ -71,14 +71,20 @@ pub fn decode(bytes: &[u8]) -> Result<(Contract, u32), Refused> {
     }
 }
 
-/// A page of all that a contract has beyond its pages so far.
-pub fn encode_page(contract: &Contract, paged: Paged) -> Result<Vec<u8>, Refused> {
+/// A page of what a contract has beyond its pages so far, up to where `to` says.
+pub fn encode_page(contract: &Contract, from: Paged, to: Paged) -> Result<Vec<u8>, Refused> {
     STORED.encode(&StoredWire {
         contract: None,
         fact: None,
         page: Some(PageWire {
-            facts: contract.facts[paged.facts..].iter().map(FactWire::from).collect(),
-            issued: contract.issued[paged.issued..].iter().map(IssuedWire::from).collect(),
+            facts: contract.facts[from.facts..to.facts]
+                .iter()
+                .map(FactWire::from)
+                .collect(),
+            issued: contract.issued[from.issued..to.issued]
+                .iter()
+                .map(IssuedWire::from)
+                .collect(),
         }),
     })
 }

@@ -31,7 +31,7 @@ use crate::revenue::reference::{Context as Judgement, Learned, Reference, Settin
 use crate::revenue::reject::{Code, Rejection};
 use crate::stream::fault::Fault;
 use crate::stream::processor::{Context, Emission, Failure, Processor, Progress, Rejected, Route};
-use crate::stream::record::{Record, Topic};
+use crate::stream::record::{LARGEST_RECORD_BYTES, Record, Topic};
 
 pub const STORE: &str = "contract";
 
@@ -255,6 +255,7 @@ impl ContractStage {
         let after = Found::of(key, Some(&contract));
         let mut kept = Kept { contract, paged };
         let values = kept.write(key)?;
+        values.iter().try_for_each(|(_, value)| fits(value))?;
         for (old, new) in [(before.due, after.due), (before.waiting, after.waiting)] {
             if old != new {
                 if let Some(old) = old {
@@ -287,27 +288,43 @@ impl ContractStage {
         let cause = fact.event_id.as_str();
         let mut said = Vec::with_capacity(3 + decision.entries.len());
         let mut say = |topic: &Topic, kind: &'static str, id: &str, value: Vec<u8>| {
+            fits(&value)?;
             said.push(caused.emission((topic, Route::ByKey), key.to_vec(), value, (id, kind)));
+            Ok::<(), Refused>(())
         };
         let after = Revisions::of(Some(contract));
         let state = self.schemas.encode_contract_state(decision)?;
         let id = format!("{cause}/state/{}", contract.deal);
-        say(&self.outputs.state, "contract.state", &id, state);
+        say(&self.outputs.state, "contract.state", &id, state)?;
         if after.recognition != before.recognition || !decision.schedule.is_empty() {
             let id = format!("{cause}/recognition/{}", contract.deal);
             let value = self.schemas.encode_recognition_schedule(decision)?;
-            say(&self.outputs.recognition, "recognition.schedule", &id, value);
+            say(&self.outputs.recognition, "recognition.schedule", &id, value)?;
         }
         if after.billing != before.billing {
             let id = format!("{cause}/billing/{}", contract.deal);
             let value = self.schemas.encode_billing_schedule(decision)?;
-            say(&self.outputs.billing, "billing.schedule", &id, value);
+            say(&self.outputs.billing, "billing.schedule", &id, value)?;
         }
         for entry in &decision.entries {
             let value = self.schemas.encode_journal_entry(entry)?;
-            say(&self.outputs.journal, "journal.entry", entry.entry_id.as_str(), value);
+            say(&self.outputs.journal, "journal.entry", entry.entry_id.as_str(), value)?;
         }
         Ok(said)
+    }
+}
+
+/// Whether a record can be written at all: a producer that is asked to write a larger one stops the process.
+fn fits(value: &[u8]) -> Result<(), Refused> {
+    match value.len() > LARGEST_RECORD_BYTES {
+        false => Ok(()),
+        true => Err(Refused::new(
+            "record_too_large",
+            format!(
+                "it leads to a record of {} bytes, and {LARGEST_RECORD_BYTES} can be written: split the deal into several",
+                value.len()
+            ),
+        )),
     }
 }
 

@@ -5,8 +5,8 @@
 //! h <tenant>/<deal>/<number, big-endian>     a page: earlier facts and entries, written once
 //! ```
 //!
-//! Invariants: pages and head together are the contract, in the order of arrival and of issue; what a step writes is
-//! bounded by [`PAGE`], whatever the deal's history, and so is a record of the changelog. What is in memory is what was
+//! Invariants: pages and head together are the contract, in the order of arrival and of issue; what a step writes does not
+//! grow with the deal's history, and a record of the changelog holds [`PAGE_AT_MOST`] entries. What is in memory is what was
 //! staged or committed: it is taken out before a step and put back after, so that a step that fails leaves nothing.
 //! Absent: what a contract means (`revenue`), and its bytes (`codec`).
 
@@ -19,6 +19,8 @@ use crate::stream::store::Entry;
 
 /// Facts and entries that make a page.
 const PAGE: usize = 32;
+/// Entries of a page, where a step issues more: each takes some 150 bytes.
+const PAGE_AT_MOST: usize = 1_000;
 
 /// Facts and entries of the long contracts that one partition keeps in memory, each some 500 bytes; at most twice as many,
 /// or one contract that is longer.
@@ -69,22 +71,22 @@ impl Kept {
         Ok(Kept { contract, paged })
     }
 
-    /// What to write of it: its head and, when that has grown to one, a page.
+    /// What to write of it: its head and, when that has grown to one, a page or several.
     pub(super) fn write(&mut self, key: &[u8]) -> Result<Vec<Entry>, Refused> {
-        let (contract, paged) = (&self.contract, self.paged);
+        let (contract, mut paged) = (&self.contract, self.paged);
         let mut entries = Vec::new();
-        if contract.facts.len() - paged.facts + contract.issued.len() - paged.issued >= PAGE {
-            entries.push((
-                page_key(key, paged.pages),
-                contract_store::encode_page(contract, paged)?,
-            ));
-            self.paged = Paged {
+        while contract.facts.len() - paged.facts + contract.issued.len() - paged.issued >= PAGE {
+            let to = Paged {
                 pages: paged.pages + 1,
                 facts: contract.facts.len(),
-                issued: contract.issued.len(),
+                issued: contract.issued.len().min(paged.issued + PAGE_AT_MOST),
             };
+            let page = contract_store::encode_page(contract, paged, to)?;
+            entries.push((page_key(key, paged.pages), page));
+            paged = to;
         }
-        entries.push((head_key(key), contract_store::encode(contract, self.paged)?));
+        entries.push((head_key(key), contract_store::encode(contract, paged)?));
+        self.paged = paged;
         Ok(entries)
     }
 }

@@ -112,6 +112,12 @@ impl Header {
     }
 }
 
+/// The largest key and value of a record, together: what our topics and producers are set to take (Kafka's own limit of
+/// 1 MB is of a whole batch), less what a batch adds.
+pub const LARGEST_RECORD_BYTES: usize = (8 << 20) - (64 << 10);
+/// The same, as Kafka is told.
+pub const LARGEST_BATCH_BYTES: usize = 8 << 20;
+
 /// A record as it was read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Record {

@@ -32,7 +32,11 @@ use self::producer::KafkaProducer;
 use super::{
     Cleanup, Consumer, DELETIONS_KEPT, GroupSpec, Log, LogError, Positions, Producer, Reader, TopicFound, TopicSpec,
 };
-use crate::stream::record::{Header, Offset, Partition, Record, Timestamp, Topic, TopicPartition};
+use crate::stream::record::{Header, LARGEST_BATCH_BYTES, Offset, Partition, Record, Timestamp, Topic, TopicPartition};
+
+/// librdkafka's own default for what a client sends. Consumers send nothing of that size, and one whose fetches are smaller
+/// than this is refused; larger records reach it all the same (KIP-74).
+const CONSUMERS_LARGEST_BYTES: usize = 1_000_000;
 
 /// Records handed out by one poll at most.
 const MAX_POLL_RECORDS: usize = 2_000;
@@ -199,6 +203,7 @@ impl Log for KafkaLog {
         }
         let retentions: Vec<String> = missing.iter().map(|spec| retention_ms(spec.cleanup)).collect();
         // As brokers have it unless they were told otherwise; restores rely on it.
+        let largest = LARGEST_BATCH_BYTES.to_string();
         let deletions_kept = DELETIONS_KEPT.as_millis().to_string();
         let topics: Vec<NewTopic<'_>> = missing
             .iter()
@@ -208,7 +213,8 @@ impl Log for KafkaLog {
                     spec.topic.as_str(),
                     spec.partitions as i32,
                     TopicReplication::Fixed(spec.replication_factor),
-                );
+                )
+                .set("max.message.bytes", &largest);
                 match spec.cleanup {
                     Cleanup::Compact => topic
                         .set("cleanup.policy", "compact")
@@ -279,7 +285,10 @@ impl Log for KafkaLog {
             .set("fetch.wait.max.ms", "50")
             // Half for what waits, half for the answer to a fetch that was sent while there was room.
             .set("queued.max.messages.kbytes", kbytes(self.queues.fetched_bytes / 2))
-            .set("fetch.max.bytes", (self.queues.fetched_bytes / 2).to_string())
+            .set(
+                "fetch.max.bytes",
+                (self.queues.fetched_bytes / 2).max(CONSUMERS_LARGEST_BYTES).to_string(),
+            )
             .set("fetch.queue.backoff.ms", FULL_QUEUE_PAUSE_MS);
         // The partitions of one number of all sources are one task's, and belong to one member: of all assignors only
         // range sees to that (cooperative-sticky and uniform deal them out one by one).
@@ -297,6 +306,7 @@ impl Log for KafkaLog {
         for (key, value) in &self.properties {
             config.set(key, value);
         }
+        config.set("message.max.bytes", CONSUMERS_LARGEST_BYTES.to_string());
         Ok(Box::new(KafkaConsumer::join(&config, self.protocol, group)?))
     }
 
@@ -312,7 +322,12 @@ impl Log for KafkaLog {
             .set("compression.type", "lz4")
             .set("linger.ms", "5")
             .set("batch.num.messages", "10000")
-            .set("queue.buffering.max.kbytes", kbytes(self.queues.unconfirmed_bytes));
+            .set("message.max.bytes", LARGEST_BATCH_BYTES.to_string())
+            // A record that does not fit into the queue would wait for ever.
+            .set(
+                "queue.buffering.max.kbytes",
+                kbytes(self.queues.unconfirmed_bytes.max(LARGEST_BATCH_BYTES)),
+            );
         for (key, value) in &self.properties {
             config.set(key, value);
         }
@@ -330,7 +345,8 @@ impl Log for KafkaLog {
             .set("fetch.wait.max.ms", "50")
             .set("queued.max.messages.kbytes", kbytes(READER_QUEUE_BYTES))
             .set("fetch.max.bytes", READER_QUEUE_BYTES.to_string())
-            .set("fetch.queue.backoff.ms", FULL_QUEUE_PAUSE_MS);
+            .set("fetch.queue.backoff.ms", FULL_QUEUE_PAUSE_MS)
+            .set("message.max.bytes", CONSUMERS_LARGEST_BYTES.to_string());
         let consumer: BaseConsumer<Quiet> = BaseConsumer::from_config_and_context(&config, Quiet).map_err(setup)?;
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(
