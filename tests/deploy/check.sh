@@ -119,6 +119,12 @@ for file in Dockerfile deploy/connect/Dockerfile; do
 done
 printf 'FROM debian\nRUN cd /tmp\n' >"$work/Dockerfile"
 refuses "a Dockerfile with an untagged base image" "$hadolint" "$work/Dockerfile"
+reach="$(python3 tests/deploy/dockerignore.py)" || fail "the image cannot be built"
+ok "what the build reads reaches Docker: $reach"
+for left_out in build.rs avro benches; do
+    grep -v "^!$left_out$" .dockerignore >"$work/dockerignore"
+    refuses "a .dockerignore without $left_out" python3 tests/deploy/dockerignore.py "$work/dockerignore"
+done
 
 if command -v promtool >/dev/null; then
     promtool check config --syntax-only deploy/prometheus.yml >/dev/null
