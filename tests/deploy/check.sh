@@ -109,8 +109,15 @@ refuses "a misspelt key of a service" plant 's/healthcheck: \*postgres-ready/hea
 refuses "a dependency on no service" plant 's/kafka: {condition/kafca: {condition/'
 refuses "a mount of no file" plant 's/prometheus.yml:/prometheuz.yml:/'
 refuses "a volume that is not declared" plant 's/- state:/- stat:/'
+refuses "a variable that one service alone has" plant 's/ACCRUE_INSTANCE_ID: compose-sinks/&, BOOKS_URL: x/'
 python3 -m json.tool deploy/connect/crm.json >/dev/null
 ok "the connector's settings are JSON"
+# Rows of one transaction are in several topics, and one task reads them oldest first: README, "Point it at your Kafka".
+one_partition() { if grep -E 'topic\.creation\..*partitions"' "$1" | grep -vE ': "1",?$'; then return 1; fi; }
+one_partition deploy/connect/crm.json
+ok "topics of changes have one partition"
+sed 's/partitions": "1"/partitions": "6"/' deploy/connect/crm.json >"$work/crm.json"
+refuses "topics of changes with six partitions" one_partition "$work/crm.json"
 
 # Dockerfiles. DL3008: Debian's own security updates are wanted, so packages have no version.
 for file in Dockerfile deploy/connect/Dockerfile; do
