@@ -113,6 +113,10 @@ for kind in "StatefulSet books-accrue" "Deployment books-accrue-toolbox" "Job bo
 done
 refuses "a second replica of a sink that keeps what it delivers" template --kube-version 1.37.0 \
     --set 'sinks[0].name=x,sinks[0].command=sink,sinks[0].replicas=2,sinks[0].persistence.enabled=true'
+awk '/^```yaml/ { inside = 1; next } /^```/ { inside = 0 } inside' docs/kubernetes.md >"$work/documented.yaml"
+template --kube-version 1.37.0 --values "$work/documented.yaml" >"$work/documented.out" || fail "the values in docs/kubernetes.md"
+conform 1.37.0 "$work/documented.out" >"$work/conform" || { cat "$work/conform" >&2; fail "the values in docs/kubernetes.md"; }
+ok "the values in docs/kubernetes.md render"
 refuses "a sink of an unknown command" template --kube-version 1.37.0 --set 'sinks[0].name=x,sinks[0].command=push'
 refuses "a second replica of a warehouse" template --kube-version 1.37.0 --set 'sinks[0].name=x,sinks[0].command=warehouse,sinks[0].replicas=2'
 refuses "text where a number belongs" template --kube-version 1.37.0 --set replicas=three
