@@ -14,9 +14,11 @@ RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates
     && install -d -o accrue -g accrue /var/lib/accrue /etc/accrue
 COPY --from=build /usr/local/bin/accrue /usr/local/bin/accrue
 COPY topology.toml /etc/accrue/topology.toml
+# Also for `exec`: `accrue status` in a container means this topology.
+ENV ACCRUE_TOPOLOGY=/etc/accrue/topology.toml
 USER 10001:10001
 WORKDIR /var/lib/accrue
 EXPOSE 8080
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["accrue"]
-CMD ["run", "--topology", "/etc/accrue/topology.toml"]
+CMD ["run"]

@@ -19,6 +19,7 @@ help:
 
 quickstart: deps
 	cargo run --quiet -- quickstart
+	@echo; echo 'To call what was built "accrue":  export PATH="$(CARGO_TARGET_DIR)/debug:$$PATH"'
 
 test: deps
 	tools/test

@@ -59,7 +59,7 @@ if [ ! -x "$hadolint" ]; then
 fi
 
 conform() { # conform KUBERNETES FILE
-    "$kubeconform" -strict -summary -skip ServiceMonitor \
+    "$kubeconform" -strict -summary -skip ServiceMonitor,PrometheusRule \
         -schema-location "$cache/kubernetes-$KUBERNETES_VALIDATE-$1/{{ .ResourceKind }}{{ .KindSuffix }}.json" "$2"
 }
 template() { "$helm" template books helm/accrue "$@" 2>"$work/helm.err" || { cat "$work/helm.err" >&2; return 1; }; }
@@ -86,8 +86,37 @@ refuses "a misspelt field of a StatefulSet" conform 1.37.0 "$work/planted.yaml"
 sed 's/containerPort: 8080/containerPort: "http"/' "$work/default.yaml" >"$work/planted.yaml"
 refuses "a port that is text" conform 1.37.0 "$work/planted.yaml"
 refuses "an unknown value of the chart" template --kube-version 1.37.0 --set replica=3
-[ "$(grep -c '^kind: Deployment' "$work/all.yaml")" = 3 ] || fail "not one Deployment for each of sinks"
-ok "one Deployment for each of sinks"
+# object KIND NAME: one object of the chart with all values.
+object() { awk -v kind="$1" -v name="$2" 'BEGIN { RS = "---\n" } $0 ~ "\nkind: " kind "\n" && $0 ~ "\n  name: " name "\n"' "$work/all.yaml"; }
+has() { # has WHAT KIND NAME: the object is there, and has the text
+    local text; text="$(object "$2" "$3")"
+    [ -n "$text" ] || fail "the chart has no $2 $3"
+    [[ "$text" == *"$1"* ]]
+}
+holds() { has "$@" || fail "$2 $3 lacks $1"; ok "$2 $3 has $1"; }
+lacks() { if has "$@"; then fail "$2 $3 has $1"; fi; ok "$2 $3 has no $1"; }
+for sink in sink-quickbooks warehouse-main-1 budget-plan; do
+    # A name that changes with each start must be no static member: nobody would wait for it to come back.
+    lacks ACCRUE_INSTANCE_ID Deployment "books-accrue-$sink"
+done
+holds ACCRUE_INSTANCE_ID StatefulSet books-accrue-sink-files
+holds volumeClaimTemplates StatefulSet books-accrue-sink-files
+lacks "{name: state, emptyDir" StatefulSet books-accrue-sink-files
+holds "mountPath: /var/lib/accrue/budget" Deployment books-accrue-budget-plan
+holds "- podSelector: {matchLabels:" NetworkPolicy books-accrue
+holds "args: [facts, tick]" CronJob books-accrue-clock
+holds "claimName: state-books-accrue-0" Deployment books-accrue-toolbox
+holds "alert: AccrueDown" PrometheusRule books-accrue
+for kind in "StatefulSet books-accrue" "Deployment books-accrue-toolbox" "Job books-accrue-apply" "CronJob books-accrue-clock"; do
+    # shellcheck disable=SC2086 # kind and name are two words
+    holds "name: ACCRUE_TOPOLOGY" $kind
+done
+refuses "a second replica of a sink that keeps what it delivers" template --kube-version 1.37.0 \
+    --set 'sinks[0].name=x,sinks[0].command=sink,sinks[0].replicas=2,sinks[0].persistence.enabled=true'
+awk '/^```yaml/ { inside = 1; next } /^```/ { inside = 0 } inside' docs/kubernetes.md >"$work/documented.yaml"
+template --kube-version 1.37.0 --values "$work/documented.yaml" >"$work/documented.out" || fail "the values in docs/kubernetes.md"
+conform 1.37.0 "$work/documented.out" >"$work/conform" || { cat "$work/conform" >&2; fail "the values in docs/kubernetes.md"; }
+ok "the values in docs/kubernetes.md render"
 refuses "a sink of an unknown command" template --kube-version 1.37.0 --set 'sinks[0].name=x,sinks[0].command=push'
 refuses "a second replica of a warehouse" template --kube-version 1.37.0 --set 'sinks[0].name=x,sinks[0].command=warehouse,sinks[0].replicas=2'
 refuses "text where a number belongs" template --kube-version 1.37.0 --set replicas=three
@@ -107,10 +136,17 @@ compose_file docker-compose.yml
 ok "docker-compose.yml loads, and what it refers to exists"
 refuses "a misspelt key of a service" plant 's/healthcheck: \*postgres-ready/healthchek: *postgres-ready/'
 refuses "a dependency on no service" plant 's/kafka: {condition/kafca: {condition/'
-refuses "a mount of no file" plant 's/prometheus.yml:/prometheuz.yml:/'
+refuses "a mount of no file" plant 's/crm.json:/crn.json:/'
 refuses "a volume that is not declared" plant 's/- state:/- stat:/'
+refuses "a variable that one service alone has" plant 's/ACCRUE_INSTANCE_ID: compose-sinks/&, BOOKS_URL: x/'
 python3 -m json.tool deploy/connect/crm.json >/dev/null
 ok "the connector's settings are JSON"
+# Rows of one transaction are in several topics, and one task reads them oldest first: README, "Point it at your Kafka".
+one_partition() { if grep -E 'topic\.creation\..*partitions"' "$1" | grep -vE ': "1",?$'; then return 1; fi; }
+one_partition deploy/connect/crm.json
+ok "topics of changes have one partition"
+sed 's/partitions": "1"/partitions": "6"/' deploy/connect/crm.json >"$work/crm.json"
+refuses "topics of changes with six partitions" one_partition "$work/crm.json"
 
 # Dockerfiles. DL3008: Debian's own security updates are wanted, so packages have no version.
 for file in Dockerfile deploy/connect/Dockerfile; do
@@ -119,12 +155,37 @@ for file in Dockerfile deploy/connect/Dockerfile; do
 done
 printf 'FROM debian\nRUN cd /tmp\n' >"$work/Dockerfile"
 refuses "a Dockerfile with an untagged base image" "$hadolint" "$work/Dockerfile"
+reach="$(python3 tests/deploy/dockerignore.py)" || fail "the image cannot be built"
+ok "what the build reads reaches Docker: $reach"
+for left_out in build.rs avro benches; do
+    grep -v "^!$left_out$" .dockerignore >"$work/dockerignore"
+    refuses "a .dockerignore without $left_out" python3 tests/deploy/dockerignore.py "$work/dockerignore"
+done
 
-if command -v promtool >/dev/null; then
-    promtool check config --syntax-only deploy/prometheus.yml >/dev/null
-    ok "deploy/prometheus.yml passes promtool"
-else
-    echo "skip  deploy/prometheus.yml: promtool is not installed (Debian: prometheus)"
+# Prometheus and Grafana. Debian's package is unpacked, not installed: it would start a server.
+promtool="$(command -v promtool || echo "$cache/prometheus/usr/bin/promtool")"
+if [ ! -x "$promtool" ] && command -v apt-get >/dev/null && (cd "$work" && apt-get download -qq prometheus >/dev/null 2>&1); then
+    dpkg-deb -x "$work"/prometheus_*.deb "$cache/prometheus"
 fi
+if [ -x "$promtool" ]; then
+    "$promtool" check config --syntax-only deploy/prometheus/prometheus.yml >/dev/null
+    "$promtool" check rules --lint-fatal deploy/prometheus/rules.yaml >/dev/null
+    "$promtool" test rules tests/deploy/alerts.yaml >"$work/alerts" 2>&1 || { cat "$work/alerts" >&2; fail "alerts"; }
+    ok "promtool: settings, rules, and what raises an alert"
+    sed "s#\.\./\.\.#$work#; s/7x60/7+1x60/" tests/deploy/alerts.yaml >"$work/alerts.yaml"
+    mkdir -p "$work/deploy/prometheus" && cp deploy/prometheus/rules.yaml "$work/deploy/prometheus/"
+    refuses "an alert that nobody expected" "$promtool" test rules "$work/alerts.yaml"
+else
+    echo "skip  deploy/prometheus: promtool is not installed (Debian: prometheus)"
+fi
+python3 -m json.tool deploy/grafana/accrue.json >/dev/null
+python3 tests/deploy/metrics.py deploy/prometheus/rules.yaml deploy/grafana/accrue.json
+ok "rules and dashboard name metrics of src, and each alert has its section in docs/runbook.md"
+sed 's/accrue_sink_breaker_open/accrue_sink_breaker_opened/' deploy/prometheus/rules.yaml >"$work/planted.yaml"
+refuses "a metric that nobody registers" python3 tests/deploy/metrics.py "$work/planted.yaml"
+sed 's/state="parked/state="parket/' deploy/prometheus/rules.yaml >"$work/planted.yaml"
+refuses "a label's value that nobody sets" python3 tests/deploy/metrics.py "$work/planted.yaml"
+sed 's/alert: AccrueDown/alert: AccrueGone/' deploy/prometheus/rules.yaml >"$work/planted.yaml"
+refuses "an alert without a section of the runbook" python3 tests/deploy/metrics.py "$work/planted.yaml"
 
 echo "$passed passed, 0 failed"

@@ -2,7 +2,8 @@
 """compose.py FILE: what the compose schema cannot say, on the loaded model (JSON).
 
 Every service that another waits for exists; one that is waited for to be healthy has a health
-check; every file that is mounted exists; every named volume is declared.
+check; every file that is mounted exists; every named volume is declared; services of one image that read one topology
+have the same environment, since each reads all of it.
 """
 
 import json
@@ -12,6 +13,11 @@ from pathlib import Path
 
 def problems(model):
     services, volumes = model["services"], model.get("volumes", {})
+    ours = {name: service for name, service in services.items() if service.get("image") == "accrue:local"}
+    every = {variable for service in ours.values() for variable in service["environment"]}
+    for name, service in ours.items():
+        for variable in sorted(every - service["environment"].keys()):
+            yield f"{name} lacks {variable}, which other services of its image have: the topology may name it"
     for name, service in services.items():
         for other, wait in service.get("depends_on", {}).items():
             if other not in services:

@@ -1,4 +1,4 @@
-{{/* What the stream processor and the apply job share: one program, one configuration, one environment. */}}
+{{/* What all pods share: one program, one configuration, one environment. */}}
 
 {{- define "accrue.name" -}}
 {{- if contains .Chart.Name .Release.Name -}}
@@ -20,6 +20,16 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: sink
 {{- end -}}
 
+{{/* Each entry of `sinks` has a name of its own, also where a long one is cut; a StatefulSet's may have 52 characters. */}}
+{{- define "accrue.sinkTitle" -}}
+{{- $sink := index . 1 -}}
+{{- $title := printf "%s-%s-%s" (include "accrue.name" (index . 0)) $sink.command $sink.name | lower | replace "_" "-" | replace "." "-" | trimSuffix "-" -}}
+{{- if gt (len $title) 52 -}}
+{{- $title = printf "%s-%s" ($title | trunc 43 | trimSuffix "-") ($title | sha256sum | trunc 8) -}}
+{{- end -}}
+{{- $title -}}
+{{- end -}}
+
 {{- define "accrue.labels" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -32,13 +42,26 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- .Values.topology | default (.Files.Get "files/topology.toml") -}}
 {{- end -}}
 
-{{- define "accrue.podSecurity" -}}
-runAsNonRoot: true
-runAsUser: 10001
-runAsGroup: 10001
-fsGroup: 10001
-fsGroupChangePolicy: OnRootMismatch
-seccompProfile: {type: RuntimeDefault}
+{{/* What every pod has. */}}
+{{- define "accrue.pod" -}}
+serviceAccountName: {{ .Values.serviceAccountName }}
+automountServiceAccountToken: false
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 10001
+  runAsGroup: 10001
+  fsGroup: 10001
+  fsGroupChangePolicy: OnRootMismatch
+  seccompProfile: {type: RuntimeDefault}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end -}}
 
 {{- define "accrue.image" -}}
@@ -55,6 +78,7 @@ securityContext:
 {{- $plain := dict
       "ACCRUE_LOG" "kafka"
       "ACCRUE_REGISTRY" "confluent"
+      "ACCRUE_TOPOLOGY" "/etc/accrue/topology.toml"
       "ACCRUE_DATA_DIR" "/var/lib/accrue"
       "ACCRUE_HTTP_LISTEN" "0.0.0.0:8080"
       "KAFKA_BOOTSTRAP" .Values.kafka.bootstrapServers
