@@ -100,6 +100,7 @@ fn fixed_seeds() {
     let tally = seeds(0, 200);
     // A simulation in which nothing happens proves nothing.
     assert!(tally.transactions > 3_000 && tally.deaths > 300 && tally.freezes > 100 && tally.snapshots > 1_000);
+    assert!(tally.nights > 200);
 }
 
 #[test]
@@ -145,6 +146,7 @@ fn the_net_catches_each_bug() {
         (Bug::RecordForgotten, 200),
         (Bug::InputForgotten, 200),
         (Bug::ResumeAssumed, 200),
+        (Bug::StaleStoreKept, 400),
     ];
     let hunt = |(bug, within): (Bug, u64)| {
         seeded::set(Some(bug));

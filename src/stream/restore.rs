@@ -105,7 +105,8 @@ impl RestoreJob {
     /// be gone from there. One of an earlier version, which noted no time, is trusted.
     fn is_stale(&self, store: &TaskStore) -> Result<bool, StoreError> {
         let behind = store.current_at()?.map(|at| self.now().0.saturating_sub(at.0));
-        Ok(behind.is_some_and(|behind| behind > STALE_AFTER.as_millis() as i64))
+        let is_stale = behind.is_some_and(|behind| behind > STALE_AFTER.as_millis() as i64);
+        Ok(is_stale && !seeded::has(Bug::StaleStoreKept))
     }
 }
 
@@ -229,6 +230,8 @@ struct Reading {
     records: u64,
     began: Instant,
     told: Instant,
+    /// When it was last read on.
+    read_at: Timestamp,
 }
 
 impl Replay {
@@ -267,15 +270,10 @@ impl Replay {
             };
             if let Some(why) = useless {
                 tracing::warn!(
-                    task = %self.job.task, store = spec.name, checkpoint = checkpoint.map_or(0, |at| at.0),
+                    task = %job.task, store = spec.name, checkpoint = checkpoint.map_or(0, |at| at.0),
                     changelog_start = %start, changelog_end = %end, "{why}; the store is wiped and rebuilt"
                 );
-                // All stores of the task share a database: they all start again.
-                self.store = None;
-                self.index = 0;
-                self.readings.fill_with(|| None);
-                TaskStore::wipe(&self.job.dir, &self.job.home).map_err(in_store)?;
-                return Ok(false);
+                return self.begin_again();
             }
             let from = match checkpoint {
                 Some(at) => at,
@@ -294,10 +292,17 @@ impl Replay {
                 records: 0,
                 began,
                 told: began,
+                read_at: job.now(),
             });
             return Ok(false);
         };
         if reading.from < reading.end || self.job.follow {
+            let slept = STALE_AFTER.as_millis() as i64;
+            if self.job.now().0.saturating_sub(reading.read_at.0) > slept && !seeded::has(Bug::StaleStoreKept) {
+                tracing::warn!(task = %self.job.task, "the restore was asleep for hours; the store is wiped and rebuilt");
+                return self.begin_again();
+            }
+            reading.read_at = self.job.now();
             let records = reading.reader.read(wait)?;
             let position = reading.reader.position()?;
             if position > reading.from {
@@ -346,6 +351,16 @@ impl Replay {
             noted.map_err(|error| Fault::of_store(&self.job.task, &error))?;
         }
         Ok(whole)
+    }
+
+    /// All stores of a task share a database: all are wiped, and read from the start of their changelogs.
+    fn begin_again(&mut self) -> Result<bool, Fault> {
+        self.store = None;
+        self.index = 0;
+        self.readings.fill_with(|| None);
+        let wiped = TaskStore::wipe(&self.job.dir, &self.job.home);
+        wiped.map_err(|error| Fault::of_store(&self.job.task, &error))?;
+        Ok(false)
     }
 
     /// Opens the stores; damaged ones are wiped, since the changelog has everything.

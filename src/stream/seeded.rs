@@ -30,6 +30,8 @@ pub enum Bug {
     InputForgotten,
     /// A partition counts as resumed though the call failed.
     ResumeAssumed,
+    /// A store that was left behind for days goes on from where it was, though deletions are forgotten meanwhile.
+    StaleStoreKept,
 }
 
 #[cfg(feature = "seeded-bugs")]

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
-use accrue::stream::log::{Cleanup, LogError, LogErrorKind, Positions, TopicSpec};
+use accrue::stream::log::{Cleanup, DELETIONS_KEPT, LogError, LogErrorKind, Positions, TopicSpec};
 use accrue::stream::record::{Offset, Outgoing, Partition, Record, Topic, TopicPartition};
 
 use super::group::{Group, MemberId};
@@ -149,6 +149,7 @@ impl Broker {
             txn,
             state,
             gone: false,
+            alone_since: None,
             record: Some(Record {
                 at: out.to,
                 offset,
@@ -328,6 +329,7 @@ impl Broker {
                 txn: Some(ongoing.txn),
                 state: State::Marker,
                 gone: false,
+                alone_since: None,
                 record: None,
             });
             return;
@@ -388,6 +390,7 @@ impl Broker {
     }
 
     fn compact(&mut self) {
+        let now = self.now;
         for log in self.logs.values_mut().filter(|log| log.compacted) {
             let stable = log.stable().0 as usize;
             let mut seen = BTreeSet::new();
@@ -396,8 +399,13 @@ impl Broker {
                 .rev()
                 .filter(|slot| slot.state == State::Committed)
             {
-                if let Some(key) = slot.record.as_ref().and_then(|record| record.key.clone()) {
-                    slot.gone |= !seen.insert(key);
+                let Some(record) = &slot.record else { continue };
+                if !record.key.clone().is_some_and(|key| seen.insert(key)) {
+                    slot.gone = true;
+                } else if record.value.is_none() {
+                    // A deletion is kept for a while, so that readers hear of it (KIP-534).
+                    let since = *slot.alone_since.get_or_insert(now);
+                    slot.gone |= now > since + DELETIONS_KEPT;
                 }
             }
         }

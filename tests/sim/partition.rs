@@ -1,5 +1,7 @@
 //! One partition of a simulation: a log of slots, most of which end as committed or aborted.
 
+use std::time::Duration;
+
 use accrue::stream::record::{Offset, Record};
 
 /// The number of a transaction, in the order of their beginnings.
@@ -20,6 +22,8 @@ pub struct Slot {
     pub state: State,
     /// Compaction took it; readers do not see it any more.
     pub gone: bool,
+    /// Of a deletion: since when it is all that is left of its key.
+    pub alone_since: Option<Duration>,
     pub record: Option<Record>,
 }
 

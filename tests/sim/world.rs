@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use accrue::stream::app::{App, RuntimeConfig};
 use accrue::stream::budget::Budget;
-use accrue::stream::log::Log;
+use accrue::stream::log::{DELETIONS_KEPT, Log};
 use accrue::stream::metrics::Metrics;
 use accrue::stream::processor::Processor;
 use accrue::stream::record::{Outgoing, Timestamp};
@@ -40,6 +40,7 @@ pub struct Tally {
     pub deaths: usize,
     pub freezes: usize,
     pub snapshots: usize,
+    pub nights: usize,
     /// Of all that was written, so that two runs of a seed can be compared.
     pub digest: u64,
 }
@@ -52,6 +53,7 @@ impl Tally {
             deaths: self.deaths + other.deaths,
             freezes: self.freezes + other.freezes,
             snapshots: self.snapshots + other.snapshots,
+            nights: self.nights + other.nights,
             digest: self.digest ^ other.digest,
         }
     }
@@ -136,11 +138,17 @@ impl World {
 
     fn storm(&mut self) -> Result<(), String> {
         let (crashes, freezes, stops) = (self.rng.below(20), self.rng.below(15), self.rng.below(15));
+        let nights = self.rng.below(6);
         // The CRM goes on to talk until shortly before the end.
         let pace = (self.feed.len() * 1_200 / STORM) as u64;
         for _ in 0..STORM {
             let most_ms = if self.rng.chance(2) { 4_000 } else { 20 };
             self.pass(most_ms);
+            if self.rng.rarely(nights) {
+                // Who runs sleeps, who does not is away: and compaction forgets deletions meanwhile.
+                self.log.broker().now += DELETIONS_KEPT;
+                self.tally.nights += 1;
+            }
             if self.rng.rarely(pace) {
                 self.feed(1);
             }
