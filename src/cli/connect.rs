@@ -14,11 +14,13 @@ use crate::codec::schemas::Schemas;
 use crate::config::{self, RegistryAuth, RegistryPlace, Topology};
 use crate::observe::server;
 use crate::pipeline;
-use crate::stream::app::RuntimeConfig;
+use crate::stream::app::{self, RuntimeConfig};
 use crate::stream::budget::Budget;
 use crate::stream::log::Log;
 use crate::stream::log::embedded::EmbeddedLog;
 use crate::stream::log::kafka::{GroupProtocol, KafkaLog, KafkaQueues, KafkaTimeouts};
+use crate::stream::metrics::Metrics;
+use crate::stream::topology::Shape;
 
 /// Opens the log that the topology names; waits for Kafka as long as it says, visibly.
 pub fn log(topology: &Topology) -> Result<Arc<dyn Log>, Failure> {
@@ -125,6 +127,27 @@ pub fn schemas(topology: &Topology, registry: &Arc<dyn Registry>) -> Result<Sche
 /// The process's memory, shared out.
 pub fn memory(topology: &Topology) -> Budget {
     Budget::of(topology.state.memory_budget.bytes() as usize)
+}
+
+/// How often what is left to process is looked at.
+const LAG_EVERY: Duration = Duration::from_secs(15);
+
+/// Keeps the gauges of what is left to process, for as long as the process lives.
+pub fn report_lag(shape: Shape, log: Arc<dyn Log>, metrics: Metrics) -> std::io::Result<()> {
+    let look = move || loop {
+        match app::lags(&shape, log.as_ref()) {
+            Ok(lags) => lags.iter().for_each(|(topic, left)| {
+                let of = [shape.application_id.as_str(), topic.as_str()];
+                metrics.lag.with_label_values(&of).set(*left as i64);
+            }),
+            Err(fault) => tracing::debug!(%fault, "what is left to process cannot be seen now"),
+        }
+        std::thread::sleep(LAG_EVERY);
+    };
+    std::thread::Builder::new()
+        .name("lag".to_owned())
+        .spawn(look)
+        .map(|_| ())
 }
 
 /// The runtime's settings.

@@ -36,13 +36,12 @@ pub fn run(file: &TopologyFile) -> Result<(), Failure> {
     warn_of_lost_order(&topology, log.as_ref())?;
     let stream = pipeline::build(&topology, schemas)?;
     let metrics = prometheus::Registry::new();
-    let runtime = Arc::new(Runtime::start(
-        stream,
-        log,
-        connect::runtime_config(&topology),
-        Metrics::new(&metrics)?,
-    )?);
+    let of_stream = Metrics::new(&metrics)?;
+    let shape = stream.shape.clone();
+    let config = connect::runtime_config(&topology);
+    let runtime = Arc::new(Runtime::start(stream, log.clone(), config, of_stream.clone())?);
     starting.store(false, Ordering::SeqCst);
+    connect::report_lag(shape, log, of_stream)?;
 
     let watched = runtime.clone();
     let ready: server::Readiness = Arc::new(move || {

@@ -69,6 +69,10 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let registry = prometheus::Registry::new();
     let running = start(&topology, &sinks, &log, &schemas, &registry)?;
     if !arguments.until_idle {
+        for sink in &running {
+            let app = sink.runtime.app();
+            connect::report_lag(app.topology.shape.clone(), log.clone(), app.metrics.clone())?;
+        }
         let watched: Vec<(String, Arc<Runtime>)> = running
             .iter()
             .map(|sink| (sink.name.clone(), sink.runtime.clone()))

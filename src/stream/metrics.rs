@@ -3,7 +3,9 @@
 //! Owns: the collectors and their registration.
 //! Invariant: labels are bounded (stages, codes, threads), never keys or ids.
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
 
 /// The runtime's collectors; clones share them.
 #[derive(Clone)]
@@ -24,6 +26,10 @@ pub struct Metrics {
     pub tasks: IntGaugeVec,
     /// `accrue_stream_standby_offsets_left`: changelog offsets that the standbys of this process have still to pass.
     pub standby_left: IntGauge,
+    /// `accrue_stream_records_lag{application,topic}`: records that are still to be processed, of all its processes.
+    pub lag: IntGaugeVec,
+    /// `accrue_stream_record_e2e_latency_seconds{stage}`: from a record's timestamp until it was processed (KIP-613).
+    pub e2e_latency: HistogramVec,
     /// `accrue_stream_turn_age_seconds`: since when the slowest stream thread has not come round.
     pub turn_age: IntGauge,
 }
@@ -62,6 +68,23 @@ impl Metrics {
             "seconds since the slowest stream thread came round; the process ends itself at its limit",
         )?;
         registry.register(Box::new(turn_age.clone()))?;
+        let lag = IntGaugeVec::new(
+            Opts::new(
+                "accrue_stream_records_lag",
+                "records that an application has still to process, for all its processes together",
+            ),
+            &["application", "topic"],
+        )?;
+        registry.register(Box::new(lag.clone()))?;
+        let e2e_latency = HistogramVec::new(
+            HistogramOpts::new(
+                "accrue_stream_record_e2e_latency_seconds",
+                "time from a record's timestamp until it was processed",
+            )
+            .buckets(vec![0.05, 0.25, 1.0, 5.0, 30.0, 300.0, 3600.0, 86400.0]),
+            &["stage"],
+        )?;
+        registry.register(Box::new(e2e_latency.clone()))?;
         Ok(Metrics {
             processed: counters("process_total", "records processed", &["stage"])?,
             dead_letters: counters(
@@ -75,6 +98,8 @@ impl Metrics {
             commit_latency,
             tasks,
             standby_left,
+            lag,
+            e2e_latency,
             turn_age,
         })
     }

@@ -330,7 +330,12 @@ impl StreamThread {
             producer.send(letter).map_err(|error| half_done(error.into()))?;
         }
         match step.outcome {
-            Outcome::Done => app.metrics.processed.with_label_values(&[&id.sub]).inc(),
+            Outcome::Done => {
+                let late = self.now.wall.0.saturating_sub(step.record.timestamp.0).max(0);
+                app.metrics.processed.with_label_values(&[&id.sub]).inc();
+                let latency = app.metrics.e2e_latency.with_label_values(&[&id.sub]);
+                latency.observe(late as f64 / 1_000.0);
+            }
             Outcome::More => {}
         }
         self.processed += 1;
