@@ -6,6 +6,10 @@
 //! nothing uncommitted is ever stored, so every reader is read_committed; a second process is refused by RocksDB's lock.
 //! Absent: a network, replication, idle-member timeouts (a member leaves when it is dropped).
 
+mod bytes;
+mod consumer;
+mod producer;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -13,11 +17,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rocksdb::{ColumnFamilyDescriptor, DB, Direction, IteratorMode, Options, WriteBatch, WriteOptions};
 
+use self::bytes::{Cut, bounds_key, bounds_value, corrupt, decode, offset_key, record_key, topic_key, topic_value};
+use self::consumer::{EmbeddedConsumer, Group};
+use self::producer::EmbeddedProducer;
 use super::{
-    Cleanup, Consumer, Event, GroupSpec, Log, LogError, LogErrorKind, Membership, Positions, Producer, Reader,
-    TopicFound, TopicSpec, lost,
+    Cleanup, Consumer, GroupSpec, Log, LogError, LogErrorKind, Positions, Producer, Reader, TopicFound, TopicSpec,
 };
-use crate::stream::record::{Header, Offset, Outgoing, Partition, Record, Timestamp, Topic, TopicPartition};
+use crate::stream::record::{Offset, Partition, Record, Timestamp, Topic, TopicPartition};
 
 /// Records of one partition that one poll or read hands out at most.
 const MAX_FETCH_RECORDS: usize = 1_000;
@@ -60,36 +66,6 @@ struct TopicState {
     bounds: Vec<(Offset, Offset)>,
 }
 
-#[derive(Default)]
-struct Group {
-    members: BTreeMap<u64, BTreeSet<Topic>>,
-    owned: BTreeMap<TopicPartition, u64>,
-}
-
-impl Group {
-    /// Who should own what, as Kafka's range assignor has it: the partitions of a topic are cut into as many runs as
-    /// members read it. So partitions of one number are together, as far as their topics have equally many.
-    fn target(&self, topics: &BTreeMap<Topic, TopicState>) -> BTreeMap<TopicPartition, u64> {
-        let mut target = BTreeMap::new();
-        for (topic, state) in topics {
-            let subscribed = self.members.iter().filter(|(_, wanted)| wanted.contains(topic));
-            let subscribed: Vec<u64> = subscribed.map(|(member, _)| *member).collect();
-            let (count, members) = (state.bounds.len(), subscribed.len());
-            let mut next = 0..count as u32;
-            for (rank, member) in subscribed.into_iter().enumerate() {
-                // The first ones get what is left over.
-                let run = count / members + usize::from(rank < count % members);
-                target.extend(
-                    next.by_ref()
-                        .take(run)
-                        .map(|n| (TopicPartition::new(topic, Partition(n)), member)),
-                );
-            }
-        }
-        target
-    }
-}
-
 impl EmbeddedLog {
     /// Opens the log in `dir`, creating it when it is missing.
     pub fn open(dir: &Path, sync: bool) -> Result<EmbeddedLog, LogError> {
@@ -100,7 +76,8 @@ impl EmbeddedLog {
         options.set_compression_type(rocksdb::DBCompressionType::Lz4);
         let families = [META, RECORDS].map(|name| ColumnFamilyDescriptor::new(name, options.clone()));
         let db = DB::open_cf_descriptors(&options, dir, families).map_err(|error| {
-            let hint = if error.to_string().contains("lock") {
+            let held = ["lock hold by current process", "While lock file"];
+            let hint = if held.iter().any(|words| error.to_string().contains(words)) {
                 "; another process has it open: stop that one first"
             } else {
                 ""
@@ -491,264 +468,6 @@ fn bounds(state: &State, at: &TopicPartition) -> Result<(u32, Offset, Offset), L
         .ok_or_else(|| LogError::fatal(format!("there is no partition {at} in the embedded log")))
 }
 
-struct EmbeddedConsumer {
-    log: EmbeddedLog,
-    group: String,
-    member: u64,
-    /// Where each accepted partition is read next.
-    positions: Positions,
-    paused: BTreeSet<TopicPartition>,
-    /// Revocations announced and not yet answered.
-    announced: BTreeSet<TopicPartition>,
-}
-
-/// What a member shows with its offsets: it must still own every partition it commits for.
-struct EmbeddedMember {
-    group: String,
-    member: u64,
-}
-
-impl EmbeddedConsumer {
-    /// Partitions to give up, or to take, before anything is read.
-    fn rebalance(&mut self, state: &mut State) -> Option<Event> {
-        let group = state.groups.get(&self.group)?;
-        let target = group.target(&state.topics);
-        let revoked: Vec<TopicPartition> = group
-            .owned
-            .iter()
-            .filter(|(at, owner)| {
-                **owner == self.member && target.get(at) != Some(&self.member) && !self.announced.contains(at)
-            })
-            .map(|(at, _)| at.clone())
-            .collect();
-        if !revoked.is_empty() {
-            self.announced.extend(revoked.iter().cloned());
-            return Some(Event::Revoked(revoked));
-        }
-        let assigned: Vec<TopicPartition> = target
-            .iter()
-            .filter(|(at, member)| **member == self.member && !group.owned.contains_key(at))
-            .map(|(at, _)| at.clone())
-            .collect();
-        if assigned.is_empty() {
-            return None;
-        }
-        let group = state.groups.get_mut(&self.group)?;
-        for at in &assigned {
-            group.owned.insert(at.clone(), self.member);
-        }
-        Some(Event::Assigned(assigned))
-    }
-
-    fn fetch(&mut self, state: &State) -> Result<Vec<Record>, LogError> {
-        let mut all = Vec::new();
-        for (at, position) in &mut self.positions {
-            if self.paused.contains(at) {
-                continue;
-            }
-            let (number, start, end) = bounds(state, at)?;
-            let from = (*position).max(start);
-            let (records, next) = self.log.0.fetch(number, at, from, end, MAX_FETCH_RECORDS)?;
-            *position = next;
-            all.extend(records);
-        }
-        Ok(all)
-    }
-
-    fn start_of(&self, at: &TopicPartition) -> Result<Offset, LogError> {
-        let (start, end) = (self.log.start(at)?, self.log.end(at)?);
-        match self.log.0.offset_of(&self.group, at)? {
-            Some(offset) if offset < start || offset > end => Err(lost(at, offset, start, end)),
-            Some(offset) => Ok(offset),
-            None => Ok(start),
-        }
-    }
-}
-
-impl Consumer for EmbeddedConsumer {
-    fn poll(&mut self, timeout: Duration) -> Result<Event, LogError> {
-        let log = self.log.clone();
-        let mut state = log.0.lock();
-        let mut waited = false;
-        loop {
-            if let Some(event) = self.rebalance(&mut state) {
-                return Ok(event);
-            }
-            let records = self.fetch(&state)?;
-            if !records.is_empty() {
-                return Ok(Event::Records(records));
-            }
-            if waited {
-                return Ok(Event::Idle);
-            }
-            state = log
-                .0
-                .changed
-                .wait_timeout(state, timeout)
-                .unwrap_or_else(|poisoned| poisoned.into_inner())
-                .0;
-            waited = true;
-        }
-    }
-
-    fn assign(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
-        for at in partitions {
-            let from = self.start_of(at)?;
-            self.positions.insert(at.clone(), from);
-            self.paused.insert(at.clone());
-        }
-        Ok(())
-    }
-
-    fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
-        let mut state = self.log.0.lock();
-        for at in partitions {
-            self.positions.remove(at);
-            self.paused.remove(at);
-            self.announced.remove(at);
-            if let Some(group) = state.groups.get_mut(&self.group)
-                && group.owned.get(at) == Some(&self.member)
-            {
-                group.owned.remove(at);
-            }
-        }
-        self.log.0.changed.notify_all();
-        Ok(())
-    }
-
-    fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
-        self.paused.extend(partitions.iter().cloned());
-        Ok(())
-    }
-
-    fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
-        for at in partitions {
-            self.paused.remove(at);
-        }
-        Ok(())
-    }
-
-    fn rewind(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
-        for at in partitions {
-            let from = self.start_of(at)?;
-            self.positions.insert(at.clone(), from);
-        }
-        Ok(())
-    }
-
-    fn caught_up(&self, partition: &TopicPartition) -> bool {
-        let end = self.log.end(partition).unwrap_or_default();
-        self.positions.get(partition).is_none_or(|next| *next >= end)
-    }
-
-    fn membership(&self) -> Result<Membership, LogError> {
-        Ok(Membership::new(EmbeddedMember {
-            group: self.group.clone(),
-            member: self.member,
-        }))
-    }
-}
-
-impl Drop for EmbeddedConsumer {
-    fn drop(&mut self) {
-        let mut state = self.log.0.lock();
-        if let Some(group) = state.groups.get_mut(&self.group) {
-            group.members.remove(&self.member);
-            group.owned.retain(|_, owner| *owner != self.member);
-        }
-        self.log.0.changed.notify_all();
-    }
-}
-
-struct EmbeddedProducer {
-    log: EmbeddedLog,
-    id: String,
-    epoch: u64,
-    /// The records of the open transaction.
-    open: Option<Vec<Outgoing>>,
-}
-
-impl Producer for EmbeddedProducer {
-    fn begin(&mut self) -> Result<(), LogError> {
-        match self.open {
-            None => {
-                self.open = Some(Vec::new());
-                Ok(())
-            }
-            Some(_) => Err(LogError::fatal("a transaction is already open")),
-        }
-    }
-
-    fn send(&mut self, record: Outgoing) -> Result<(), LogError> {
-        match &mut self.open {
-            Some(records) => {
-                records.push(record);
-                Ok(())
-            }
-            None => Err(LogError::fatal("no transaction is open")),
-        }
-    }
-
-    fn commit(&mut self, offsets: &Positions, membership: Option<&Membership>) -> Result<Positions, LogError> {
-        let Some(records) = self.open.take() else {
-            return Err(LogError::fatal("no transaction is open"));
-        };
-        let shared = &self.log.0;
-        let mut state = shared.lock();
-        if state.epochs.get(&self.id) != Some(&self.epoch) {
-            return Err(LogError::new(
-                LogErrorKind::Fenced,
-                format!("a newer producer uses the transactional id {}", self.id),
-            ));
-        }
-        let (records_cf, meta_cf) = (shared.family(RECORDS)?, shared.family(META)?);
-        let mut batch = WriteBatch::default();
-        let mut ends = Positions::new();
-        let mut value = Vec::new();
-        for record in records {
-            let (number, _, end) = bounds(&state, &record.to)?;
-            let offset = ends.get(&record.to).copied().unwrap_or(end);
-            encode(&record, &mut value);
-            batch.put_cf(records_cf, record_key(number, record.to.partition.0, offset.0), &value);
-            ends.insert(record.to, offset.next());
-        }
-        for (at, end) in &ends {
-            let (number, start, _) = bounds(&state, at)?;
-            batch.put_cf(meta_cf, bounds_key(number, at.partition.0), bounds_value(start, *end));
-        }
-        if let Some(membership) = membership {
-            let proof = membership.get::<EmbeddedMember>()?;
-            let group = state.groups.get(&proof.group);
-            for (at, offset) in offsets {
-                if group.and_then(|g| g.owned.get(at)) != Some(&proof.member) {
-                    return Err(LogError::new(
-                        LogErrorKind::Fenced,
-                        format!("{at} belongs to another member of group {}", proof.group),
-                    ));
-                }
-                batch.put_cf(meta_cf, offset_key(&proof.group, at), offset.0.to_be_bytes());
-            }
-        }
-        shared.write(batch)?;
-        for (at, end) in &ends {
-            if let Some(topic) = state.topics.get_mut(&at.topic) {
-                topic.bounds[at.partition.0 as usize].1 = *end;
-            }
-        }
-        state.commits += 1;
-        if state.commits.is_multiple_of(COMMITS_PER_UPKEEP) {
-            shared.upkeep(&mut state)?;
-        }
-        shared.changed.notify_all();
-        Ok(ends)
-    }
-
-    fn abort(&mut self) -> Result<(), LogError> {
-        self.open = None;
-        Ok(())
-    }
-}
-
 struct EmbeddedReader {
     log: EmbeddedLog,
     at: TopicPartition,
@@ -784,130 +503,4 @@ impl Reader for EmbeddedReader {
 
 fn storage(error: rocksdb::Error) -> LogError {
     LogError::fatal(format!("the embedded log's storage failed: {error}"))
-}
-
-fn corrupt(what: &str) -> LogError {
-    LogError::fatal(format!("the embedded log is damaged: {what} cannot be read"))
-}
-
-fn topic_key(topic: &Topic) -> Vec<u8> {
-    [b"t", topic.as_str().as_bytes()].concat()
-}
-
-fn topic_value(number: u32, partitions: u32, cleanup: Cleanup) -> Vec<u8> {
-    let cleanup = match cleanup {
-        Cleanup::Compact => u64::MAX,
-        Cleanup::Delete { retention: None } => 0,
-        Cleanup::Delete { retention: Some(keep) } => (keep.as_millis() as u64).max(1),
-    };
-    let (number, partitions) = (number.to_be_bytes(), partitions.to_be_bytes());
-    [number.as_slice(), &partitions, &cleanup.to_be_bytes()].concat()
-}
-
-fn record_key(topic: u32, partition: u32, offset: u64) -> [u8; 16] {
-    let mut key = [0; 16];
-    key[..4].copy_from_slice(&topic.to_be_bytes());
-    key[4..8].copy_from_slice(&partition.to_be_bytes());
-    key[8..].copy_from_slice(&offset.to_be_bytes());
-    key
-}
-
-fn bounds_key(topic: u32, partition: u32) -> [u8; 9] {
-    let mut key = [b'e'; 9];
-    key[1..5].copy_from_slice(&topic.to_be_bytes());
-    key[5..].copy_from_slice(&partition.to_be_bytes());
-    key
-}
-
-fn bounds_value(start: Offset, end: Offset) -> [u8; 16] {
-    let mut value = [0; 16];
-    value[..8].copy_from_slice(&start.0.to_be_bytes());
-    value[8..].copy_from_slice(&end.0.to_be_bytes());
-    value
-}
-
-fn offset_key(group: &str, at: &TopicPartition) -> Vec<u8> {
-    let mut key = b"o".to_vec();
-    for part in [group, at.topic.as_str()] {
-        key.extend_from_slice(part.as_bytes());
-        key.push(0);
-    }
-    key.extend_from_slice(&at.partition.0.to_be_bytes());
-    key
-}
-
-/// Timestamp, key, value, headers; a length of `u32::MAX` stands for absent.
-fn encode(record: &Outgoing, out: &mut Vec<u8>) {
-    fn field(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
-        match bytes {
-            None => out.extend_from_slice(&u32::MAX.to_be_bytes()),
-            Some(bytes) => {
-                out.extend_from_slice(&(bytes.len() as u32).to_be_bytes());
-                out.extend_from_slice(bytes);
-            }
-        }
-    }
-    out.clear();
-    out.extend_from_slice(&record.timestamp.0.to_be_bytes());
-    field(out, record.key.as_deref());
-    field(out, record.value.as_deref());
-    out.extend_from_slice(&(record.headers.len() as u32).to_be_bytes());
-    for header in &record.headers {
-        field(out, Some(header.name.as_bytes()));
-        field(out, Some(&header.value));
-    }
-}
-
-fn decode(at: &TopicPartition, offset: Offset, bytes: &[u8]) -> Result<Record, LogError> {
-    let mut cut = Cut(bytes);
-    let timestamp = Timestamp(cut.u64()? as i64);
-    let key = cut.field()?;
-    let value = cut.field()?;
-    let count = cut.u32()?;
-    let mut headers = Vec::new();
-    for _ in 0..count {
-        let name = cut.field()?.ok_or_else(|| corrupt("a header"))?;
-        let name = String::from_utf8(name).map_err(|_| corrupt("a header"))?;
-        headers.push(Header::new(name, cut.field()?.unwrap_or_default()));
-    }
-    Ok(Record {
-        at: at.clone(),
-        offset,
-        timestamp,
-        key,
-        value,
-        headers,
-    })
-}
-
-/// The bytes not read yet.
-struct Cut<'a>(&'a [u8]);
-
-impl Cut<'_> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], LogError> {
-        let (head, tail) = self.0.split_first_chunk::<N>().ok_or_else(|| corrupt("a number"))?;
-        self.0 = tail;
-        Ok(*head)
-    }
-
-    fn u32(&mut self) -> Result<u32, LogError> {
-        self.take().map(u32::from_be_bytes)
-    }
-
-    fn u64(&mut self) -> Result<u64, LogError> {
-        self.take().map(u64::from_be_bytes)
-    }
-
-    fn field(&mut self) -> Result<Option<Vec<u8>>, LogError> {
-        let length = self.u32()?;
-        if length == u32::MAX {
-            return Ok(None);
-        }
-        if length as usize > self.0.len() {
-            return Err(corrupt("a field"));
-        }
-        let (head, tail) = self.0.split_at(length as usize);
-        self.0 = tail;
-        Ok(Some(head.to_vec()))
-    }
 }
