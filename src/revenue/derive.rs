@@ -102,7 +102,7 @@ pub struct PaymentDue {
 pub struct Derived {
     /// `None` while the deal is a draft.
     pub wanted: Option<Wanted>,
-    /// Facts without effect, in the order in which they were judged.
+    /// Facts without effect, or with only a part of it, in the order in which they were judged.
     pub rejections: Vec<(EventId, Rejection)>,
 }
 
@@ -239,6 +239,8 @@ struct Fold<'a> {
     measured: &'a Measured,
     /// Credits in force, by event.
     granted: Vec<(EventId, Credit)>,
+    /// What of a credit was refused, the other part of it being in force.
+    refused_parts: Vec<(EventId, Rejection)>,
     estimates: Estimates,
     /// Obligations of each earlier term, with the first day of the term that followed it.
     former: Vec<(Date, Vec<usize>)>,
@@ -288,6 +290,7 @@ impl<'a> Fold<'a> {
             granted: Vec::new(),
             estimates: Estimates::new(),
             former: Vec::new(),
+            refused_parts: Vec::new(),
             wanted: Wanted {
                 status: Standing::Active,
                 version: 0,
@@ -443,6 +446,7 @@ impl<'a> Fold<'a> {
         rejections.retain(|(event, _)| seen.insert(event.clone()));
         let performance = self.invoices_of_performance();
         self.wanted.invoices.extend(performance);
+        rejections.append(&mut self.refused_parts);
         self.wanted.invoices.append(&mut self.term.settled);
         if !self.estimates.is_empty() {
             self.finish_estimates();

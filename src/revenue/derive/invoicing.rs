@@ -10,15 +10,16 @@ use std::cmp::Reverse;
 use jiff::civil::Date;
 use rust_decimal::Decimal;
 
-use super::super::allocate::tax_on;
-use super::super::billing::{Invoice, replan};
-use super::super::fact::{BillingCycle, Fact, Method};
+use super::super::allocate::{Taxed, net_of_tax};
+use super::super::billing::{Grid, Invoice, replan, split};
+use super::super::fact::{BillingCycle, Credit, Deal, Fact, Method, Tax, TaxBasis};
 use super::super::ids::EventId;
 use super::super::money::Currency;
 use super::super::obligation::Obligation;
 use super::super::period::add_days;
 use super::Fold;
 
+use super::super::reject::{Code, Rejection};
 impl Fold<'_> {
     /// The price that is invoiced by the plan; usage beyond it is invoiced as it is reported.
     pub(super) fn fixed_price(&self, obligation: &Obligation) -> Decimal {
@@ -219,3 +220,23 @@ fn milestone_invoices(obligation: &Obligation) -> Vec<(Date, Decimal, EventId, b
     }
     invoices
 }
+    /// A credit stops at what is billed and left of the price; people hear of the part that finds nothing there.
+    pub(super) fn refuse_the_rest(&mut self, fact: &Fact, it: &Credit) {
+        let memos = self.wanted.credits.iter().filter(|memo| memo.cause == fact.event_id);
+        let granted: Decimal = memos.map(|memo| memo.amount).sum();
+        if granted < it.amount {
+            let rejection = Rejection::new(
+                Code::CreditInPart,
+                "payload.amount",
+                it.amount,
+                &format!(
+                    "{granted} of it is credited, as no more is billed and left of the price on {}; {} is refused: \
+                     lower the price by deal.amended, or credit it once it is billed",
+                    it.date,
+                    it.amount - granted
+                ),
+            );
+            self.refused_parts.push((fact.event_id.clone(), rejection));
+        }
+    }
+

@@ -152,6 +152,7 @@ impl Kept {
             estimates: Estimates::new(),
             former: Vec::new(),
             wanted: self.wanted,
+            refused_parts: Vec::new(),
             term: self.term,
         };
         for fact in shaping.skip(self.shaped) {
