@@ -38,7 +38,7 @@ use self::estimated::Estimates;
 use self::measured::{Measured, measured_on};
 pub use self::memo::Memo;
 use self::memo::{Kept, SHORT, rank};
-use super::allocate::{Sold, sell};
+use super::allocate::{Sold, Taxed, sell};
 use super::billing::{Grid, Invoice};
 use super::curve::Spread;
 use super::explain::Explanation;
@@ -244,6 +244,8 @@ struct Fold<'a> {
     estimates: Estimates,
     /// Obligations of each earlier term, with the first day of the term that followed it.
     former: Vec<(Date, Vec<usize>)>,
+    /// Sorted by the day from which each holds, over all terms.
+    taxed: Vec<Taxed>,
     wanted: Wanted,
     term: Term,
 }
@@ -290,7 +292,7 @@ impl<'a> Fold<'a> {
             granted: Vec::new(),
             estimates: Estimates::new(),
             former: Vec::new(),
-            refused_parts: Vec::new(),
+            taxed: Vec::new(),
             wanted: Wanted {
                 status: Standing::Active,
                 version: 0,
