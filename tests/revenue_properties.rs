@@ -634,7 +634,10 @@ proptest! {
             logged.extend(read(&[tick], &settings));
             logged.push(fact);
             if settings.default.fiscal == FiscalCalendar::Months && (state >> 40) % 2 == 0 {
-                let closed = event(600 + number, "period.closed", json!({"period": &day[..7]}));
+                // The month before: only what is over is closed.
+                let before = month + 10;
+                let over = format!("{}-{:02}", 2023 + before / 12, before % 12 + 1);
+                let closed = event(600 + number, "period.closed", json!({"period": over}));
                 logged.extend(read(&[closed], &settings));
             }
         }
@@ -834,9 +837,6 @@ proptest! {
     }
 
     #[test]
-    fn a_closed_period_never_changes(history in history(), seed in any::<u64>()) {
-        let months = Tenant { fiscal: FiscalCalendar::Months, ..history.settings.clone() };
-    #[test]
     fn a_cut_leaves_every_earlier_invoice_and_its_tax_as_it_was(
         (deal, tenant, day, units) in plain_deal(), more in -1i64..3, tax in 0usize..5, then in 0usize..5,
         cycle in prop::sample::select(vec!["monthly", "quarterly", "annual", "upfront"])) {
@@ -883,6 +883,9 @@ proptest! {
         }
     }
 
+    #[test]
+    fn a_closed_period_never_changes(history in history(), seed in any::<u64>()) {
+        let months = Tenant { fiscal: FiscalCalendar::Months, ..history.settings.clone() };
         let settings = settings(&months);
         let facts = read(&history.facts(), &settings);
         let (deals, rates): (Vec<Fact>, Vec<Fact>) = facts.into_iter().partition(|fact| fact.body.deal_id().is_some());

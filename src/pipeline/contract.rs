@@ -180,7 +180,7 @@ impl ContractStage {
     }
 
     fn learn(&mut self, fact: &Fact) -> Result<Learned, Rejection> {
-        self.settings.check_period(fact)?;
+        self.settings.check_period(fact, &self.reference)?;
         self.reference.learn(fact)
     }
 

@@ -215,20 +215,38 @@ impl Settings {
         self.tenants.get(tenant).unwrap_or(&self.default)
     }
 
-    /// Whether a fact about a period names one that the tenant's calendar has.
-    pub fn check_period(&self, fact: &Fact) -> Result<(), Rejection> {
-        match &fact.body {
-            Body::PeriodClosed(period) | Body::PeriodReopened(period)
-                if !self.tenant(&fact.tenant).fiscal.knows(*period) =>
-            {
-                Err(Rejection::new(
-                    Code::UnknownPeriod,
-                    "payload.period",
-                    period,
-                    "the tenant's calendar has no such period; use 2026-02 or FY2026-P02 as it does",
-                ))
-            }
-            _ => Ok(()),
+    /// Whether a fact about a period names one that the tenant's calendar has, and closes none that is not over by the
+    /// clock: closing is posting all that is the period's, so that a slip of the year would post what nobody earned yet.
+    /// Where no clock is known, nothing says that a period is not over.
+    ///
+    /// `known` is what was learned before. Judge a fact where it enters the books, not where they are restored.
+    pub fn check_period(&self, fact: &Fact, known: &Reference) -> Result<(), Rejection> {
+        let (Body::PeriodClosed(period) | Body::PeriodReopened(period)) = &fact.body else {
+            return Ok(());
+        };
+        let fiscal = self.tenant(&fact.tenant).fiscal;
+        if !fiscal.knows(*period) {
+            return Err(Rejection::new(
+                Code::UnknownPeriod,
+                "payload.period",
+                period,
+                "the tenant's calendar has no such period; use 2026-02 or FY2026-P02 as it does",
+            ));
+        }
+        let known = known.tenant(&fact.tenant);
+        let repeated = known.seen.contains_key(&fact.event_id);
+        let last = fiscal.last_day(*period);
+        match known.clock.filter(|clock| *clock <= last) {
+            Some(clock) if fact.body == Body::PeriodClosed(*period) && !repeated => Err(Rejection::new(
+                Code::PeriodNotOver,
+                "payload.period",
+                period,
+                &format!(
+                    "its last day is {last}, and the clock stands at {clock}; close it once the clock is past its last day, \
+                     by an event of a new id"
+                ),
+            )),
+            Some(_) | None => Ok(()),
         }
     }
 }

@@ -87,6 +87,8 @@ codes! {
     /// The same event id with other content.
     ConflictingDuplicate = "conflicting_duplicate",
     UnknownPeriod = "unknown_period",
+    /// The close of a period whose last day has not ended by the clock.
+    PeriodNotOver = "period_not_over",
     /// A second first publication of a rate; a correction needs a higher version.
     RateConflict = "rate_conflict",
     /// The deal has no `deal.closed` yet; the fact waits for it.
@@ -109,10 +111,10 @@ codes! {
     OverDelivery = "over_delivery",
     /// More credit than was billed, or a price below zero.
     OverCredit = "over_credit",
-    /// Nothing is wrong with the deal, but it waits for a rate.
-    RateMissing = "rate_missing",
     /// A part of the credit is refused, because no more is billed or left of the price; the other part stands.
     CreditInPart = "credit_in_part",
+    /// Nothing is wrong with the deal, but it waits for a rate.
+    RateMissing = "rate_missing",
 }
 
 impl fmt::Display for Code {
