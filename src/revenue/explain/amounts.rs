@@ -198,6 +198,10 @@ fn beside_revenue(issued: &Issued, wanted: &Wanted) -> Option<ExplainedAmount> {
         ),
         What::Application => ("ASC 606-10-45-2 a deposit meets its invoice", "applied"),
         What::Payment => (
+        What::Application if issued.key.fact.is_some() => (
+            "ASC 606-10-32-10 what is left of a deposit when the contract ends",
+            "owed back",
+        ),
             "ASC 606-10-45-2 cash settles the receivable, the rest is a deposit",
             "paid",
         ),
@@ -208,8 +212,13 @@ fn beside_revenue(issued: &Issued, wanted: &Wanted) -> Option<ExplainedAmount> {
         Kind::Adjustment | Kind::Reversal => format!("{rule}; the difference to what was issued before"),
         Kind::Invoice | Kind::Payment | Kind::CreditMemo | Kind::Recognition | Kind::FxRemeasurement => rule.to_owned(),
     };
-    let (net, tax) = (plain(issued.amount), plain(issued.tax));
-    let gross = plain(issued.amount + issued.tax);
+    let amount = match issued.key.what {
+        // It has no amount of its own: the ledger says how much of the deposit it was.
+        What::Application => -issued.position,
+        _ => issued.amount,
+    };
+    let (net, tax) = (plain(amount), plain(issued.tax));
+    let gross = plain(amount + issued.tax);
     let (decision, arithmetic) = match issued.key.what {
         What::Remeasurement => (
             format!(
