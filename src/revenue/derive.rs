@@ -17,7 +17,7 @@
 //! moved up to the effective date, it is the price of what follows. A line that the amendment no longer has ends on the
 //! effective date and keeps what it earned. An early renewal settles the running term like a cancellation that refunds
 //! the unused part. What is billed and not refunded is earned when the contract ends (no promise is left, ASC
-//! 606-10-25-8); what is earned and not billed is invoiced then. A credit stops at what was billed; one whose reason
+//! 606-10-25-13, 55-48); what is earned and not billed is invoiced then. A credit stops at what was billed; one whose reason
 //! names a past shortcoming takes back earned price, any other lowers the price of what remains. An amendment states the
 //! price before credits, and is refused where more was credited than it would cost. A cancellation credits no more than
 //! is billed and not yet credited; a line credited by more than it turns out to have earned gives the excess to the others.
@@ -290,6 +290,7 @@ impl<'a> Fold<'a> {
             main: main.clone(),
             measured,
             granted: Vec::new(),
+            refused_parts: Vec::new(),
             estimates: Estimates::new(),
             former: Vec::new(),
             taxed: Vec::new(),
@@ -445,10 +446,10 @@ impl<'a> Fold<'a> {
 
     fn finish(mut self, mut rejections: Vec<(EventId, Rejection)>) -> Derived {
         let mut seen = BTreeSet::new();
+        rejections.append(&mut self.refused_parts);
         rejections.retain(|(event, _)| seen.insert(event.clone()));
         let performance = self.invoices_of_performance();
         self.wanted.invoices.extend(performance);
-        rejections.append(&mut self.refused_parts);
         self.wanted.invoices.append(&mut self.term.settled);
         if !self.estimates.is_empty() {
             self.finish_estimates();

@@ -207,7 +207,7 @@ impl Explanation {
     pub(super) fn credit(event: &EventId, it: &Credit, amount: Decimal, past: bool) -> Explanation {
         let rule = match past {
             true => "ASC 606-10-55-114 credit for past defects: revenue now",
-            false => "ASC 606-10-32-43 price concession: the remaining price first",
+            false => "ASC 606-10-25-13(a) price concession: the remaining price first",
         };
         Explanation {
             rule: rule.to_owned(),

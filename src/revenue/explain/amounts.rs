@@ -92,7 +92,9 @@ fn earned(obligation: &Obligation, cx: &Context) -> Vec<ExplainedAmount> {
                 }
                 LumpReason::CatchUp => "ASC 606-10-25-13(b) cumulative catch-up",
                 LumpReason::Credit => "ASC 606-10-55-114 credit for past defects: revenue now",
-                LumpReason::Forfeit => "ASC 606-10-25-8 billed, not refundable, and nothing is owed any more",
+                LumpReason::Forfeit => {
+                    "ASC 606-10-25-13, 55-46 to 55-48 billed, not refundable, and nothing is owed any more"
+                }
                 LumpReason::Refund => "ASC 606-10-32-10 refunded beyond the unused part",
             };
             all.push(ExplainedAmount {
@@ -196,12 +198,12 @@ fn beside_revenue(issued: &Issued, wanted: &Wanted) -> Option<ExplainedAmount> {
             "ASC 606-10-45-4 a receivable; ASC 606-10-45-2 owed until earned",
             "invoiced",
         ),
-        What::Application => ("ASC 606-10-45-2 a deposit meets its invoice", "applied"),
-        What::Payment => (
         What::Application if issued.key.fact.is_some() => (
             "ASC 606-10-32-10 what is left of a deposit when the contract ends",
             "owed back",
         ),
+        What::Application => ("ASC 606-10-45-2 a deposit meets its invoice", "applied"),
+        What::Payment => (
             "ASC 606-10-45-2 cash settles the receivable, the rest is a deposit",
             "paid",
         ),
