@@ -215,11 +215,23 @@ impl Settings {
         self.tenants.get(tenant).unwrap_or(&self.default)
     }
 
+    /// Takes in a reference fact where it enters the books, and where they are restored from what they took in. A close that
+    /// comes too early is refused for good: come again after the clock moved on, it changes nothing.
+    pub fn learn(&self, fact: &Fact, reference: &mut Reference) -> Result<Learned, Rejection> {
+        let checked = self.check_period(fact, reference);
+        if checked.as_ref().is_err_and(|it| it.code == Code::PeriodNotOver) {
+            let tenant = reference.tenants.entry(fact.tenant.clone()).or_default();
+            tenant.seen.insert(fact.event_id.clone(), fact.clone());
+        }
+        checked?;
+        reference.learn(fact)
+    }
+
     /// Whether a fact about a period names one that the tenant's calendar has, and closes none that is not over by the
     /// clock: closing is posting all that is the period's, so that a slip of the year would post what nobody earned yet.
     /// Where no clock is known, nothing says that a period is not over.
     ///
-    /// `known` is what was learned before. Judge a fact where it enters the books, not where they are restored.
+    /// `known` is what was learned before.
     pub fn check_period(&self, fact: &Fact, known: &Reference) -> Result<(), Rejection> {
         let (Body::PeriodClosed(period) | Body::PeriodReopened(period)) = &fact.body else {
             return Ok(());

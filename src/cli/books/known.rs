@@ -231,7 +231,7 @@ impl Known {
             let mut judged = Reference::default();
             for fact in partition.iter().filter_map(|line| line.as_ref().ok()) {
                 // What is refused is among the rejections of the fold.
-                if self.settings.check_period(fact, &judged).is_err() || judged.learn(fact).is_err() {
+                if self.settings.learn(fact, &mut judged).is_err() {
                     continue;
                 }
                 if let (Body::ClockTicked(day), Some(as_of)) = (&fact.body, self.as_of)
