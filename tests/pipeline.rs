@@ -869,7 +869,8 @@ fn read_again(crm: &Crm) {
     }
 }
 
-/// Also facts that changed nothing when they came, and would now: the second close of a period that was reopened since.
+/// Also facts that changed nothing when they came, and would now: the second close of a period that was reopened since, and
+/// the close that came before its period was over.
 #[test]
 fn sources_that_are_read_again_change_nothing() {
     let history = |rewound: bool| {
@@ -881,6 +882,8 @@ fn sources_that_are_read_again_change_nothing() {
         crm.send("crm.deals", Some(json!({"id": "D2"})), Some(json!("not a change")));
         let deal = json!({"deal_id": "F1", "amount": 600, "currency": "USD", "term_months": 6, "contract_start": "2026-02-01"});
         crm.fact("f1", "deal.closed", deal);
+        crm.fact("t0", "clock.ticked", json!({"date": "2026-03-05"}));
+        crm.fact("early", "period.closed", json!({"period": "2026-04"}));
         for id in ["c1", "c2"] {
             crm.fact(id, "period.closed", json!({"period": "2026-02"}));
         }
@@ -889,12 +892,15 @@ fn sources_that_are_read_again_change_nothing() {
         crm.deal(6, "D1", "won", "2400");
         crm.end(6, 2);
         crm.fact("r1", "period.reopened", json!({"period": "2026-02"}));
+        crm.fact("t1", "clock.ticked", json!({"date": "2026-05-01"}));
         crm.process();
         if rewound {
             read_again(&crm);
             crm.process();
         }
-        crm.fact("t1", "clock.ticked", json!({"date": "2026-05-01"}));
+        let payment = json!({"deal_id": "F1", "amount": 1, "currency": "USD", "date": "2026-04-10"});
+        crm.fact("p1", "payment.received", payment);
+        crm.fact("t2", "clock.ticked", json!({"date": "2026-06-01"}));
         crm.process();
         let books = [
             "contract.state",

@@ -117,7 +117,7 @@ fn line(id: usize, units: i64, method: usize, currency: &str) -> Value {
         3 => json!({"method": "units", "quantity": 7}),
         4 => json!({"method": "point_in_time"}),
         5 => json!({"method": "progress"}),
-        6 => json!({"method": "usage", "unit_price": "0.5"}),
+        6 => json!({"method": "usage", "unit_price": (["0.5", "0.7"][units as usize % 2])}),
         _more => json!({"distinct": false}),
     };
     for (key, value) in extra.as_object().into_iter().flatten() {
@@ -278,6 +278,12 @@ fn fact(number: usize, step: &Step, start: &str, currency: &str) -> Value {
             months,
         } => {
             let mut rest = json!({"effective_date": day(days), "term_months": months, "contract_start": start});
+            match months % 6 {
+                1 => rest["tax"] = json!({"rate": "0.16"}),
+                2 => rest["tax"] = json!({"rate": 16, "inclusive": true}),
+                3 => rest["tax"] = json!({"amount": amount(prices[0].0 / 9, currency)}),
+                _as_before => {}
+            }
             if let Some(index) = treatment {
                 let name = ["auto", "separate_contract", "prospective", "cumulative_catch_up"][*index];
                 rest["amendment"] = json!({"treatment": name});
@@ -628,7 +634,10 @@ proptest! {
             logged.extend(read(&[tick], &settings));
             logged.push(fact);
             if settings.default.fiscal == FiscalCalendar::Months && (state >> 40) % 2 == 0 {
-                let closed = event(600 + number, "period.closed", json!({"period": &day[..7]}));
+                // The month before: only what is over is closed.
+                let before = month + 10;
+                let over = format!("{}-{:02}", 2023 + before / 12, before % 12 + 1);
+                let closed = event(600 + number, "period.closed", json!({"period": over}));
                 logged.extend(read(&[closed], &settings));
             }
         }
@@ -825,6 +834,53 @@ proptest! {
         let cut_in = tenant.fiscal.of(day.parse().unwrap()).to_string();
         let earlier = |report: &Report| rows(report).into_iter().filter(|(period, _)| *period < cut_in).collect::<Vec<_>>();
         prop_assert_eq!(earlier(&before), earlier(&after));
+    }
+
+    #[test]
+    fn a_cut_leaves_every_earlier_invoice_and_its_tax_as_it_was(
+        (deal, tenant, day, units) in plain_deal(), more in -1i64..3, tax in 0usize..5, then in 0usize..5,
+        cycle in prop::sample::select(vec!["monthly", "quarterly", "annual", "upfront"])) {
+        let settings = settings(&tenant);
+        let taxes = [Value::Null, json!({"rate": "0.19"}), json!({"rate": 16, "inclusive": true}),
+            json!({"rate": "0.07", "inclusive": true}), json!({"amount": amount(units / 7, "USD")})];
+        let mut first = deal.clone();
+        first["billing_cycle"] = json!(cycle);
+        first["tax"] = taxes[tax].clone();
+        let price = units + more * units / 2;
+        let mut changed = amended(&first, &day, price);
+        changed["tax"] = taxes[then].clone();
+        let said = |payload: &Value, number, kind| {
+            let mut payload = payload.clone();
+            payload.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+            event(number, kind, payload)
+        };
+        let plain = [said(&first, 0, "deal.closed")];
+        let cut = [plain[0].clone(), said(&changed, 1, "deal.amended")];
+        let invoices = |facts: &[Value]| -> Vec<(String, rust_decimal::Decimal, rust_decimal::Decimal)> {
+            let report = fold(read(facts, &settings), &settings, "2030-01-01");
+            assert_sound(&report);
+            report.billing.into_iter().map(|row| (row.date.to_string(), row.amount, row.tax)).collect()
+        };
+        let (before, after) = (invoices(&plain), invoices(&cut));
+        let earlier = |rows: &[(String, rust_decimal::Decimal, rust_decimal::Decimal)]|
+            rows.iter().filter(|row| row.0 < day).cloned().collect::<Vec<_>>();
+        prop_assert_eq!(earlier(&before), earlier(&after));
+        // A price that includes tax is invoiced as agreed, and a tax that is agreed for the whole is charged as a whole.
+        let gross = |rows: &[(String, rust_decimal::Decimal, rust_decimal::Decimal)]|
+            rows.iter().map(|row| row.1 + row.2).sum::<rust_decimal::Decimal>();
+        let charged = |rows: &[(String, rust_decimal::Decimal, rust_decimal::Decimal)]|
+            rows.iter().map(|row| row.2).sum::<rust_decimal::Decimal>();
+        let cents = |units: i64| rust_decimal::Decimal::new(units, 2);
+        if [2, 3].contains(&tax) {
+            prop_assert_eq!(gross(&before), cents(units));
+        }
+        let holds = if then == 0 { tax } else { then };
+        if [2, 3].contains(&holds) {
+            prop_assert_eq!(gross(&after), cents(price));
+        }
+        if then == 4 {
+            prop_assert_eq!(charged(&after), cents(units / 7));
+        }
     }
 
     #[test]

@@ -297,6 +297,28 @@ fn examples() -> Vec<Example> {
             "use 2026-02 or FY2026-P02",
         ),
         example(
+            Code::PeriodNotOver,
+            vec![
+                event("now", "clock.ticked", json!({"date": "2026-02-05"})),
+                event("p", "period.closed", json!({"period": "2026-11"})),
+            ],
+            "p",
+            "payload.period",
+            "2026-11",
+            "the clock stands at 2026-02-05; close it once",
+        ),
+        example(
+            Code::CreditInPart,
+            vec![
+                with(&[("/payload/billing_cycle", json!("monthly"))]),
+                of_deal("next", "credit.granted", json!({"amount": 500, "date": "2026-02-02"})),
+            ],
+            "next",
+            "payload.amount",
+            "500",
+            "300.00 is refused",
+        ),
+        example(
             Code::RateConflict,
             vec![rate("r1", "0.9"), rate("r2", "0.8")],
             "r2",

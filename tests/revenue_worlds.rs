@@ -287,7 +287,7 @@ fn worlds() -> Vec<World> {
                 closed("USD", &goods, json!({})),
                 paid(2, 300, "USD", "2026-02-10"),
                 estimated(3, 300, "2026-02-15", Some("s")),
-                tick(4, "2026-02-20"),
+                tick(4, "2026-03-01"),
                 close(5, "2026-02"),
             ],
         ),
@@ -406,8 +406,43 @@ fn worlds() -> Vec<World> {
                 closed("USD", &seats, json!({"billing_cycle": "upfront"})),
                 rate(2, "2026-01-31", "0.9"),
                 tick(3, "2026-02-05"),
-                close(4, "2026-02"),
+                close(4, "2026-01"),
                 paid(5, 6000, "USD", "2026-02-04"),
+            ],
+        ),
+        world(
+            "usage at two prices, reported late",
+            None,
+            [
+                terms(
+                    1,
+                    "deal.closed",
+                    "USD",
+                    &[("u", "usage", 0)],
+                    json!({"line_items": [{"id": "u", "type": "api", "amount": 0, "method": "usage", "unit_price": 1}]}),
+                ),
+                terms(
+                    2,
+                    "deal.amended",
+                    "USD",
+                    &[("u", "usage", 0)],
+                    json!({"effective_date": "2026-03-10",
+                        "line_items": [{"id": "u", "type": "api", "amount": 0, "method": "usage", "unit_price": 3}]}),
+                ),
+                used(3, 10, "2026-02-02"),
+                used(4, 10, "2026-03-10"),
+                used(5, 10, "2026-03-09"),
+            ],
+        ),
+        world(
+            "a deposit, and cancelled before any invoice",
+            None,
+            [
+                closed("USD", &seats, json!({"tax": {"amount": 600}})),
+                paid(2, 1500, "USD", "2026-01-10"),
+                paid(3, 500, "USD", "2026-01-11"),
+                cancelled(4, "2026-01-20"),
+                paid(5, 7, "USD", "2026-01-25"),
             ],
         ),
     ]
@@ -503,7 +538,7 @@ fn all_orders_and_duplicates_of_small_worlds_give_the_same_books() {
     }
     assert_eq!(
         folds,
-        18 * 120 * (1 + 5 + 10),
+        20 * 120 * (1 + 5 + 10),
         "every order, every fact twice, every pair of facts twice"
     );
 }

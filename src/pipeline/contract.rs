@@ -71,12 +71,20 @@ impl ContractStage {
     }
 }
 
+/// Of the facts that are kept, only a close that came too early was refused when it came, as it is again.
+pub(super) fn refused_before(rejection: Rejection) -> Result<(), Rejection> {
+    match rejection.code {
+        Code::PeriodNotOver => Ok(()),
+        _ => Err(rejection),
+    }
+}
+
 impl Processor for ContractStage {
     fn open(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
         for (_, bytes) in cx.range(STORE, b"r ", b"r!", usize::MAX)? {
             let fact = contract_store::decode_fact(&bytes)?;
             // It was learned before, so it is learned again; a refusal would have been refused then.
-            if let Err(rejection) = self.reference.learn(&fact) {
+            if let Err(rejection) = self.learn(&fact).map(|_| ()).or_else(refused_before) {
                 return Err(emit::rejected(fact.event_id.as_str(), &rejection).into());
             }
             self.known += 1;
@@ -145,9 +153,14 @@ impl ContractStage {
                 let seen = self.reference.has_seen(fact);
                 // Before it is learned: what cannot be kept must not be known.
                 let stored = contract_store::encode_fact(fact)?;
-                let learned = self
-                    .learn(fact)
-                    .map_err(|rejection| emit::rejected(fact.event_id.as_str(), &rejection))?;
+                let learned = match self.learn(fact) {
+                    // People hear of it, and it is kept.
+                    Err(rejection) if rejection.code == Code::PeriodNotOver => {
+                        cx.reject(emit::rejected(fact.event_id.as_str(), &rejection));
+                        Learned::Already
+                    }
+                    learned => learned.map_err(|rejection| emit::rejected(fact.event_id.as_str(), &rejection))?,
+                };
                 if !seen {
                     // One that changes nothing now is kept as well: come again after others, it must change nothing then.
                     let key = [b"r ".as_slice(), &self.known.to_be_bytes()].concat();
@@ -191,8 +204,7 @@ impl ContractStage {
     }
 
     fn learn(&mut self, fact: &Fact) -> Result<Learned, Rejection> {
-        self.settings.check_period(fact)?;
-        self.reference.learn(fact)
+        self.settings.learn(fact, &mut self.reference)
     }
 
     /// Errors: what came of it cannot be written; then nothing is staged.

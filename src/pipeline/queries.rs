@@ -9,7 +9,7 @@ use std::sync::Mutex;
 
 use serde_json::{Value, json};
 
-use super::contract::STORE;
+use super::contract::{STORE, refused_before};
 use super::emit::deal_key;
 use super::kept::{Kept, head_key};
 use crate::codec::{Refused, contract_store, replay};
@@ -110,7 +110,7 @@ impl Contracts {
         let mut known = self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let known = known.entry(task.partition).or_default();
         app.queries.read(task, |view| {
-            known.catch_up(view)?;
+            known.catch_up(view, &self.settings)?;
             let mut deals = Vec::new();
             for (key, head) in view.range(STORE, from, to, limit)? {
                 let read = |from: &[u8], to: &[u8], most| Ok(view.range(STORE, from, to, most)?);
@@ -132,10 +132,11 @@ impl Contracts {
 
 impl Known {
     /// Learns the reference facts that came since.
-    fn catch_up(&mut self, view: &View<'_>) -> Result<(), NoAnswer> {
+    fn catch_up(&mut self, view: &View<'_>, settings: &Settings) -> Result<(), NoAnswer> {
         let from = [b"r ".as_slice(), &self.facts.to_be_bytes()].concat();
         for (_, bytes) in view.range(STORE, &from, b"r!", usize::MAX)? {
-            self.reference.learn(&contract_store::decode_fact(&bytes)?)?;
+            let learned = settings.learn(&contract_store::decode_fact(&bytes)?, &mut self.reference);
+            learned.map(|_| ()).or_else(refused_before)?;
             self.facts += 1;
         }
         Ok(())

@@ -2,19 +2,21 @@
 //!
 //! The price is net of tax. Where every line states a standalone selling price, shares are relative to it (ASC
 //! 606-10-32-31); a discount goes to all lines, or to those that are regularly sold together (32-37): the lines of a
-//! `bundle`, or the only ones that state a `discount`, when it explains the whole difference. One line with an
+//! `bundle`, each bundle's to its own lines, or the only ones that state a `discount`, when it explains the whole difference. One line with an
 //! `ssp_range` and no `ssp` takes the residual, if its price is highly variable (the range is at least half its middle
 //! wide) and the residual lies inside the range (32-34(c)). Otherwise the line amounts are the shares.
 //!
 //! Invariant: shares are multiples of the minor unit and sum to the price exactly. Deliberately absent: time, and
 //! everything that happens after the sale.
 
+use std::collections::BTreeSet;
+
 use jiff::civil::Date;
 use rust_decimal::Decimal;
 
 use super::fact::{Deal, Line, Method, MilestoneShare, SspRange, Tax, TaxBasis};
 use super::ids::{LineId, LineType};
-use super::money::{Currency, largest_remainder};
+use super::money::{Currency, largest_remainder, proportion};
 use super::obligation::LineTerms;
 use super::period::{add_days, add_months};
 use super::policy::{Policy, SetupFees};
@@ -120,12 +122,96 @@ pub fn net_of_tax(deal: &Deal) -> Decimal {
     }
 }
 
-/// The tax on a part of the net price.
-pub fn tax_on(net: Decimal, deal: &Deal) -> Decimal {
-    match deal.tax.map(|tax| tax.basis) {
-        Some(TaxBasis::Rate(rate)) => deal.currency.round(net * rate),
-        Some(TaxBasis::Amount(tax)) => deal.currency.share(tax, net, net_of_tax(deal)),
-        None => Decimal::ZERO,
+impl Deal {
+    /// The tax of the same terms at another price: a rate as it is, an amount in proportion.
+    pub fn tax_for(&self, amount: Decimal) -> Option<Tax> {
+        let tax = self.tax?;
+        let basis = match tax.basis {
+            TaxBasis::Amount(whole) => TaxBasis::Amount(self.currency.share(whole, amount, self.amount)),
+            TaxBasis::Rate(rate) => TaxBasis::Rate(rate),
+        };
+        Some(Tax { basis, ..tax })
+    }
+}
+
+/// How a deal is taxed from a day on: by the terms that hold then, whatever they say later.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Taxed {
+    pub from: Date,
+    tax: Option<Tax>,
+    /// The tax of the whole price, as far as that is agreed.
+    whole: Decimal,
+    /// The price without tax.
+    net: Decimal,
+    currency: Currency,
+}
+
+impl Taxed {
+    /// `net`: the price without tax, where invoices of earlier terms make it another than [`net_of_tax`].
+    pub fn new(deal: &Deal, net: Decimal, from: Date) -> Taxed {
+        let whole = match deal.tax {
+            Some(Tax { inclusive: true, .. }) => deal.amount - net,
+            Some(Tax {
+                basis: TaxBasis::Amount(tax),
+                inclusive: false,
+            }) => tax,
+            Some(Tax {
+                basis: TaxBasis::Rate(rate),
+                inclusive: false,
+            }) => deal.currency.round(net * rate),
+            None => Decimal::ZERO,
+        };
+        Taxed {
+            from,
+            tax: deal.tax,
+            whole,
+            net,
+            currency: deal.currency,
+        }
+    }
+
+    /// The rate by which each invoice is taxed on its own. `None` where the tax of the whole price is agreed, by an amount
+    /// or because the price includes it, so that the taxes of the invoices must sum to it.
+    pub fn rate(&self) -> Option<Decimal> {
+        match self.tax {
+            Some(Tax {
+                basis: TaxBasis::Rate(rate),
+                inclusive: false,
+            }) => Some(rate),
+            Some(_) => None,
+            None => Some(Decimal::ZERO),
+        }
+    }
+
+    /// The rate inside a price, where one is stated.
+    pub fn rate_inside(&self) -> Option<Decimal> {
+        match self.tax {
+            Some(Tax {
+                basis: TaxBasis::Rate(rate),
+                inclusive: true,
+            }) => Some(rate),
+            Some(_) | None => None,
+        }
+    }
+
+    pub fn is_inclusive(&self) -> bool {
+        self.tax.is_some_and(|tax| tax.inclusive)
+    }
+
+    /// The tax on a part of the price, so that the tax on all of it is what was agreed.
+    pub fn on(&self, net: Decimal) -> Decimal {
+        match self.rate() {
+            Some(rate) => self.currency.round(net * rate),
+            None => self.currency.share(self.whole, net, self.net),
+        }
+    }
+
+    /// The tax on what comes on top of the price, such as usage.
+    pub fn on_more(&self, net: Decimal) -> Decimal {
+        match self.rate().or(self.rate_inside()) {
+            Some(rate) => self.currency.round(net * rate),
+            None => self.currency.share(self.whole, net, self.net),
+        }
     }
 }
 
@@ -200,41 +286,83 @@ fn by_ssp(lines: &[&Line], total: Decimal, currency: Currency) -> Vec<(Decimal, 
     let ssp: Vec<Decimal> = lines.iter().map(|line| line_ssp(line).unwrap_or_default()).collect();
     let discount = ssp.iter().sum::<Decimal>() - total;
     let together = together(lines, discount);
-    let outside: Decimal = (0..lines.len()).filter(|i| !together[*i]).map(|i| ssp[i]).sum();
+    let outside: Decimal = (0..lines.len())
+        .filter(|i| together[*i].is_none())
+        .map(|i| ssp[i])
+        .sum();
     if discount <= Decimal::ZERO || together.iter().all(|it| *it == together[0]) || outside > total {
         let parts = largest_remainder(total, &ssp, currency);
         return parts.into_iter().map(|part| (part, BY_SSP)).collect();
     }
-    let weights: Vec<Decimal> = (0..lines.len())
-        .map(|i| if together[i] { ssp[i] } else { Decimal::ZERO })
-        .collect();
+    let alone = |i: usize| (currency.round(ssp[i]), BY_SSP);
     let rounded: Decimal = (0..lines.len())
-        .filter(|i| !together[*i])
-        .map(|i| currency.round(ssp[i]))
+        .filter(|i| together[*i].is_none())
+        .map(|i| alone(i).0)
         .sum();
-    let parts = largest_remainder(total - rounded, &weights, currency);
-    (0..lines.len())
-        .map(|i| match together[i] {
-            true => (parts[i], BY_BUNDLE),
-            false => (currency.round(ssp[i]), BY_SSP),
-        })
-        .collect()
+    let mut shares: Vec<(Decimal, &'static str)> = (0..lines.len()).map(alone).collect();
+    for (group, price) in bundles(lines, &ssp, &together, (total - rounded, total), currency) {
+        let of_group = |i: usize| together[i] == Some(group);
+        let weights: Vec<Decimal> = (0..lines.len())
+            .map(|i| if of_group(i) { ssp[i] } else { Decimal::ZERO })
+            .collect();
+        let parts = largest_remainder(price, &weights, currency);
+        for i in (0..lines.len()).filter(|i| of_group(*i)) {
+            shares[i] = (parts[i], BY_BUNDLE);
+        }
+    }
+    shares
 }
 
-/// Which lines own the discount: those of a bundle, or those whose stated discounts explain all of it.
-fn together(lines: &[&Line], discount: Decimal) -> Vec<bool> {
-    let bundled: Vec<bool> = lines.iter().map(|line| line.bundle.is_some()).collect();
-    if bundled.contains(&true) {
-        return bundled;
+/// Which lines own the discount, by bundle: those of a bundle, or those whose stated discounts explain all of it, as one.
+fn together<'l>(lines: &[&'l Line], discount: Decimal) -> Vec<Option<&'l str>> {
+    if lines.iter().any(|line| line.bundle.is_some()) {
+        return lines.iter().map(|line| line.bundle.as_deref()).collect();
     }
     let stated: Decimal = lines.iter().filter_map(|line| line.discount).sum();
+    let owns = |line: &&Line| line.discount.is_some_and(|amount| amount > Decimal::ZERO);
     match stated == discount {
-        true => lines
-            .iter()
-            .map(|line| line.discount.is_some_and(|amount| amount > Decimal::ZERO))
-            .collect(),
-        false => vec![false; lines.len()],
+        true => lines.iter().map(|line| owns(line).then_some("")).collect(),
+        false => vec![None; lines.len()],
     }
+}
+
+/// The price of each bundle, of what all of them are sold for: each has its own discount, and none of another's (ASC
+/// 606-10-32-37). Where the amounts of no bundle are below its selling prices, they share the discount by those.
+fn bundles<'l>(
+    lines: &[&Line],
+    ssp: &[Decimal],
+    together: &[Option<&'l str>],
+    (price, total): (Decimal, Decimal),
+    currency: Currency,
+) -> Vec<(&'l str, Decimal)> {
+    let names: BTreeSet<&str> = together.iter().flatten().copied().collect();
+    let discounted = lines.iter().map(|line| line.amount).sum::<Decimal>() != total;
+    let sold_for = |i: usize| match discounted {
+        true => lines[i].amount - lines[i].discount.unwrap_or_default(),
+        false => lines[i].amount,
+    };
+    let sum = |of: &dyn Fn(usize) -> Decimal, name: &str| -> Decimal {
+        let of_bundle = (0..lines.len()).filter(|i| together[*i] == Some(name));
+        of_bundle.map(of).sum()
+    };
+    let whole: Vec<Decimal> = names.iter().map(|name| sum(&|i| ssp[i], name)).collect();
+    let less = names.iter().zip(&whole);
+    let less: Vec<Decimal> = less
+        .map(|(name, whole)| (whole - sum(&sold_for, name)).max(Decimal::ZERO))
+        .collect();
+    let (discount, all) = (whole.iter().sum::<Decimal>() - price, less.iter().sum::<Decimal>());
+    let own = whole.iter().zip(&less);
+    let own: Vec<Decimal> = own
+        .map(|(whole, less)| whole - proportion(discount, *less, all))
+        .collect();
+    let weights = match all.is_zero() || own.iter().any(|price| *price < Decimal::ZERO) {
+        true => whole,
+        false => own,
+    };
+    names
+        .into_iter()
+        .zip(largest_remainder(price, &weights, currency))
+        .collect()
 }
 
 fn by_residual(
@@ -266,25 +394,24 @@ fn by_residual(
         .collect())
 }
 
-/// Prices of the lines with a selling price. Those that are sold for less together share what they are sold for, before
-/// the residual is taken (ASC 606-10-32-35).
+/// Prices of the lines with a selling price. Those that are sold for less together share what they are sold for, each bundle
+/// by itself, before the residual is taken (ASC 606-10-32-35).
 fn observed(lines: &[&Line], currency: Currency) -> Vec<Decimal> {
     let ssp: Vec<Decimal> = lines.iter().map(|line| line_ssp(line).unwrap_or_default()).collect();
     let prices: Vec<Decimal> = lines.iter().zip(&ssp).map(|(line, ssp)| sold_for(line, *ssp)).collect();
-    let weights: Vec<Decimal> = (0..lines.len())
-        .map(|i| if prices[i] < ssp[i] { ssp[i] } else { Decimal::ZERO })
-        .collect();
-    let together: Decimal = (0..lines.len())
-        .filter(|i| prices[*i] < ssp[*i])
-        .map(|i| prices[i])
-        .sum();
-    let parts = largest_remainder(currency.round(together), &weights, currency);
-    (0..lines.len())
-        .map(|i| match prices[i] < ssp[i] {
-            true => parts[i],
-            false => currency.round(ssp[i]),
-        })
-        .collect()
+    let mut shares: Vec<Decimal> = ssp.iter().map(|ssp| currency.round(*ssp)).collect();
+    let bundles: BTreeSet<Option<&str>> = lines.iter().map(|line| line.bundle.as_deref()).collect();
+    for bundle in bundles {
+        let of_bundle = |i: &usize| prices[*i] < ssp[*i] && lines[*i].bundle.as_deref() == bundle;
+        let weight = |i: usize| if of_bundle(&i) { ssp[i] } else { Decimal::ZERO };
+        let weights: Vec<Decimal> = (0..lines.len()).map(weight).collect();
+        let price: Decimal = (0..lines.len()).filter(of_bundle).map(|i| prices[i]).sum();
+        let parts = largest_remainder(currency.round(price), &weights, currency);
+        for i in (0..lines.len()).filter(of_bundle) {
+            shares[i] = parts[i];
+        }
+    }
+    shares
 }
 
 /// What a line is sold for beside a residual: its selling price less its discount, or its amount within a bundle.

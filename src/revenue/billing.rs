@@ -141,7 +141,8 @@ pub fn replan(
     rows
 }
 
-fn split(price: Decimal, days: &[(Date, Decimal)], currency: Currency) -> Vec<(Date, Decimal)> {
+/// A price over days with their weights, by cumulative rounding.
+pub fn split(price: Decimal, days: &[(Date, Decimal)], currency: Currency) -> Vec<(Date, Decimal)> {
     let total: Decimal = days.iter().map(|(_, weight)| weight).sum();
     let (mut weight, mut billed) = (Decimal::ZERO, Decimal::ZERO);
     days.iter()

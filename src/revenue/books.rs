@@ -91,8 +91,7 @@ impl Books {
     }
 
     fn fold_reference(&mut self, fact: &Fact) -> Result<(), Rejection> {
-        self.settings.check_period(fact)?;
-        if self.reference.learn(fact)? == Learned::New {
+        if self.settings.learn(fact, &mut self.reference)? == Learned::New {
             self.settle(&fact.tenant);
         }
         Ok(())

@@ -65,7 +65,7 @@ pub struct Decision {
     pub billing: Vec<BillingRow>,
     /// Newly issued, in the order of issue.
     pub entries: Vec<JournalEntry>,
-    /// All facts of the deal that have no effect as things stand.
+    /// All facts of the deal that have no effect, or only a part of it, as things stand.
     pub rejections: Vec<(EventId, Rejection)>,
     /// The contract for readers.
     pub view: View,

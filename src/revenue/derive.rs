@@ -17,7 +17,7 @@
 //! moved up to the effective date, it is the price of what follows. A line that the amendment no longer has ends on the
 //! effective date and keeps what it earned. An early renewal settles the running term like a cancellation that refunds
 //! the unused part. What is billed and not refunded is earned when the contract ends (no promise is left, ASC
-//! 606-10-25-8); what is earned and not billed is invoiced then. A credit stops at what was billed; one whose reason
+//! 606-10-25-13, 55-48); what is earned and not billed is invoiced then. A credit stops at what was billed; one whose reason
 //! names a past shortcoming takes back earned price, any other lowers the price of what remains. An amendment states the
 //! price before credits, and is refused where more was credited than it would cost. A cancellation credits no more than
 //! is billed and not yet credited; a line credited by more than it turns out to have earned gives the excess to the others.
@@ -38,7 +38,7 @@ use self::estimated::Estimates;
 use self::measured::{Measured, measured_on};
 pub use self::memo::Memo;
 use self::memo::{Kept, SHORT, rank};
-use super::allocate::{Sold, sell};
+use super::allocate::{Sold, Taxed, sell};
 use super::billing::{Grid, Invoice};
 use super::curve::Spread;
 use super::explain::Explanation;
@@ -102,7 +102,7 @@ pub struct PaymentDue {
 pub struct Derived {
     /// `None` while the deal is a draft.
     pub wanted: Option<Wanted>,
-    /// Facts without effect, in the order in which they were judged.
+    /// Facts without effect, or with only a part of it, in the order in which they were judged.
     pub rejections: Vec<(EventId, Rejection)>,
 }
 
@@ -239,9 +239,13 @@ struct Fold<'a> {
     measured: &'a Measured,
     /// Credits in force, by event.
     granted: Vec<(EventId, Credit)>,
+    /// What of a credit was refused, the other part of it being in force.
+    refused_parts: Vec<(EventId, Rejection)>,
     estimates: Estimates,
     /// Obligations of each earlier term, with the first day of the term that followed it.
     former: Vec<(Date, Vec<usize>)>,
+    /// Sorted by the day from which each holds, over all terms.
+    taxed: Vec<Taxed>,
     wanted: Wanted,
     term: Term,
 }
@@ -286,8 +290,10 @@ impl<'a> Fold<'a> {
             main: main.clone(),
             measured,
             granted: Vec::new(),
+            refused_parts: Vec::new(),
             estimates: Estimates::new(),
             former: Vec::new(),
+            taxed: Vec::new(),
             wanted: Wanted {
                 status: Standing::Active,
                 version: 0,
@@ -440,6 +446,7 @@ impl<'a> Fold<'a> {
 
     fn finish(mut self, mut rejections: Vec<(EventId, Rejection)>) -> Derived {
         let mut seen = BTreeSet::new();
+        rejections.append(&mut self.refused_parts);
         rejections.retain(|(event, _)| seen.insert(event.clone()));
         let performance = self.invoices_of_performance();
         self.wanted.invoices.extend(performance);

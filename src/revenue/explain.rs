@@ -16,6 +16,7 @@ use super::fact::{Consideration, Credit, Deal, Estimate, EstimateMethod};
 use super::ids::EventId;
 use super::policy::Treatment;
 use super::reference::Context;
+use super::reject::Code;
 
 /// Why something was decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +39,11 @@ pub fn explain(contract: &Contract, cx: &Context) -> Vec<Explanation> {
         .iter()
         .map(|(event, rejection)| Explanation {
             rule: format!("rejected: {}", rejection.code),
-            decision: "this fact has no effect".to_owned(),
+            decision: match rejection.code {
+                Code::CreditInPart => "a part of this fact has no effect",
+                _ => "this fact has no effect",
+            }
+            .to_owned(),
             inputs: vec![(rejection.field.clone(), rejection.value.clone())],
             arithmetic: rejection.message.clone(),
             facts: vec![event.clone()],
@@ -202,7 +207,7 @@ impl Explanation {
     pub(super) fn credit(event: &EventId, it: &Credit, amount: Decimal, past: bool) -> Explanation {
         let rule = match past {
             true => "ASC 606-10-55-114 credit for past defects: revenue now",
-            false => "ASC 606-10-32-43 price concession: the remaining price first",
+            false => "ASC 606-10-25-13(a) price concession: the remaining price first",
         };
         Explanation {
             rule: rule.to_owned(),

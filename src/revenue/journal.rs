@@ -100,6 +100,7 @@ pub fn plan(books: &Books, ledger: &mut Ledger) -> Plan {
     };
     let mut plan = Plan::default();
     let mut movements = differences(books);
+    movements.extend(deposit_owed_back(books));
     movements.extend(remeasurements(books, ledger, fx, &movements));
     movements.sort_by(|a, b| a.rank().cmp(&b.rank()));
     let (due, later): (Vec<&Movement>, Vec<&Movement>) = movements.iter().partition(|movement| books.is_due(movement));
@@ -211,8 +212,9 @@ impl Books<'_> {
                 let exactly = movement.reverses.map(|(_, functional)| -functional);
                 ledger.recognise(amount, line_type, day, exactly, fx)
             }
-            (What::Remeasurement, _) => Ok(ledger.remeasure(day, fx)),
-            (What::Lump | What::Recognition, None) | (What::Application, _) => Ok(Vec::new()),
+            (What::Remeasurement, _) => ledger.remeasure(day, fx),
+            (What::Application, _) => ledger.owe_back(day, fx),
+            (What::Lump | What::Recognition, None) => Ok(Vec::new()),
         }
     }
 
@@ -340,11 +342,21 @@ impl Books<'_> {
 }
 
 impl Movement<'_> {
-    /// By day; but revenue that is taken back comes first, so that a credit memo finds it on the position.
+    /// By day; but revenue that is taken back comes first, so that a credit memo finds it on the position, and a deposit is
+    /// owed back after all that the day's invoices, payments and memos do to it.
     fn rank(&self) -> (bool, Date, What, At<'_>) {
         let taken_back =
             self.sequence > 0 && self.amount < Decimal::ZERO && matches!(self.at.what, What::Recognition | What::Lump);
-        (!taken_back, self.date, self.at.what, self.at)
+        let what = match self.at.what {
+            What::Application => What::Recognition,
+            what @ (What::Invoice
+            | What::Payment
+            | What::Lump
+            | What::CreditMemo
+            | What::Recognition
+            | What::Remeasurement) => what,
+        };
+        (!taken_back, self.date, what, self.at)
     }
 }
 
@@ -499,6 +511,34 @@ impl<'a> Books<'a> {
     }
 }
 
+/// What is left of deposits when the contract ends, whatever that is: only the ledger knows what invoices left of it.
+fn deposit_owed_back<'a>(books: &Books<'a>) -> Option<Movement<'a>> {
+    let Standing::Cancelled(since) = books.wanted.status else {
+        return None;
+    };
+    let (cause, _) = books.wanted.history.last()?;
+    let at = At {
+        date: since,
+        what: What::Application,
+        obligation: None,
+        fact: Some(cause),
+    };
+    let before = books.issued.iter().filter(|it| it.key.at() == at).count();
+    (!books.wanted.payments.is_empty()).then(|| Movement {
+        at,
+        kind: Kind::Payment,
+        contract: &books.wanted.contracts[0],
+        line_type: None,
+        amount: Decimal::ZERO,
+        tax: Decimal::ZERO,
+        date: books.posting_date(at),
+        firm: true,
+        behind: Behind::Fact(cause),
+        reverses: None,
+        sequence: before,
+    })
+}
+
 /// Receivables in a foreign currency are valued at the end of each period that is over or being closed.
 fn remeasurements<'a>(books: &Books<'a>, ledger: &Ledger, fx: Exchange, movements: &[Movement]) -> Vec<Movement<'a>> {
     if !fx.is_foreign() {
@@ -507,7 +547,10 @@ fn remeasurements<'a>(books: &Books<'a>, ledger: &Ledger, fx: Exchange, movement
     let calendar = books.calendar();
     let first = match ledger.remeasured {
         Some(day) => Some(add_days(day, 1)),
-        None => movements.iter().map(|movement| movement.date).min(),
+        None => {
+            let issued = books.issued.iter().map(|issued| issued.date);
+            issued.chain(movements.iter().map(|movement| movement.date)).min()
+        }
     };
     let over = books.cx.reference.clock().map(|clock| add_days(clock, -1));
     let closing = books.closing.iter().map(|period| calendar.last_day(*period)).max();

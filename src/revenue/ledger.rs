@@ -6,6 +6,7 @@
 //! credit memo   Dr liability; tax        Cr receivable, then refund liability
 //! payment       Dr cash                  Cr receivable, then contract liability (a deposit)
 //! application   Dr liability             Cr receivable      (a deposit meets its invoice)
+//! ended         Dr liability             Cr refund liability (a deposit that meets none any more, ASC 606-10-32-10)
 //! remeasurement Dr/Cr receivable         Cr/Dr exchange result
 //! ```
 //!
@@ -156,6 +157,22 @@ impl Ledger {
         Ok(balance(lines))
     }
 
+    /// What is left of deposits when the contract has ended is owed back (ASC 606-10-32-10): a monetary item from then on, at
+    /// the rate of that day. Empty when nothing is left.
+    pub fn owe_back(&mut self, day: Date, fx: Exchange) -> Result<Vec<Posting>, RateNeeded> {
+        let amount = self.deposit;
+        if amount <= Decimal::ZERO {
+            return Ok(Vec::new());
+        }
+        let mut after = self.clone();
+        let owed = fx.convert(amount, day)?;
+        let mut lines = after.shift(-amount, None, day, fx)?;
+        lines.push(line(Role::RefundLiability, -amount, -owed));
+        after.deposit = Decimal::ZERO;
+        *self = after;
+        Ok(balance(lines))
+    }
+
     /// Revenue of an amount; below zero it is taken back, at `exactly` the functional amount where one is given.
     pub fn recognise(
         &mut self,
@@ -215,17 +232,14 @@ impl Ledger {
         Ok(balance(lines))
     }
 
-    /// Receivables at the rate of a day; without a rate they keep their value.
-    pub fn remeasure(&mut self, day: Date, fx: Exchange) -> Vec<Posting> {
-        self.remeasured = Some(day);
-        let rate = fx.cx.reference.rate(fx.currency, fx.functional, day, None);
-        let Some(exact) = rate.and_then(|rate| self.receivable.checked_mul(rate)) else {
-            return Vec::new();
-        };
-        let value = fx.functional.round(exact);
+    /// Receivables at the rate of a day (ASC 830-20-35-1). A rate that is too old for a booking is too old for this as well:
+    /// whoever has something receivable waits for one. Where nothing is, no rate is needed.
+    pub fn remeasure(&mut self, day: Date, fx: Exchange) -> Result<Vec<Posting>, RateNeeded> {
+        let value = fx.convert(self.receivable, day)?;
         let change = value - self.receivable_functional;
         self.receivable_functional = value;
-        balance(vec![line(Role::AccountsReceivable, Decimal::ZERO, change)])
+        self.remeasured = Some(day);
+        Ok(balance(vec![line(Role::AccountsReceivable, Decimal::ZERO, change)]))
     }
 
     fn take_receivable(&mut self, amount: Decimal, fx: Exchange) -> Decimal {

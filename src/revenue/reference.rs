@@ -215,20 +215,50 @@ impl Settings {
         self.tenants.get(tenant).unwrap_or(&self.default)
     }
 
-    /// Whether a fact about a period names one that the tenant's calendar has.
-    pub fn check_period(&self, fact: &Fact) -> Result<(), Rejection> {
-        match &fact.body {
-            Body::PeriodClosed(period) | Body::PeriodReopened(period)
-                if !self.tenant(&fact.tenant).fiscal.knows(*period) =>
-            {
-                Err(Rejection::new(
-                    Code::UnknownPeriod,
-                    "payload.period",
-                    period,
-                    "the tenant's calendar has no such period; use 2026-02 or FY2026-P02 as it does",
-                ))
-            }
-            _ => Ok(()),
+    /// Takes in a reference fact where it enters the books, and where they are restored from what they took in. A close that
+    /// comes too early is refused for good: come again after the clock moved on, it changes nothing.
+    pub fn learn(&self, fact: &Fact, reference: &mut Reference) -> Result<Learned, Rejection> {
+        let checked = self.check_period(fact, reference);
+        if checked.as_ref().is_err_and(|it| it.code == Code::PeriodNotOver) {
+            let tenant = reference.tenants.entry(fact.tenant.clone()).or_default();
+            tenant.seen.insert(fact.event_id.clone(), fact.clone());
+        }
+        checked?;
+        reference.learn(fact)
+    }
+
+    /// Whether a fact about a period names one that the tenant's calendar has, and closes none that is not over by the
+    /// clock: closing is posting all that is the period's, so that a slip of the year would post what nobody earned yet.
+    /// Where no clock is known, nothing says that a period is not over.
+    ///
+    /// `known` is what was learned before.
+    pub fn check_period(&self, fact: &Fact, known: &Reference) -> Result<(), Rejection> {
+        let (Body::PeriodClosed(period) | Body::PeriodReopened(period)) = &fact.body else {
+            return Ok(());
+        };
+        let fiscal = self.tenant(&fact.tenant).fiscal;
+        if !fiscal.knows(*period) {
+            return Err(Rejection::new(
+                Code::UnknownPeriod,
+                "payload.period",
+                period,
+                "the tenant's calendar has no such period; use 2026-02 or FY2026-P02 as it does",
+            ));
+        }
+        let known = known.tenant(&fact.tenant);
+        let repeated = known.seen.contains_key(&fact.event_id);
+        let last = fiscal.last_day(*period);
+        match known.clock.filter(|clock| *clock <= last) {
+            Some(clock) if fact.body == Body::PeriodClosed(*period) && !repeated => Err(Rejection::new(
+                Code::PeriodNotOver,
+                "payload.period",
+                period,
+                &format!(
+                    "its last day is {last}, and the clock stands at {clock}; close it once the clock is past its last day, \
+                     by an event of a new id"
+                ),
+            )),
+            Some(_) | None => Ok(()),
         }
     }
 }

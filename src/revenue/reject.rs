@@ -2,7 +2,9 @@
 //!
 //! Invariant: a fact has at most one rejection. A record that cannot be read has the first fault met in reading it (the
 //! codes up to [`Code::InvalidDate`]). A fact that can be read has the first [`Code`] that applies, in the order in which
-//! the enum lists them: what the fact itself shows first, then its identity, then what its deal says. Two codes say that a deal waits and will go on by itself: [`Code::DealNotClosed`] and [`Code::RateMissing`].
+//! the enum lists them: what the fact itself shows first, then its identity, then what its deal says. Two codes say that a deal waits and
+//! will go on by itself: [`Code::DealNotClosed`] and [`Code::RateMissing`]. One says that a part of the fact has effect:
+//! [`Code::CreditInPart`].
 //! Deliberately absent: errors of the machinery, which are not the fact's.
 
 use std::fmt;
@@ -85,6 +87,8 @@ codes! {
     /// The same event id with other content.
     ConflictingDuplicate = "conflicting_duplicate",
     UnknownPeriod = "unknown_period",
+    /// The close of a period whose last day has not ended by the clock.
+    PeriodNotOver = "period_not_over",
     /// A second first publication of a rate; a correction needs a higher version.
     RateConflict = "rate_conflict",
     /// The deal has no `deal.closed` yet; the fact waits for it.
@@ -107,6 +111,8 @@ codes! {
     OverDelivery = "over_delivery",
     /// More credit than was billed, or a price below zero.
     OverCredit = "over_credit",
+    /// A part of the credit is refused, because no more is billed or left of the price; the other part stands.
+    CreditInPart = "credit_in_part",
     /// Nothing is wrong with the deal, but it waits for a rate.
     RateMissing = "rate_missing",
 }

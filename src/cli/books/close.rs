@@ -19,6 +19,7 @@ use crate::revenue::checks::{self, Violation};
 use crate::revenue::fact::{Body, Fact};
 use crate::revenue::ids::{DealId, EventId, TenantId};
 use crate::revenue::period::Period;
+use crate::revenue::reference::Reference;
 use crate::revenue::reject::Code;
 
 #[derive(Args)]
@@ -53,7 +54,7 @@ pub struct Close {
     /// The source to whose topic the fact is written
     #[arg(long, default_value = "reference-facts")]
     source: String,
-    /// Close it though deals wait for a rate in it, or though it has not ended
+    /// Close it though deals wait for a rate in it, or though no clock says that it has ended
     #[arg(long)]
     force: bool,
 }
@@ -193,16 +194,24 @@ pub fn close(arguments: &Close) -> Result<(), Failure> {
         return Ok(());
     }
     let fact = said(&known, &tenant, *period, arguments.at.unwrap_or_else(Timestamp::now))?;
-    if !arguments.force {
-        let last = known.settings.tenant(&tenant).fiscal.last_day(*period);
-        let clock = reference.tenant(&tenant).clock();
-        if clock.is_none_or(|clock| clock <= last) {
-            let clock = clock.map_or("never ticked".to_owned(), |day| format!("stands at {day}"));
+    let last = known.settings.tenant(&tenant).fiscal.last_day(*period);
+    match reference.tenant(&tenant).clock() {
+        // No force helps: whoever reads the fact refuses it (`Settings::check_period`).
+        Some(clock) if clock <= last => {
             return Err(anyhow::anyhow!(
-                "{period} ends on {last}, and the clock of {tenant} {clock}; wait for its end, or use --force"
+                "{period} ends on {last}, and the clock of {tenant} stands at {clock}; wait for its end"
             )
             .into());
         }
+        None if !arguments.force => {
+            return Err(anyhow::anyhow!(
+                "{period} ends on {last}, and the clock of {tenant} never ticked; wait for its end, or use --force"
+            )
+            .into());
+        }
+        Some(_) | None => {}
+    }
+    if !arguments.force {
         let parked = parked(&known, &tenant, *period);
         if !parked.is_empty() {
             return Err(anyhow::anyhow!(
@@ -245,7 +254,11 @@ fn said(known: &Known, tenant: &TenantId, period: Period, at: Timestamp) -> Resu
     };
     let wrong = |rejection| Failure::Usage(format!("--period {period}: {rejection}"));
     fact.validate().map_err(wrong)?;
-    known.settings.check_period(&fact).map_err(wrong)?;
+    // Whether it is over by the clock is the caller's to say in its own words.
+    known
+        .settings
+        .check_period(&fact, &Reference::default())
+        .map_err(wrong)?;
     Ok(fact)
 }
 

@@ -226,14 +226,21 @@ impl Known {
     /// What reference facts say, with the clock at the day asked for, even where it went on since.
     pub fn reference(&self) -> Reference {
         let mut reference = Reference::default();
-        for fact in self.facts() {
-            if let (Body::ClockTicked(day), Some(as_of)) = (&fact.body, self.as_of)
-                && *day > as_of
-            {
-                continue;
+        for partition in &self.partitions {
+            // A close is judged by the clock of the log, wherever the day asked for puts it.
+            let mut judged = Reference::default();
+            for fact in partition.iter().filter_map(|line| line.as_ref().ok()) {
+                // What is refused is among the rejections of the fold.
+                if self.settings.learn(fact, &mut judged).is_err() {
+                    continue;
+                }
+                if let (Body::ClockTicked(day), Some(as_of)) = (&fact.body, self.as_of)
+                    && *day > as_of
+                {
+                    continue;
+                }
+                let _ = reference.learn(fact);
             }
-            // What is refused is among the rejections of the fold.
-            let _ = reference.learn(fact);
         }
         if let Some(day) = self.as_of {
             for tenant in self.tenants() {

@@ -35,7 +35,10 @@ impl Fold<'_> {
         let start = if restarts { self.term.start } else { stated };
         let deal = &self.inherit(deal);
         let given = deal.treatment.unwrap_or(self.tenant.policy.modification);
-        let mut sold = self.sell_amended(deal, start, end, given)?;
+        let mut sold = match restarts {
+            true => self.sell_amended(deal, start, end, given)?,
+            false => self.sell_amended(&self.at_taxes_billed(deal, from), start, end, given)?,
+        };
         if restarts {
             self.add_the_past(&mut sold, from);
         }
@@ -77,7 +80,7 @@ impl Fold<'_> {
         let keeps_plan = deal.instalments.is_empty() && deal.billing_cycle.is_none();
         let deal = Deal {
             recognition,
-            tax: deal.tax.or(before.tax),
+            tax: deal.tax.or(before.tax_for(deal.amount)),
             instalments: match keeps_plan {
                 true => before.instalments.clone(),
                 false => deal.instalments.clone(),

@@ -206,6 +206,7 @@ impl Fold<'_> {
 
     pub(super) fn credit(&mut self, fact: &Fact, it: &Credit) -> Result<(), Rejection> {
         self.grant(&fact.event_id, it)?;
+        self.refuse_the_rest(fact, it);
         self.granted.push((fact.event_id.clone(), it.clone()));
         Ok(())
     }

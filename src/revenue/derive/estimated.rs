@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use jiff::civil::Date;
 use rust_decimal::Decimal;
 
-use super::super::allocate::{milestone_weight, tax_on};
+use super::super::allocate::milestone_weight;
 use super::super::billing::Invoice;
 use super::super::explain::Explanation;
 use super::super::fact::{Consideration, Estimate, EstimateMethod, Fact, Method, Milestone, MilestoneShare};
@@ -363,7 +363,7 @@ impl Fold<'_> {
             .map(|step| Invoice {
                 date: step.date,
                 amount: step.included,
-                tax: tax_on(step.included, &self.term.deal),
+                tax: self.tax_on(step.included, step.date),
                 cause: step.cause.clone(),
                 firm: true,
             })

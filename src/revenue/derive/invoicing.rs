@@ -3,20 +3,23 @@
 //! Usage beyond what is prepaid is invoiced on the last day of its billing cycle; under the cycle `milestone`, milestone
 //! lines are invoiced as they are accepted. Everything else follows the plan (`billing`).
 //!
-//! Invariant: invoices sum to the price before credits. Deliberately absent: credit memos.
+//! Invariant: invoices sum to the price before credits, and a change of terms leaves the invoices before it as they were, tax
+//! included. Tax is never revenue (ASC 606-10-32-2A): where the price includes it, gross invoices sum to the price as agreed,
+//! and the tax of each is what is left of it beside its net price. Deliberately absent: credit memos.
 
 use std::cmp::Reverse;
 
 use jiff::civil::Date;
 use rust_decimal::Decimal;
 
-use super::super::allocate::tax_on;
-use super::super::billing::{Invoice, replan};
-use super::super::fact::{BillingCycle, Fact, Method};
+use super::super::allocate::{Taxed, net_of_tax};
+use super::super::billing::{Grid, Invoice, replan, split};
+use super::super::fact::{BillingCycle, Credit, Deal, Fact, Method, Tax, TaxBasis};
 use super::super::ids::EventId;
 use super::super::money::Currency;
-use super::super::obligation::Obligation;
+use super::super::obligation::{LumpReason, Obligation};
 use super::super::period::add_days;
+use super::super::reject::{Code, Rejection};
 use super::Fold;
 
 impl Fold<'_> {
@@ -33,16 +36,36 @@ impl Fold<'_> {
         let by_milestone = self.term.grid.cycle == BillingCycle::Milestone;
         let on_acceptance =
             |obligation: &Obligation| by_milestone && obligation.last_segment().terms.method == Method::Milestone;
-        let spread: Decimal = self
-            .term
-            .obligations
-            .iter()
-            .map(|at| &self.wanted.obligations[*at])
-            .filter(|obligation| !on_acceptance(obligation))
-            .map(|obligation| self.fixed_price(obligation))
-            .sum();
+        let of_term = || self.term.obligations.iter().map(|at| &self.wanted.obligations[*at]);
+        let prices = |accepted: bool| -> Decimal {
+            of_term()
+                .filter(|obligation| on_acceptance(obligation) == accepted)
+                .map(|obligation| self.fixed_price(obligation))
+                .sum()
+        };
+        let (spread, on_acceptance) = (prices(false), prices(true));
+        let taxed = self.taxed_from(from);
         let old: Vec<(Date, Decimal)> = self.wanted.invoices.iter().map(|it| (it.date, it.amount)).collect();
-        let rows = replan(&old, spread, &self.term.grid, from, currency);
+        let mut rows = replan(&old, spread, &self.term.grid, from, currency);
+        let before = self.wanted.invoices.iter().filter(|it| it.date < from);
+        let kept = Charged {
+            taxes: before.clone().map(|it| it.tax).collect(),
+            net: before.map(|it| it.amount).sum(),
+        };
+        // The terms price what follows alone where they begin anew.
+        let follows = self.term.grid.start > self.term.start;
+        let whole = |net: Decimal| taxed.on(net + on_acceptance) - taxed.on(on_acceptance);
+        let tax = match follows {
+            true => kept.tax() + whole(spread - kept.net),
+            false => whole(spread),
+        };
+        if rows.len() == kept.taxes.len() && taxed.rate().is_none() && tax != kept.tax() {
+            // All is invoiced but for the tax that changed.
+            rows.push((from, Decimal::ZERO));
+        }
+        let taxes = taxes(&rows, &kept, tax, &taxed, &self.term.grid, currency);
+        self.taxed.retain(|it| it.from < taxed.from);
+        self.taxed.push(taxed);
         let mut planned = std::mem::take(&mut self.wanted.invoices);
         planned.sort_by_key(|it| it.date);
         let cause_of = |date: Date, amount: Decimal| {
@@ -53,43 +76,124 @@ impl Fold<'_> {
         };
         self.wanted.invoices = rows
             .into_iter()
-            .filter(|(_, amount)| !amount.is_zero())
-            .map(|(date, amount)| Invoice {
+            .zip(taxes)
+            .filter(|((_, amount), tax)| !amount.is_zero() || !tax.is_zero())
+            .map(|((date, amount), tax)| Invoice {
                 date,
                 amount,
-                tax: tax_on(amount, &self.term.deal),
+                tax,
                 cause: cause_of(date, amount),
                 firm: true,
             })
             .collect();
     }
 
+    /// How the running term's deal is taxed from the day on which its terms hold.
+    fn taxed_from(&self, from: Date) -> Taxed {
+        let deal = &self.term.deal;
+        let net = match self.term.grid.start > self.term.start {
+            true => net_of_tax(deal),
+            false => net_of_tax(&self.at_taxes_billed(deal, from)),
+        };
+        let first = match self.taxed.is_empty() {
+            true => Date::MIN,
+            // A following term is planned as a whole.
+            false if from == Date::MIN => self.term.start,
+            false => from,
+        };
+        Taxed::new(deal, net, first)
+    }
+
+    /// A deal whose price includes tax at a rate that is not the one of what was billed before: what was billed contains the
+    /// old tax, and only the rest of the price the new one.
+    pub(super) fn at_taxes_billed(&self, deal: &Deal, from: Date) -> Deal {
+        let Some(Tax {
+            basis: TaxBasis::Rate(rate),
+            inclusive: true,
+        }) = deal.tax
+        else {
+            return deal.clone();
+        };
+        let term = self.term.start;
+        let before = || self.wanted.invoices.iter().filter(|it| it.date < from);
+        let of_rate = |at: Date| self.taxed_on(at).and_then(Taxed::rate_inside) == Some(rate);
+        if before().all(|it| of_rate(it.date.max(term))) {
+            return deal.clone();
+        }
+        let net: Decimal = before().map(|it| it.amount).sum();
+        let gross: Decimal = before().map(|it| it.amount + it.tax).sum();
+        let rest = self
+            .wanted
+            .currency
+            .round((deal.amount - gross) / (Decimal::ONE + rate));
+        let tax = (deal.amount - net - rest).min(deal.amount);
+        Deal {
+            tax: Some(Tax {
+                basis: TaxBasis::Amount(tax),
+                inclusive: true,
+            }),
+            ..deal.clone()
+        }
+    }
+
+    /// The taxes that hold on a day.
+    fn taxed_on(&self, day: Date) -> Option<&Taxed> {
+        let holds = self.taxed.iter().rfind(|it| it.from <= day);
+        holds.or(self.taxed.first())
+    }
+
+    /// The tax on an amount of the price that is invoiced on a day.
+    pub(super) fn tax_on(&self, amount: Decimal, day: Date) -> Decimal {
+        self.taxed_on(day).map_or(Decimal::ZERO, |taxed| taxed.on(amount))
+    }
+
     /// Invoices that follow from performance in the running term: usage beyond what is prepaid, accepted milestones.
     pub(super) fn invoices_of_performance(&self) -> Vec<Invoice> {
-        let mut rows: Vec<(Date, Decimal, EventId, bool)> = Vec::new();
-        for obligation in self.term.obligations.iter().map(|at| &self.wanted.obligations[*at]) {
-            match obligation.last_segment().terms.method {
-                Method::Usage => rows.extend(self.usage_invoices(obligation)),
-                Method::Milestone if self.term.grid.cycle == BillingCycle::Milestone => {
-                    rows.extend(milestone_invoices(obligation));
-                }
-                Method::Milestone | Method::StraightLine | Method::PointInTime | Method::Units | Method::Progress => {}
+        let of_term = || self.term.obligations.iter().map(|at| &self.wanted.obligations[*at]);
+        let method = |obligation: &&Obligation, method: Method| obligation.last_segment().terms.method == method;
+        let mut used: Vec<Performed> = of_term()
+            .filter(|it| method(it, Method::Usage))
+            .flat_map(|obligation| self.usage_invoices(obligation))
+            .collect();
+        let mut accepted: Vec<Performed> = match self.term.grid.cycle {
+            BillingCycle::Milestone => of_term()
+                .filter(|it| method(it, Method::Milestone))
+                .flat_map(milestone_invoices)
+                .collect(),
+            BillingCycle::Monthly | BillingCycle::Quarterly | BillingCycle::Annual | BillingCycle::Upfront => {
+                Vec::new()
             }
-        }
-        rows.retain(|(_, amount, ..)| !amount.is_zero());
-        let tax = |amount| tax_on(amount, &self.term.deal);
-        let invoice = |(date, amount, cause, firm)| Invoice {
+        };
+        used.retain(|(_, amount, ..)| !amount.is_zero());
+        accepted.retain(|(_, amount, ..)| !amount.is_zero());
+        accepted.sort_by(|a, b| (a.0, &a.2).cmp(&(b.0, &b.2)));
+        let invoice = |(date, amount, cause, firm): Performed, tax: Decimal| Invoice {
             date,
             amount,
-            tax: tax(amount),
+            tax,
             cause,
             firm,
         };
-        rows.into_iter().map(invoice).collect()
+        let used = used.into_iter().map(|it| {
+            let tax = self.taxed_on(it.0).map_or(Decimal::ZERO, |taxed| taxed.on_more(it.1));
+            invoice(it, tax)
+        });
+        // The running total is taxed, so that the parts of a price have all of its tax.
+        let mut billed = Decimal::ZERO;
+        let accepted = accepted.into_iter().map(|it| {
+            let tax = match self.taxed_on(it.0) {
+                Some(taxed) if taxed.rate().is_none() => taxed.on(billed + it.1) - taxed.on(billed),
+                Some(taxed) => taxed.on(it.1),
+                None => Decimal::ZERO,
+            };
+            billed += it.1;
+            invoice(it, tax)
+        });
+        used.chain(accepted).collect()
     }
 
     /// Usage is invoiced on the last day of the billing cycle in which it falls, under the last fact of the cycle.
-    fn usage_invoices(&self, obligation: &Obligation) -> Vec<(Date, Decimal, EventId, bool)> {
+    fn usage_invoices(&self, obligation: &Obligation) -> Vec<Performed> {
         let days = self.term.grid.cycle_ends();
         let cycle_end = |date: Date| match self.term.grid.cycle {
             BillingCycle::Monthly | BillingCycle::Quarterly | BillingCycle::Annual => days
@@ -121,7 +225,7 @@ impl Fold<'_> {
     }
 
     pub(super) fn invoice(&mut self, date: Date, amount: Decimal, fact: &Fact) {
-        let tax = tax_on(amount, &self.term.deal);
+        let tax = self.tax_on(amount, date);
         let cause = fact.event_id.clone();
         self.wanted.invoices.push(Invoice {
             date,
@@ -130,6 +234,26 @@ impl Fold<'_> {
             cause,
             firm: true,
         });
+    }
+
+    /// A credit stops at what is billed and left of the price; people hear of the part that finds nothing there.
+    pub(super) fn refuse_the_rest(&mut self, fact: &Fact, it: &Credit) {
+        let memos = self.wanted.credits.iter().filter(|memo| memo.cause == fact.event_id);
+        let granted: Decimal = memos.map(|memo| memo.amount).sum();
+        if granted < it.amount {
+            let rejection = Rejection::new(
+                Code::CreditInPart,
+                "payload.amount",
+                it.amount,
+                &format!(
+                    "{granted} of it is credited, as no more is billed and left of the price on {}; {} is refused: \
+                     lower the price by deal.amended, or credit it once it is billed",
+                    it.date,
+                    it.amount - granted
+                ),
+            );
+            self.refused_parts.push((fact.event_id.clone(), rejection));
+        }
     }
 
     /// Invoiced less credited on the days before a day, without tax.
@@ -202,15 +326,99 @@ pub(super) fn share_of_tax(amount: Decimal, (net, tax): (Decimal, Decimal), curr
     share.clamp(Decimal::ZERO, tax.max(Decimal::ZERO))
 }
 
-/// A milestone is invoiced on the day of its acceptance; what is not accepted is expected at the end.
-fn milestone_invoices(obligation: &Obligation) -> Vec<(Date, Decimal, EventId, bool)> {
+/// Day, net amount and cause of an invoice that follows from performance, and whether it is firm.
+type Performed = (Date, Decimal, EventId, bool);
+
+/// What was invoiced before a change.
+struct Charged {
+    taxes: Vec<Decimal>,
+    net: Decimal,
+}
+
+impl Charged {
+    fn tax(&self) -> Decimal {
+        self.taxes.iter().sum()
+    }
+}
+
+/// The tax of each row of a plan, of which the first ones were invoiced before. `tax` is that of all rows, where it is
+/// agreed.
+fn taxes(
+    rows: &[(Date, Decimal)],
+    kept: &Charged,
+    tax: Decimal,
+    taxed: &Taxed,
+    grid: &Grid,
+    currency: Currency,
+) -> Vec<Decimal> {
+    let (earlier, later) = rows.split_at(kept.taxes.len());
+    if let Some(rate) = taxed.rate() {
+        let charge = |(_, net): &(Date, Decimal)| match net.is_sign_negative() && !kept.net.is_zero() {
+            // It takes back a part of what was invoiced, with the tax that was charged for it.
+            true => currency.share(kept.tax(), *net, kept.net),
+            false => currency.round(net * rate),
+        };
+        return kept.taxes.iter().copied().chain(later.iter().map(charge)).collect();
+    }
+    let share = |tax: Decimal, rows: &[(Date, Decimal)]| match taxed.is_inclusive() {
+        true => inclusive(tax, rows, grid, currency),
+        false => in_proportion(tax, rows, currency),
+    };
+    // As if it had been agreed so from the start, where that leaves what was invoiced as it was.
+    let fresh = share(tax, rows);
+    if fresh[..earlier.len()] == kept.taxes {
+        return fresh;
+    }
+    let rest = share(tax - kept.tax(), later);
+    kept.taxes.iter().copied().chain(rest).collect()
+}
+
+/// Tax by net amounts; the last one takes the rest.
+fn in_proportion(tax: Decimal, rows: &[(Date, Decimal)], currency: Currency) -> Vec<Decimal> {
+    let all: Decimal = rows.iter().map(|(_, net)| net).sum();
+    let mut taxes: Vec<Decimal> = rows.iter().map(|(_, net)| currency.share(tax, *net, all)).collect();
+    let rest = tax - taxes.iter().sum::<Decimal>();
+    if let Some(last) = taxes.last_mut() {
+        *last += rest;
+    }
+    taxes
+}
+
+/// The gross price is split as the net price was; what is not net of it is tax.
+fn inclusive(tax: Decimal, rows: &[(Date, Decimal)], grid: &Grid, currency: Currency) -> Vec<Decimal> {
+    let first = rows.first().map_or(Date::MAX, |(day, _)| *day);
+    let days: Vec<(Date, Decimal)> = grid.days().into_iter().filter(|(day, _)| *day >= first).collect();
+    if !days.iter().map(|it| it.0).eq(rows.iter().map(|it| it.0)) {
+        return in_proportion(tax, rows, currency);
+    }
+    let net: Decimal = rows.iter().map(|(_, net)| net).sum();
+    let gross = split(net + tax, &days, currency);
+    gross
+        .iter()
+        .zip(rows)
+        .map(|((_, gross), (_, net))| gross - net)
+        .collect()
+}
+
+/// A milestone is invoiced on the day of its acceptance; a change of the price of what was accepted, on its own day, as the
+/// right to it is unconditional by then (ASC 606-10-45-4). What is not accepted is expected at the end.
+fn milestone_invoices(obligation: &Obligation) -> Vec<Performed> {
+    let accepted = obligation.performance.accepted().iter();
+    let accepted = accepted.map(|(date, _, cause)| (*date, cause));
+    let changes = obligation.lumps.iter().filter(|it| it.reason == LumpReason::CatchUp);
+    let mut days: Vec<(Date, &EventId)> = accepted.chain(changes.map(|it| (it.date, &it.cause))).collect();
+    days.sort_by_key(|(date, _)| *date);
     let mut billed = Decimal::ZERO;
     let mut invoices = Vec::new();
-    for (date, _, cause) in obligation.performance.accepted() {
+    for (date, cause) in days {
         // Credits have memos of their own: what is invoiced is before them.
-        let credits = obligation.credits.iter().filter(|(day, ..)| day <= date);
-        let level = obligation.level_before(add_days(*date, 1)) + credits.map(|(_, amount, _)| amount).sum::<Decimal>();
-        invoices.push((*date, level - billed, cause.clone(), true));
+        let credits = obligation.credits.iter().filter(|(day, ..)| *day <= date);
+        let changes = obligation.lumps.iter();
+        let changes = changes.filter(|it| it.reason == LumpReason::CatchUp && it.date <= date);
+        let level = obligation.level_before(add_days(date, 1))
+            + credits.map(|(_, amount, _)| amount).sum::<Decimal>()
+            + changes.map(|it| it.amount).sum::<Decimal>();
+        invoices.push((date, level - billed, cause.clone(), true));
         billed = level;
     }
     if obligation.stop.is_none() {

@@ -1,8 +1,9 @@
 //! What was measured of a deal's lines, each fact judged against every term the deal ever had.
 //!
 //! Invariant: facts are judged in the order of the days they concern, whatever the order of arrival; so one that concerns
-//! the latest day is added to what is known, and any other has all judged again. Deliberately absent: what a measurement
-//! earns (`obligation`).
+//! the latest day is added to what is known, and any other has all judged again. Usage without an amount has the unit price
+//! of its own day: a new price is a modification of what remains (ASC 606-10-25-13(a)), and prices nothing that was used
+//! before it. Deliberately absent: what a measurement earns (`obligation`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,13 +13,14 @@ use jiff::civil::Date;
 use rust_decimal::Decimal;
 
 use super::super::allocate::method_of;
-use super::super::fact::{Body, Fact, Method, Progress, ProgressMeasure};
+use super::super::fact::{Body, Deal, Fact, Method, Progress, ProgressMeasure};
 use super::super::ids::{EventId, LineId, MilestoneId};
 use super::super::money::{Currency, MAX_AMOUNT};
 use super::super::performance::{Measurements, Performance, Reached};
+use super::super::period::add_days;
 use super::super::reference::Tenant;
 use super::super::reject::{Code, Rejection};
-use super::unknown_line;
+use super::{day, term_end, unknown_line};
 
 /// Everything measured, by line.
 #[derive(Clone, Debug, Default)]
@@ -61,7 +63,7 @@ impl Measured {
     /// known before stands, and only more came.
     pub(super) fn take<'a>(
         &mut self,
-        first: &Fact,
+        first: &'a Fact,
         terms: impl Iterator<Item = &'a Fact>,
         facts: &[Fact],
         tenant: &Tenant,
@@ -146,7 +148,7 @@ impl Measured {
             }
             Body::UsageReported(it) => {
                 let known = known(sold, &it.line_id, &[Method::Usage])?;
-                let amount = match (it.amount, known.unit_price) {
+                let amount = match (it.amount, known.unit_price(date)) {
                     (Some(amount), _) => amount,
                     (None, Some(price)) => it.quantity * price,
                     (None, None) => {
@@ -213,17 +215,94 @@ struct Known {
     milestones: Vec<MilestoneId>,
     /// The most units of each term.
     quantities: Vec<Decimal>,
-    unit_price: Option<Decimal>,
+    /// Each unit price with the first day on which it holds, sorted by day; the first one holds since ever.
+    unit_prices: Vec<(Date, Decimal)>,
 }
 
-fn sold<'a>(first: &Fact, terms: impl Iterator<Item = &'a Fact>, tenant: &Tenant) -> Sold {
+impl Known {
+    fn unit_price(&self, day: Date) -> Option<Decimal> {
+        let over = self.unit_prices.partition_point(|(from, _)| *from <= day);
+        self.unit_prices.get(over.max(1) - 1).map(|(_, price)| *price)
+    }
+
+    /// A price stated from a day on takes the place of every later one, as all terms do. Stated again it changes nothing,
+    /// so that what was measured need not be looked at again.
+    fn reprice(&mut self, from: Date, price: Decimal) {
+        self.unit_prices.retain(|(known, _)| *known < from);
+        if self.unit_prices.last().is_none_or(|(_, known)| *known != price) {
+            let from = if self.unit_prices.is_empty() { Date::MIN } else { from };
+            self.unit_prices.push((from, price));
+        }
+    }
+}
+
+/// The running term, as far as it says from which day on a fact's terms hold.
+struct Running {
+    start: Date,
+    end: Date,
+    months: Option<u32>,
+}
+
+impl Running {
+    fn of(fact: &Fact, deal: &Deal, tenant: &Tenant) -> Running {
+        let start = deal.contract_start.unwrap_or_else(|| day(tenant, fact));
+        Running {
+            start,
+            end: deal.contract_end.unwrap_or_else(|| term_end(start, deal.term_months)),
+            months: deal.term_months,
+        }
+    }
+
+    /// The first day on which the terms of a fact hold, as `amend` and `renew` find it; `None` where they refuse the day.
+    fn take(&mut self, fact: &Fact, deal: &Deal, tenant: &Tenant) -> Option<Date> {
+        match &fact.body {
+            Body::DealAmended(_) => {
+                let from = deal.effective_date.unwrap_or_else(|| day(tenant, fact));
+                let stated = deal.contract_start.unwrap_or(self.start);
+                let end = match (deal.contract_end, deal.term_months) {
+                    (Some(end), _) => end,
+                    (None, Some(_)) => term_end(stated, deal.term_months),
+                    (None, None) => self.end,
+                };
+                if from > add_days(self.end, 1).max(end) {
+                    return None;
+                }
+                let restarts = stated > self.start && stated >= from && from > self.start;
+                self.start = if restarts { self.start } else { stated };
+                (self.end, self.months) = (end, deal.term_months);
+                Some(from)
+            }
+            Body::DealRenewed(_) => {
+                let stated = deal.contract_start.filter(|start| *start > self.start);
+                let start = stated.or(deal.effective_date).unwrap_or(add_days(self.end, 1));
+                if start <= self.start {
+                    return None;
+                }
+                let months = deal.term_months.or(self.months);
+                let end = deal.contract_end.unwrap_or_else(|| term_end(start, months));
+                (self.start, self.end, self.months) = (start, end.max(start), deal.term_months);
+                Some(start)
+            }
+            _ => Some(Date::MIN),
+        }
+    }
+}
+
+fn sold<'a>(first: &'a Fact, terms: impl Iterator<Item = &'a Fact>, tenant: &Tenant) -> Sold {
     let mut sold = Sold::new();
-    for fact in terms {
-        let is_terms = !matches!(fact.body, Body::DealClosed(_)) || fact.event_id == first.event_id;
-        let Some(deal) = fact.body.terms().filter(|_| is_terms) else {
+    let currency = first.body.terms().map(|deal| deal.currency);
+    let mut running = first.body.terms().map(|deal| Running::of(first, deal, tenant));
+    // The deal is closed first, whenever that was said.
+    let others = terms.filter(|fact| !matches!(fact.body, Body::DealClosed(_)));
+    for fact in std::iter::once(first).chain(others) {
+        let Some(deal) = fact.body.terms() else {
             continue;
         };
         let again = matches!(fact.body, Body::DealRenewed(_));
+        let from = match Some(deal.currency) == currency {
+            true => running.as_mut().and_then(|it| it.take(fact, deal, tenant)),
+            false => None,
+        };
         for line in &deal.lines {
             let known = sold.entry(line.id.clone()).or_default();
             let method = method_of(line, deal, &tenant.policy);
@@ -235,7 +314,9 @@ fn sold<'a>(first: &Fact, terms: impl Iterator<Item = &'a Fact>, tenant: &Tenant
                     known.milestones.push(milestone.id.clone());
                 }
             }
-            known.unit_price = line.unit_price.or(known.unit_price);
+            if let (Some(from), Some(price)) = (from, line.unit_price) {
+                known.reprice(from, price);
+            }
             let quantity = line.quantity.unwrap_or_default();
             match again || known.quantities.is_empty() {
                 true => known.quantities.push(quantity),

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use rust_decimal::Decimal;
 
+use super::super::allocate::Taxed;
 use super::super::curve::Spread;
 use super::super::fact::{Body, Fact};
 use super::super::ids::{ContractId, EventId};
@@ -73,6 +74,7 @@ pub(super) struct Kept {
     tenant: Tenant,
     spread: Spread,
     main: ContractId,
+    taxed: Vec<Taxed>,
     wanted: Wanted,
     term: Term,
     /// How many facts that shape the contract are in it.
@@ -89,6 +91,7 @@ impl Kept {
             tenant: fold.tenant.clone(),
             spread: fold.spread,
             main: fold.main.clone(),
+            taxed: fold.taxed.clone(),
             wanted: fold.wanted.clone(),
             term: fold.term.clone(),
             shaped,
@@ -149,8 +152,10 @@ impl Kept {
             main: self.main,
             measured,
             granted: Vec::new(),
+            refused_parts: Vec::new(),
             estimates: Estimates::new(),
             former: Vec::new(),
+            taxed: self.taxed,
             wanted: self.wanted,
             term: self.term,
         };

@@ -92,7 +92,9 @@ fn earned(obligation: &Obligation, cx: &Context) -> Vec<ExplainedAmount> {
                 }
                 LumpReason::CatchUp => "ASC 606-10-25-13(b) cumulative catch-up",
                 LumpReason::Credit => "ASC 606-10-55-114 credit for past defects: revenue now",
-                LumpReason::Forfeit => "ASC 606-10-25-8 billed, not refundable, and nothing is owed any more",
+                LumpReason::Forfeit => {
+                    "ASC 606-10-25-13, 55-46 to 55-48 billed, not refundable, and nothing is owed any more"
+                }
                 LumpReason::Refund => "ASC 606-10-32-10 refunded beyond the unused part",
             };
             all.push(ExplainedAmount {
@@ -196,6 +198,10 @@ fn beside_revenue(issued: &Issued, wanted: &Wanted) -> Option<ExplainedAmount> {
             "ASC 606-10-45-4 a receivable; ASC 606-10-45-2 owed until earned",
             "invoiced",
         ),
+        What::Application if issued.key.fact.is_some() => (
+            "ASC 606-10-32-10 what is left of a deposit when the contract ends",
+            "owed back",
+        ),
         What::Application => ("ASC 606-10-45-2 a deposit meets its invoice", "applied"),
         What::Payment => (
             "ASC 606-10-45-2 cash settles the receivable, the rest is a deposit",
@@ -208,8 +214,13 @@ fn beside_revenue(issued: &Issued, wanted: &Wanted) -> Option<ExplainedAmount> {
         Kind::Adjustment | Kind::Reversal => format!("{rule}; the difference to what was issued before"),
         Kind::Invoice | Kind::Payment | Kind::CreditMemo | Kind::Recognition | Kind::FxRemeasurement => rule.to_owned(),
     };
-    let (net, tax) = (plain(issued.amount), plain(issued.tax));
-    let gross = plain(issued.amount + issued.tax);
+    let amount = match issued.key.what {
+        // It has no amount of its own: the ledger says how much of the deposit it was.
+        What::Application => -issued.position,
+        _ => issued.amount,
+    };
+    let (net, tax) = (plain(amount), plain(issued.tax));
+    let gross = plain(amount + issued.tax);
     let (decision, arithmetic) = match issued.key.what {
         What::Remeasurement => (
             format!(

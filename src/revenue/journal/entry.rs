@@ -78,7 +78,7 @@ impl Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum What {
     Invoice,
-    /// A deposit meets an invoice.
+    /// A deposit meets an invoice; with a fact, the one by which the contract ended, what is left of it is owed back.
     Application,
     Payment,
     /// Revenue booked on one day outside the flow of a period.

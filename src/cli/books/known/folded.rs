@@ -61,8 +61,7 @@ impl Folded {
 
     fn take(&mut self, fact: &Fact, settings: &Settings, chosen: &dyn Fn(&TenantId, &DealId) -> bool) {
         let Some(deal) = fact.body.deal_id() else {
-            let known = settings.check_period(fact).is_ok();
-            if known && self.reference.learn(fact) == Ok(Learned::New) {
+            if settings.learn(fact, &mut self.reference) == Ok(Learned::New) {
                 self.settle(&fact.tenant, settings);
             }
             return;
