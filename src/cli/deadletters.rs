@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::out::Format;
-use super::{Failure, TopologyFile, connect};
+use super::{Failure, TopologyFile, connect, look};
 use crate::codec::registry::Registry;
 use crate::codec::schemas::AnyReader;
 use crate::observe::logs;
@@ -85,7 +85,7 @@ pub fn run(command: &Command) -> Result<(), Failure> {
 
 fn list(arguments: &List) -> Result<(), Failure> {
     let topology = arguments.file.load()?;
-    let log = connect::log(&topology)?;
+    let log = look::log(&topology)?;
     let (registry, _) = connect::registry(&topology)?;
     let schemas = connect::schemas(&topology, &registry)?;
     let topic = Topic::new(topology.outputs.dead_letters.as_str());
@@ -147,7 +147,7 @@ fn summary(id: LetterId, filed: &Filed) -> Value {
 fn show(arguments: &Show) -> Result<(), Failure> {
     let id = id(&arguments.id)?;
     let topology = arguments.file.load()?;
-    let log = connect::log(&topology)?;
+    let log = look::log(&topology)?;
     let (registry, _) = connect::registry(&topology)?;
     let schemas = connect::schemas(&topology, &registry)?;
     let topic = Topic::new(topology.outputs.dead_letters.as_str());
@@ -228,7 +228,7 @@ fn drop_letters(arguments: &Drop) -> Result<(), Failure> {
 
 fn deal_with(file: &TopologyFile, work: impl FnOnce(&mut Clerk<'_>) -> Result<(), Failure>) -> Result<(), Failure> {
     let topology = file.load()?;
-    let log = connect::log(&topology)?;
+    let log = look::log(&topology)?;
     let (registry, _) = connect::registry(&topology)?;
     let schemas = connect::schemas(&topology, &registry)?;
     let topic = Topic::new(topology.outputs.dead_letters.as_str());

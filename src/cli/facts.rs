@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
-use super::{Failure, TopologyFile, connect};
+use super::{Failure, TopologyFile, look};
 use crate::codec::{self, Incoming};
 use crate::config::{Input, Topology};
 use crate::observe::logs;
@@ -107,7 +107,7 @@ pub(super) fn send(topology: &Topology, source: &str, events: impl BufRead) -> R
         return Err(Failure::Usage(format!("nothing was written:\n{}", problems.join("\n"))));
     }
 
-    let log = connect::log(topology)?;
+    let log = look::log(topology)?;
     let count = log
         .partitions(&topic)?
         .with_context(|| format!("there is no topic {topic}; run `accrue apply` first"))?;

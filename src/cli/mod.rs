@@ -17,6 +17,7 @@ mod deal;
 mod deliveries;
 mod describe;
 mod facts;
+mod look;
 mod offsets;
 mod quickstart;
 mod receipts;

@@ -1,5 +1,7 @@
 //! `accrue status`: how far the stream processor has come, as its committed offsets tell, and what the process on this
 //! machine says of itself (what it restores, and how long that takes).
+//!
+//! Invariant: where topics are missing nothing is counted, so that an installation that is not there is not called done.
 
 use std::time::Duration;
 
@@ -7,11 +9,11 @@ use clap::Args;
 use serde_json::json;
 
 use super::out::Format;
-use super::{Failure, TopologyFile, connect};
+use super::{Failure, TopologyFile, look};
 use crate::config::Topology;
 use crate::observe::logs;
 use crate::pipeline;
-use crate::stream::app;
+use crate::stream::{app, topics};
 
 #[derive(Args)]
 pub struct Arguments {
@@ -24,8 +26,9 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     logs::init("error");
     let topology = arguments.file.load()?;
-    let log = connect::log(&topology)?;
+    let log = look::log(&topology)?;
     let shape = pipeline::shape(&topology)?;
+    topics::counts(&shape, log.as_ref())?;
     let lags = app::lags(&shape, log.as_ref())?;
     let total: u64 = lags.values().sum();
     let process = process(&topology);

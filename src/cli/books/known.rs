@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 
 pub use self::folded::{Folded, FoldedDeal};
-use super::super::{Failure, connect};
+use super::super::{Failure, connect, load, look};
 use crate::codec::replay::{self, Line};
 use crate::codec::schemas::Schemas;
 use crate::config::{self, Topology};
@@ -72,7 +72,7 @@ impl Given {
             Some(events) => vec![replay::lines(open(events)?, &settings).collect()],
             None => {
                 let topology = self.log_topology()?;
-                let log = connect::log(&topology)?;
+                let log = look::log(&topology)?;
                 let (registry, _) = connect::registry(&topology)?;
                 let schemas = connect::schemas(&topology, &registry)?;
                 let facts = facts(log.as_ref(), &schemas, &topology)?;
@@ -105,7 +105,7 @@ impl Given {
 
     fn log_topology(&self) -> Result<Topology, Failure> {
         let path = self.topology.as_deref().unwrap_or(Path::new("topology.toml"));
-        config::load(path).map_err(Failure::Configuration)
+        load(path)
     }
 }
 
