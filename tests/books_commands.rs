@@ -181,7 +181,15 @@ fn reports_of_a_small_deal_are_as_worked_out_by_hand() {
     );
     // 1800 less six months of 100 leaves 200 a month.
     assert!(csv("rpo", "2026-10-01").contains("acme,contract,USD,1800.00,1200.00,0.00,600.00,0.00,600.00\n"));
-    assert!(csv("rpo", "2026-03-01").contains("acme,contract,USD,1800.00,200.00,0.00,1600.00,0.00,1600.00\n"));
+    // The amendment of June 20 is no part of what was sold in March, nor on the morning of its own day.
+    assert!(csv("rpo", "2026-03-01").contains("acme,contract,USD,1200.00,200.00,0.00,1000.00,0.00,1000.00\n"));
+    assert!(csv("rpo", "2026-06-20").contains("acme,contract,USD,1200.00,500.00,0.00,700.00,0.00,700.00\n"));
+    assert!(csv("rpo", "2026-06-21").contains("acme,contract,USD,1800.00,500.00,0.00,1300.00,0.00,1300.00\n"));
+    assert!(!csv("rpo", "2025-12-20").contains("USD"), "before the deal was closed");
+    assert!(csv("forecast", "2026-03-01").contains(
+        "acme,functional,USD,2026-11,100.00,100.00\n\
+         acme,functional,USD,2026-12,100.00,0.00\n"
+    ));
     assert!(csv("forecast", "2026-11-01").ends_with(
         "acme,functional,USD,2026-11,200.00,200.00\n\
          acme,functional,USD,2026-12,200.00,0.00\n"
@@ -229,12 +237,22 @@ fn a_deal_is_shown_as_it_was_known_then_and_as_it_stood_on_a_day() {
         json!({"version": 2, "from": "2026-07-01", "event_id": "e2", "type": "deal.amended"})
     );
     assert_eq!(balances(&now), ["600", "1800", "1200", "600"]);
-    // About an earlier day, with what is known today.
+    // On an earlier day nothing later had happened.
     let march = show(&["--as-of", "2026-03-01"]);
-    assert_eq!(march["contracts"][0]["version"], 2);
-    assert_eq!(balances(&march), ["1000", "1200", "200", "1600"]);
+    assert_eq!(march["contracts"][0]["version"], 1);
+    assert_eq!(balances(&march), ["1000", "1200", "200", "1000"]);
     assert_eq!(march["journals"].as_array().expect("entries").len(), 3);
-    // What was known then, about the same day.
+    assert_eq!(march["facts"].as_array().expect("facts").len(), 1);
+    let march = out(&["deal", "show", "D-1", "--events", &events, "--as-of", "2026-03-01"]);
+    assert_eq!(march.matches("  issued\n").count(), 2, "January and February: {march}");
+    assert_eq!(march.matches("  to come\n").count(), 10, "{march}");
+    let (code, errors) = fails(&["deal", "show", "D-1", "--events", &events, "--as-of", "2025-12-20"]);
+    assert_eq!(code, 1);
+    assert!(
+        errors.contains("by 2025-12-20 nothing tells of deal D-1: its first fact occurred at 2025-12-20T00:00:00Z"),
+        "{errors}"
+    );
+    // The same day, with only what had been said a few days later.
     let known = show(&["--known-at", "2026-03-05T00:00:00Z", "--as-of", "2026-03-01"]);
     assert_eq!(known["contracts"][0]["version"], 1);
     assert_eq!(known["facts"].as_array().expect("facts").len(), 1);

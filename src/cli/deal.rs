@@ -1,7 +1,7 @@
 //! `accrue deal`: one deal as it was known at any time, about any day, and why each of its amounts is what it is.
 //!
-//! Invariant: two times, never mixed: `--known-at` chooses the facts, `--as-of` the day on which the books are looked
-//! at. Deliberately absent: any change to a deal; that is a fact.
+//! Invariant: two times, never mixed: `--known-at` chooses the facts that count at all, `--as-of` the day on which the deal is
+//! looked at, by which nothing later had happened to it. Deliberately absent: any change to a deal; that is a fact.
 
 mod explain;
 mod show;
@@ -72,7 +72,7 @@ struct Found {
 impl Which {
     /// Errors: no fact tells of the deal, or facts of several tenants do.
     fn find(&self) -> Result<Found, Failure> {
-        let known = self.given.read()?;
+        let known = self.given.read()?.by_then();
         let deal = &self.deal;
         let wanted = |tenant: &TenantId| self.tenant.as_ref().is_none_or(|wanted| wanted == tenant);
         let folded = known.contracts(&|tenant, id| wanted(tenant) && id == deal);

@@ -129,6 +129,32 @@ impl Known {
         }
     }
 
+    /// What had happened by the day asked for: facts that occurred on that day or later, in the tenant's days, are left out.
+    ///
+    /// A tick and the first rate of a day are about their day whenever they were said, since those come late: ticks up to
+    /// the day asked for are in, and rates of the days before it.
+    pub fn by_then(mut self) -> Known {
+        let Some(day) = self.as_of else {
+            return self;
+        };
+        let settings = &self.settings;
+        let happened = |line: &Line| {
+            let Ok(fact) = line else {
+                return true;
+            };
+            match &fact.body {
+                Body::ClockTicked(began) => *began <= day,
+                Body::FxRate(rate) if rate.version <= 1 => rate.date < day,
+                _ => {
+                    let zone = settings.tenant(&fact.tenant).time_zone.clone();
+                    fact.occurred_at.to_zoned_datetime(zone).date() < day
+                }
+            }
+        };
+        self.partitions.iter_mut().for_each(|lines| lines.retain(happened));
+        self
+    }
+
     /// The same facts under other tenants and policies. Days of facts that came with a time stay as they were read.
     pub fn under(&self, settings: Settings) -> Known {
         Known {
