@@ -558,7 +558,7 @@ fn on_a_log_a_close_reaches_the_stream_processor() {
         "json",
     ];
     let said: Value = serde_json::from_str(&on_log(&close)).expect("JSON");
-    assert_eq!(said["state"], "closed by a fact written to reference.facts");
+    assert_eq!(said["state"], "close said to reference.facts");
     let hash = ["books", "hash", "--period", "2026-12", "--format", "json"];
     let before: Value = serde_json::from_str(&on_log(&hash)).expect("JSON");
     assert_eq!(before["state"], "open", "said, but not yet processed");
