@@ -95,6 +95,11 @@ impl Given {
         })
     }
 
+    /// The instant after which nothing is known, where one was asked for.
+    pub fn known_at(&self) -> Option<Timestamp> {
+        self.known_at
+    }
+
     /// The topology whose log the facts are in; `None` where they are in a file.
     pub fn log(&self) -> Result<Option<Topology>, Failure> {
         match self.events {
