@@ -4,7 +4,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use accrue::codec::registry::Embedded;
+use accrue::config;
+use accrue::pipeline;
+use accrue::stream::app::{self, Runtime, RuntimeConfig};
+use accrue::stream::budget::Budget;
+use accrue::stream::log::embedded::EmbeddedLog;
+use accrue::stream::log::{Log, Positions};
+use accrue::stream::metrics::Metrics;
+use accrue::stream::record::{Outgoing, Partition, Timestamp, Topic, TopicPartition};
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
@@ -181,7 +192,15 @@ fn reports_of_a_small_deal_are_as_worked_out_by_hand() {
     );
     // 1800 less six months of 100 leaves 200 a month.
     assert!(csv("rpo", "2026-10-01").contains("acme,contract,USD,1800.00,1200.00,0.00,600.00,0.00,600.00\n"));
-    assert!(csv("rpo", "2026-03-01").contains("acme,contract,USD,1800.00,200.00,0.00,1600.00,0.00,1600.00\n"));
+    // The amendment of June 20 is no part of what was sold in March, nor on the morning of its own day.
+    assert!(csv("rpo", "2026-03-01").contains("acme,contract,USD,1200.00,200.00,0.00,1000.00,0.00,1000.00\n"));
+    assert!(csv("rpo", "2026-06-20").contains("acme,contract,USD,1200.00,500.00,0.00,700.00,0.00,700.00\n"));
+    assert!(csv("rpo", "2026-06-21").contains("acme,contract,USD,1800.00,500.00,0.00,1300.00,0.00,1300.00\n"));
+    assert!(!csv("rpo", "2025-12-20").contains("USD"), "before the deal was closed");
+    assert!(csv("forecast", "2026-03-01").contains(
+        "acme,functional,USD,2026-11,100.00,100.00\n\
+         acme,functional,USD,2026-12,100.00,0.00\n"
+    ));
     assert!(csv("forecast", "2026-11-01").ends_with(
         "acme,functional,USD,2026-11,200.00,200.00\n\
          acme,functional,USD,2026-12,200.00,0.00\n"
@@ -229,12 +248,22 @@ fn a_deal_is_shown_as_it_was_known_then_and_as_it_stood_on_a_day() {
         json!({"version": 2, "from": "2026-07-01", "event_id": "e2", "type": "deal.amended"})
     );
     assert_eq!(balances(&now), ["600", "1800", "1200", "600"]);
-    // About an earlier day, with what is known today.
+    // On an earlier day nothing later had happened.
     let march = show(&["--as-of", "2026-03-01"]);
-    assert_eq!(march["contracts"][0]["version"], 2);
-    assert_eq!(balances(&march), ["1000", "1200", "200", "1600"]);
+    assert_eq!(march["contracts"][0]["version"], 1);
+    assert_eq!(balances(&march), ["1000", "1200", "200", "1000"]);
     assert_eq!(march["journals"].as_array().expect("entries").len(), 3);
-    // What was known then, about the same day.
+    assert_eq!(march["facts"].as_array().expect("facts").len(), 1);
+    let march = out(&["deal", "show", "D-1", "--events", &events, "--as-of", "2026-03-01"]);
+    assert_eq!(march.matches("  issued\n").count(), 2, "January and February: {march}");
+    assert_eq!(march.matches("  to come\n").count(), 10, "{march}");
+    let (code, errors) = fails(&["deal", "show", "D-1", "--events", &events, "--as-of", "2025-12-20"]);
+    assert_eq!(code, 1);
+    assert!(
+        errors.contains("by 2025-12-20 nothing tells of deal D-1: its first fact occurred at 2025-12-20T00:00:00Z"),
+        "{errors}"
+    );
+    // The same day, with only what had been said a few days later.
     let known = show(&["--known-at", "2026-03-05T00:00:00Z", "--as-of", "2026-03-01"]);
     assert_eq!(known["contracts"][0]["version"], 1);
     assert_eq!(known["facts"].as_array().expect("facts").len(), 1);
@@ -258,7 +287,7 @@ fn a_deal_is_shown_as_it_was_known_then_and_as_it_stood_on_a_day() {
     }
     let (code, errors) = fails(&["deal", "show", "D-9", "--events", &events]);
     assert_eq!(code, 1);
-    assert!(errors.contains("tells of deal D-9"), "{errors}");
+    assert!(errors.contains("no fact tells of deal D-9"), "{errors}");
 }
 
 #[test]
@@ -540,7 +569,7 @@ fn on_a_log_a_close_reaches_the_stream_processor() {
         "json",
     ];
     let said: Value = serde_json::from_str(&on_log(&close)).expect("JSON");
-    assert_eq!(said["state"], "closed by a fact written to reference.facts");
+    assert_eq!(said["state"], "close said to reference.facts");
     let hash = ["books", "hash", "--period", "2026-12", "--format", "json"];
     let before: Value = serde_json::from_str(&on_log(&hash)).expect("JSON");
     assert_eq!(before["state"], "open", "said, but not yet processed");
@@ -551,4 +580,239 @@ fn on_a_log_a_close_reaches_the_stream_processor() {
     let table = on_log(&["books", "report", "waterfall"]);
     let line = table.lines().find(|line| line.contains("2026-12")).expect("a line");
     assert!(resumed.contains(line), "{line}");
+}
+
+/// An installation of its own on the embedded log, which takes facts alone.
+struct Installation {
+    dir: tempfile::TempDir,
+}
+
+impl Installation {
+    fn new() -> Installation {
+        let dir = tempfile::tempdir().expect("folder");
+        let data = dir.path().join("data");
+        let data = data.display();
+        let source = |name: &str, topic: &str| {
+            format!("[[source]]\nname = \"{name}\"\ntopic = \"{topic}\"\nformat = \"canonical-json\"\n")
+        };
+        let text = format!(
+            "log = {{ kind = \"embedded\", dir = \"{data}/log\", sync = false }}\n\
+             registry = {{ kind = \"embedded\", dir = \"{data}/registry\" }}\n\
+             state = {{ dir = \"{data}/state\" }}\nruntime = {{ partitions = 3 }}\n\
+             http = {{ listen = \"127.0.0.1:9\" }}\n{}{}\
+             [tenants.acme]\nfunctional_currency = \"USD\"\ntime_zone = \"Asia/Tokyo\"\n",
+            source("deal-events", "deal.events"),
+            source("reference-facts", "reference.facts"),
+        );
+        std::fs::write(dir.path().join("topology.toml"), text).expect("file");
+        Installation { dir }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).display().to_string()
+    }
+
+    fn out(&self, arguments: &[&str]) -> String {
+        out(&[arguments, &["--topology", &self.path("topology.toml")]].concat())
+    }
+
+    fn fails(&self, arguments: &[&str]) -> (i32, String) {
+        fails(&[arguments, &["--topology", &self.path("topology.toml")]].concat())
+    }
+
+    fn post(&self, events: &[String]) {
+        let events = write(self.dir.path(), "posted.jsonl", events);
+        self.out(&["facts", "post", &events, "--source", "deal-events"]);
+    }
+
+    /// Writes what `facts post` would refuse.
+    fn write_event(&self, value: &str) {
+        let log = EmbeddedLog::open(Path::new(&self.path("data/log")), false).expect("log");
+        let mut producer = log.producer("test").expect("producer");
+        producer.begin().expect("begin");
+        let written = Outgoing {
+            to: TopicPartition::new(&Topic::new("deal.events"), Partition(0)),
+            timestamp: Timestamp(0),
+            key: None,
+            value: Some(value.as_bytes().to_vec()),
+            headers: Vec::new(),
+        };
+        producer.send(written).expect("send");
+        producer.commit(&Positions::new(), None).expect("commit");
+    }
+
+    /// Runs the stream processor until nothing is left.
+    fn process(&self) {
+        let topology = config::load(Path::new(&self.path("topology.toml"))).expect("topology");
+        let log = Arc::new(EmbeddedLog::open(Path::new(&self.path("data/log")), false).expect("log"));
+        let registry = Arc::new(Embedded::open(Path::new(&self.path("data/registry"))).expect("registry"));
+        let schemas = Arc::new(pipeline::schemas(&topology, registry).expect("schemas"));
+        let stream = pipeline::build(&topology, schemas).expect("stream");
+        let shape = stream.shape.clone();
+        let config = RuntimeConfig {
+            threads: 1,
+            state_dir: self.path("data/state").into(),
+            memory: Budget::of(16 << 20),
+            commit_interval: Duration::from_millis(10),
+            max_records_per_commit: 1_000,
+            overlay_max_bytes: 1 << 20,
+            ask_ends_after: Duration::from_millis(20),
+            restore_threads: 1,
+            instance: None,
+            standbys: false,
+        };
+        let metrics = Metrics::new(&prometheus::Registry::new()).expect("metrics");
+        let runtime = Runtime::start(stream, log.clone(), config, metrics).expect("start");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while app::lag(&shape, log.as_ref()).expect("lag") > 0 {
+            assert!(!runtime.is_finished() && Instant::now() < deadline, "not drained");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        runtime.stop();
+        runtime.join().expect("clean end");
+    }
+
+    /// The entries as their topic has them.
+    fn entries(&self) -> Vec<String> {
+        let tail = self.out(&["topics", "tail", "journal.entries", "-n", "1000"]);
+        tail.lines().map(str::to_owned).collect()
+    }
+}
+
+#[test]
+fn a_tick_of_the_clock_books_what_is_due_and_said_twice_is_the_same_fact() {
+    let installation = Installation::new();
+    installation.out(&["apply"]);
+    installation.post(&[event("e1", "deal.closed", "2025-12-20T00:00:00Z", one_deal(1200))]);
+    installation.process();
+    assert_eq!(installation.entries(), Vec::<String>::new());
+    let status = installation.out(&["status"]);
+    assert!(
+        status.contains("run `accrue facts tick` now, and every day"),
+        "{status}"
+    );
+
+    let tick = ["facts", "tick", "--date", "2026-03-01"];
+    assert_eq!(
+        installation.out(&tick),
+        "acme: accrue-tick-2026-03-01 written to reference.facts\n"
+    );
+    installation.process();
+    let entries = installation.entries();
+    // The invoice of the year, January and February.
+    assert_eq!(entries.len(), 3, "{entries:?}");
+    installation.out(&tick);
+    installation.process();
+    assert_eq!(installation.entries(), entries);
+    assert!(installation.out(&["deadletters", "list"]).contains("no dead letters"));
+    assert!(!installation.out(&["status"]).contains("facts tick"));
+
+    // Its day begins where the tenant is.
+    let facts = installation.out(&["topics", "tail", "reference.facts", "-n", "1"]);
+    assert!(facts.contains("2026-02-28T15:00:00Z"), "{facts}");
+    // Without a day it is the machine's, and one that has not begun is refused.
+    installation.out(&["facts", "tick", "--tenant", "acme"]);
+    let (code, errors) = installation.fails(&["facts", "tick", "--date", "2199-01-01"]);
+    assert_eq!(code, 2);
+    assert!(errors.contains("2199-01-01 has not begun"), "{errors}");
+}
+
+#[test]
+fn where_nothing_is_nothing_is_called_done_and_nothing_is_made() {
+    let installation = Installation::new();
+    for command in [
+        ["status"].as_slice(),
+        &["deliveries", "list"],
+        &["deadletters", "list"],
+        &["topics", "list"],
+        &["offsets", "show"],
+        &["books", "report", "rpo"],
+        &["deal", "show", "D-1"],
+        &["facts", "tick"],
+    ] {
+        let (code, errors) = installation.fails(command);
+        assert_eq!(code, 1, "{command:?}");
+        assert!(errors.contains("there is no log in "), "{command:?}: {errors}");
+        assert!(!Path::new(&installation.path("data")).exists(), "{command:?}");
+    }
+    let plan = installation.out(&["apply", "--dry-run"]);
+    assert!(
+        plan.contains("create: 3 partitions") && plan.contains("nothing was changed"),
+        "{plan}"
+    );
+    assert!(!Path::new(&installation.path("data")).exists());
+    // A log without topics.
+    drop(EmbeddedLog::open(Path::new(&installation.path("data/log")), false).expect("log"));
+    let (code, errors) = installation.fails(&["status"]);
+    assert_eq!(code, 1);
+    assert!(errors.contains("topics are missing: accrue-"), "{errors}");
+    let (code, errors) = installation.fails(&["deliveries", "list"]);
+    assert_eq!(code, 1);
+    assert!(errors.contains("there is no topic journal.entries"), "{errors}");
+}
+
+#[test]
+fn a_close_waits_for_what_is_not_processed_and_said_twice_is_said_once() {
+    let installation = Installation::new();
+    installation.out(&["apply"]);
+    installation.post(&[event("e1", "deal.closed", "2025-12-20T00:00:00Z", one_deal(1200))]);
+    installation.out(&["facts", "tick", "--date", "2026-03-01"]);
+    let close = ["books", "close", "--period", "2026-02"];
+    let (code, errors) = installation.fails(&close);
+    assert_eq!(code, 1);
+    assert!(
+        errors.contains("2 records wait to be processed and may change 2026-02") && errors.contains("accrue status"),
+        "{errors}"
+    );
+    installation.process();
+    let said = installation.out(&close);
+    assert!(
+        said.starts_with("acme 2026-02 close said to reference.facts: 1 entries, sha256 ")
+            && said.contains("`accrue books hash --period 2026-02` shows it closed"),
+        "{said}"
+    );
+    let (_, errors) = installation.fails(&close);
+    assert!(errors.contains("1 records wait to be processed"), "{errors}");
+    // At another moment it would be another fact of the same id.
+    let again = installation.out(&[close.as_slice(), &["--force"]].concat());
+    assert!(
+        again.contains("close was said to reference.facts before and waits to be processed, nothing said"),
+        "{again}"
+    );
+    installation.process();
+    assert!(installation.out(&["deadletters", "list"]).contains("no dead letters"));
+    let hash = installation.out(&["books", "hash", "--period", "2026-02"]);
+    let sealed = said.lines().next().and_then(|line| line.split("sha256 ").nth(1));
+    assert_eq!(hash.trim().split("closed: 1 entries, sha256 ").nth(1), sealed, "{hash}");
+}
+
+#[test]
+fn a_deal_of_which_only_dead_letters_tell_leads_to_them() {
+    let installation = Installation::new();
+    installation.out(&["apply"]);
+    let wrong = event("e1", "deal.close", "2025-12-20T00:00:00Z", one_deal(1200));
+    installation.write_event(&wrong);
+    installation.process();
+    let (code, errors) = installation.fails(&["deal", "show", "D-1"]);
+    assert_eq!(code, 1);
+    assert!(
+        errors.contains("no fact tells of deal D-1, but 1 dead letters do: `accrue deadletters list --deal D-1`"),
+        "{errors}"
+    );
+    let letters = installation.out(&["deadletters", "list", "--deal", "D-1"]);
+    assert!(
+        letters.contains("did you mean `deal.closed`?; the types are deal.closed, deal.amended, "),
+        "{letters}"
+    );
+    assert!(
+        installation
+            .out(&["deadletters", "list", "--deal", "D-11"])
+            .contains("no dead letters")
+    );
+    let (code, errors) = installation.fails(&["deal", "show", "D-11"]);
+    assert_eq!(code, 1);
+    assert!(
+        errors.contains("no fact tells of deal D-11; no dead letter does either"),
+        "{errors}"
+    );
 }

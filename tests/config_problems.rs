@@ -123,6 +123,81 @@ fn rules_between_keys_hold_at_their_edges() {
 }
 
 #[test]
+fn what_an_unknown_kind_needs_is_not_asked_for() {
+    let canonical = "[[source]]\nname = \"a\"\ntopic = \"t\"\nformat = \"canonical-json\"\n";
+    for (table, choices) in [
+        (
+            "[warehouses.w]\nkind = \"redshift\"\nlocation = \"s3://b/p\"\n",
+            "\"postgres\", \"lakehouse\"",
+        ),
+        (
+            "[budgets.b]\nkind = \"gopher\"\ntenant = \"acme\"\nhost = \"h\"\n",
+            "\"folder\", \"sftp\"",
+        ),
+    ] {
+        let found = problems_of(&format!("{canonical}{table}"));
+        assert_eq!(found.len(), 1, "{found:#?}");
+        assert!(found[0].contains(choices), "{found:#?}");
+    }
+}
+
+/// `accrue check` over a file: the exit code, and what it said on stderr.
+fn check(text: &str) -> (Option<i32>, String) {
+    let dir = tempfile::tempdir().expect("folder");
+    let path = dir.path().join("topology.toml");
+    fs::write(&path, text).expect("file");
+    let out = std::process::Command::new(env!("CARGO_BIN_EXE_accrue"))
+        .args(["check", "--topology"])
+        .arg(&path)
+        .env("ACCRUE_TEST_PROTOCOL", "hidden")
+        .output()
+        .expect("accrue");
+    (out.status.code(), String::from_utf8(out.stderr).expect("text"))
+}
+
+#[test]
+fn what_the_kafka_client_would_refuse_is_found_without_a_broker() {
+    let text = "[[source]]\nname = \"a\"\ntopic = \"t\"\nformat = \"canonical-json\"\n\
+                [log]\nkind = \"kafka\"\n[kafka]\nbootstrap_servers = \"nowhere:9092\"\n[kafka.properties]\n\
+                \"security.protocol\" = \"${ACCRUE_TEST_PROTOCOL}\"\n\"sasl.mechanisme\" = \"PLAIN\"\n\
+                \"ssl.ca.location\" = \"/nowhere/ca.pem\"\nstatistics.interval.ms = \"often\"\nsasl.password = \"secret\"\n";
+    let (code, errors) = check(text);
+    assert_eq!(code, Some(2), "{errors}");
+    let lines: Vec<&str> = errors.lines().collect();
+    assert_eq!(lines.len(), 4, "{errors}");
+    assert!(
+        lines[0].ends_with(
+            ":10:1: kafka.properties.\"security.protocol\": librdkafka refuses the value of \"${ACCRUE_TEST_PROTOCOL}\""
+        ),
+        "{errors}"
+    );
+    assert!(
+        lines[1].ends_with(
+            ":11:1: kafka.properties.\"sasl.mechanisme\": librdkafka has no such setting; did you mean \"sasl.mechanism\"?"
+        ),
+        "{errors}"
+    );
+    assert!(
+        lines[2].contains("kafka.properties.statistics.interval.ms: librdkafka refuses it: "),
+        "{errors}"
+    );
+}
+
+#[test]
+fn a_line_type_without_an_account_is_a_warning() {
+    let shipped = read("topology.toml");
+    let (code, errors) = check(&shipped);
+    assert_eq!((code, errors.as_str()), (Some(0), ""));
+    let (code, errors) = check(&shipped.replace("usage = \"usage\"", "usage = \"metering\"\nrebate = \"discount\""));
+    assert_eq!(code, Some(0));
+    assert_eq!(
+        errors,
+        "warning: mapping.crm makes lines of type metering, and sinks.files.accounts has no revenue.metering: their documents \
+         will wait until it has\n"
+    );
+}
+
+#[test]
 fn broken_syntax_hides_only_what_it_makes_doubtful() {
     let found = problems_of(
         "application_id = accrue\n[log\nkind = \"kafka\"\n[runtime]\nthreads = 1\nthreads = 2\npartitons = 5\n",

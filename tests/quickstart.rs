@@ -200,3 +200,24 @@ fn killed_again_and_again_it_ends_with_the_same_books() {
     output(&mut books_only(dir.path()));
     assert_eq!(books(dir.path()), wanted);
 }
+
+#[test]
+fn dead_letters_that_were_dealt_with_do_not_stop_it() {
+    let dir = tempfile::tempdir().expect("folder");
+    output(&mut books_only(dir.path()));
+    let deadletters = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_accrue"));
+        command.arg("deadletters").args(arguments);
+        output(command.env("ACCRUE_DATA_DIR", dir.path()))
+    };
+    let list = deadletters(&["list"]);
+    let ids: Vec<&str> = list.lines().filter_map(|line| line.split(' ').next()).take(2).collect();
+    deadletters(&["drop", ids[0]]);
+    deadletters(&["retry", ids[1]]);
+    let again = output(&mut books_only(dir.path()));
+    assert!(again.contains("9 records that could not be used:"), "{again}");
+    assert!(
+        again.contains(" (dropped)\n") && again.contains(" (retried)\n"),
+        "{again}"
+    );
+}

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use clap::Args;
 
-use super::{Failure, TopologyFile, connect, warehouse};
+use super::{Failure, TopologyFile, connect, look, warehouse};
 use crate::config::Topology;
 use crate::observe::logs;
 use crate::pipeline;
@@ -27,13 +27,17 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     logs::init("warn");
     let topology = arguments.file.load()?;
-    let log = connect::log(&topology)?;
-    let (registry, _) = connect::registry(&topology)?;
+    // A dry run makes no log; where there is none, there is no topic either.
+    let log = match arguments.dry_run && !look::is_there(&topology) {
+        true => None,
+        false => Some(connect::log(&topology)?),
+    };
     let mut specs = pipeline::topics(&topology);
     specs.extend(application::topics(&topology));
     let mut missing = Vec::new();
     for spec in &specs {
-        match log.partitions(&spec.topic)? {
+        let partitions = log.as_ref().map_or(Ok(None), |log| log.partitions(&spec.topic))?;
+        match partitions {
             Some(partitions) => println!("topic   {:<44} exists, {partitions} partitions", spec.topic),
             None => {
                 println!("topic   {:<44} create: {}", spec.topic, describe(spec));
@@ -47,13 +51,18 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     for step in warehouse::apply(&topology, true)? {
         println!("warehouse {step}");
     }
-    if arguments.dry_run {
-        println!("dry run: nothing was changed");
-        return match missing.is_empty() {
-            true => would_start(&topology, log.as_ref()),
-            false => Ok(()),
-        };
-    }
+    let log = match (arguments.dry_run, log) {
+        (false, Some(log)) => log,
+        (true, Some(log)) if missing.is_empty() => {
+            println!("dry run: nothing was changed");
+            return would_start(&topology, log.as_ref());
+        }
+        (true, Some(_)) | (_, None) => {
+            println!("dry run: nothing was changed");
+            return Ok(());
+        }
+    };
+    let (registry, _) = connect::registry(&topology)?;
     log.create_topics(&missing)?;
     connect::schemas(&topology, &registry)?;
     warehouse::apply(&topology, false)?;

@@ -9,11 +9,14 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::out::Format;
-use super::{Failure, TopologyFile, connect};
+use super::{Failure, TopologyFile, connect, look};
+use crate::codec::dead_letter::DeadLetter;
 use crate::codec::registry::Registry;
 use crate::codec::schemas::AnyReader;
+use crate::config::Topology;
 use crate::observe::logs;
 use crate::pipeline::dead_letters::{Clerk, Filed, LetterId, read};
+use crate::revenue::ids::DealId;
 use crate::stream::record::Topic;
 
 #[derive(Subcommand)]
@@ -35,6 +38,9 @@ pub struct List {
     /// Only this reason
     #[arg(long)]
     code: Option<String>,
+    /// Only those about this deal, as far as a letter or its record in JSON names one
+    #[arg(long, value_name = "ID")]
+    deal: Option<String>,
     /// Also those that were retried or dropped
     #[arg(long)]
     all: bool,
@@ -85,7 +91,7 @@ pub fn run(command: &Command) -> Result<(), Failure> {
 
 fn list(arguments: &List) -> Result<(), Failure> {
     let topology = arguments.file.load()?;
-    let log = connect::log(&topology)?;
+    let log = look::log(&topology)?;
     let (registry, _) = connect::registry(&topology)?;
     let schemas = connect::schemas(&topology, &registry)?;
     let topic = Topic::new(topology.outputs.dead_letters.as_str());
@@ -94,6 +100,7 @@ fn list(arguments: &List) -> Result<(), Failure> {
         .iter()
         .filter(|(_, filed)| arguments.all || filed.resolution.is_none())
         .filter(|(_, filed)| arguments.code.as_ref().is_none_or(|code| *code == filed.letter.code))
+        .filter(|(_, filed)| arguments.deal.as_ref().is_none_or(|deal| is_about(&filed.letter, deal)))
         .collect();
     match arguments.format {
         Format::Json => {
@@ -127,6 +134,27 @@ fn list(arguments: &List) -> Result<(), Failure> {
     Ok(())
 }
 
+/// How many letters that nobody has dealt with are about a deal.
+pub(super) fn open_about(topology: &Topology, deal: &DealId) -> Result<usize, Failure> {
+    let log = look::log(topology)?;
+    let (registry, _) = connect::registry(topology)?;
+    let schemas = connect::schemas(topology, &registry)?;
+    let topic = Topic::new(topology.outputs.dead_letters.as_str());
+    let letters = read(log.as_ref(), &topic, &schemas)?;
+    let open = letters.values().filter(|filed| filed.resolution.is_none());
+    Ok(open.filter(|filed| is_about(&filed.letter, deal.as_str())).count())
+}
+
+/// Whether a letter names the deal, or its record does as a text in JSON: what could not be read names none itself.
+fn is_about(letter: &DeadLetter, deal: &str) -> bool {
+    let text = json!(deal).to_string();
+    let mentions = |bytes: &Option<Vec<u8>>| {
+        let bytes = bytes.as_deref().unwrap_or_default();
+        bytes.windows(text.len()).any(|part| part == text.as_bytes())
+    };
+    letter.deal.as_ref().is_some_and(|of| of.as_str() == deal) || mentions(&letter.key) || mentions(&letter.value)
+}
+
 fn summary(id: LetterId, filed: &Filed) -> Value {
     let letter = &filed.letter;
     json!({
@@ -147,7 +175,7 @@ fn summary(id: LetterId, filed: &Filed) -> Value {
 fn show(arguments: &Show) -> Result<(), Failure> {
     let id = id(&arguments.id)?;
     let topology = arguments.file.load()?;
-    let log = connect::log(&topology)?;
+    let log = look::log(&topology)?;
     let (registry, _) = connect::registry(&topology)?;
     let schemas = connect::schemas(&topology, &registry)?;
     let topic = Topic::new(topology.outputs.dead_letters.as_str());
@@ -228,7 +256,7 @@ fn drop_letters(arguments: &Drop) -> Result<(), Failure> {
 
 fn deal_with(file: &TopologyFile, work: impl FnOnce(&mut Clerk<'_>) -> Result<(), Failure>) -> Result<(), Failure> {
     let topology = file.load()?;
-    let log = connect::log(&topology)?;
+    let log = look::log(&topology)?;
     let (registry, _) = connect::registry(&topology)?;
     let schemas = connect::schemas(&topology, &registry)?;
     let topic = Topic::new(topology.outputs.dead_letters.as_str());

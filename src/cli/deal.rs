@@ -1,19 +1,20 @@
 //! `accrue deal`: one deal as it was known at any time, about any day, and why each of its amounts is what it is.
 //!
-//! Invariant: two times, never mixed: `--known-at` chooses the facts, `--as-of` the day on which the books are looked
-//! at. Deliberately absent: any change to a deal; that is a fact.
+//! Invariant: two times, never mixed: `--known-at` chooses the facts that count at all, `--as-of` the day on which the deal is
+//! looked at, by which nothing later had happened to it. Deliberately absent: any change to a deal; that is a fact.
 
 mod explain;
 mod show;
 
 use clap::{Args, Subcommand};
+use jiff::Timestamp;
 use jiff::civil::Date;
 
 pub(super) use self::explain::paragraphs;
-use super::Failure;
 use super::books::known::{Folded, FoldedDeal, Given, Known};
 use super::books::tenant;
 use super::out::Format;
+use super::{Failure, deadletters};
 use crate::revenue::contract::{Status, View};
 use crate::revenue::ids::{DealId, TenantId};
 use crate::revenue::reference::{Context, Reference};
@@ -70,11 +71,17 @@ struct Found {
 }
 
 impl Which {
-    /// Errors: no fact tells of the deal, or facts of several tenants do.
+    /// Errors: no fact tells of the deal by then, or facts of several tenants do.
     fn find(&self) -> Result<Found, Failure> {
         let known = self.given.read()?;
         let deal = &self.deal;
         let wanted = |tenant: &TenantId| self.tenant.as_ref().is_none_or(|wanted| wanted == tenant);
+        let of_it = known.facts().filter(|fact| fact.body.deal_id() == Some(deal));
+        let first = of_it
+            .filter(|fact| wanted(&fact.tenant))
+            .map(|fact| fact.occurred_at)
+            .min();
+        let known = known.by_then();
         let folded = known.contracts(&|tenant, id| wanted(tenant) && id == deal);
         let mut found: Vec<(TenantId, Folded)> = Vec::new();
         for part in folded {
@@ -87,7 +94,7 @@ impl Which {
             }
         }
         let Some((tenant, folded)) = found.pop() else {
-            return Err(anyhow::anyhow!("no fact that was known then tells of deal {deal}").into());
+            return Err(self.unknown(known.as_of.zip(first))?.into());
         };
         if let Some((other, _)) = found.first() {
             return Err(several(deal, other, &tenant));
@@ -98,6 +105,26 @@ impl Which {
             tenant,
             deal: deal.clone(),
             folded,
+        })
+    }
+
+    /// Why there is nothing to show. `later`: the day asked for, and when the deal's first fact occurred.
+    fn unknown(&self, later: Option<(Date, Timestamp)>) -> Result<anyhow::Error, Failure> {
+        let deal = &self.deal;
+        if let Some((day, first)) = later {
+            return Ok(anyhow::anyhow!(
+                "by {day} nothing tells of deal {deal}: its first fact occurred at {first}"
+            ));
+        }
+        let when = self.given.known_at().map_or(String::new(), |at| format!(" by {at}"));
+        let Some(topology) = self.given.log()? else {
+            return Ok(anyhow::anyhow!("no fact{when} tells of deal {deal}"));
+        };
+        Ok(match deadletters::open_about(&topology, deal)? {
+            0 => anyhow::anyhow!("no fact{when} tells of deal {deal}; no dead letter does either"),
+            letters => anyhow::anyhow!(
+                "no fact{when} tells of deal {deal}, but {letters} dead letters do: `accrue deadletters list --deal {deal}`"
+            ),
         })
     }
 }

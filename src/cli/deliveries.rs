@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::out::Format;
-use super::{Failure, TopologyFile, connect, named};
+use super::{Failure, TopologyFile, connect, look, named};
 use crate::codec::delivery_command::{Decision, SinkCommand};
 use crate::codec::receipt::hex;
 use crate::config::{Sink, Topology};
@@ -100,7 +100,12 @@ fn sinks(topology: &Topology, name: Option<&str>) -> Result<Vec<Sink>, Failure> 
 
 fn list(arguments: &List) -> Result<(), Failure> {
     let topology = arguments.file.load()?;
-    let log = connect::log(&topology)?;
+    let log = look::log(&topology)?;
+    // Where there are no entries either, nothing can be said of documents.
+    let entries = Topic::new(topology.outputs.journal_entries.as_str());
+    if log.partitions(&entries)?.is_none() {
+        return Err(anyhow::anyhow!("there is no topic {entries}; run `accrue apply` first").into());
+    }
     let mut shown = 0;
     for sink in sinks(&topology, arguments.sink.as_deref())? {
         let holdings = match reading::holdings(log.as_ref(), &topology, &sink) {
@@ -220,7 +225,7 @@ fn look_for(topology: &Topology, log: &dyn Log, one: &One) -> Result<(Sink, Wait
 
 fn explain(one: &One) -> Result<(), Failure> {
     let topology = one.file.load()?;
-    let log = connect::log(&topology)?;
+    let log = look::log(&topology)?;
     let (sink, waiting) = look_for(&topology, log.as_ref(), one)?;
     let (row, track) = (&waiting.row, &waiting.row.track);
     println!("{} {} for {}", row.form.as_str(), row.key, sink.name);
@@ -276,7 +281,7 @@ fn explain(one: &One) -> Result<(), Failure> {
 
 fn decide_on(decide: &Decide, decision: Decision) -> Result<(), Failure> {
     let topology = decide.one.file.load()?;
-    let log = connect::log(&topology)?;
+    let log = look::log(&topology)?;
     let (registry, _) = connect::registry(&topology)?;
     let schemas = connect::schemas(&topology, &registry)?;
     let (sink, waiting) = look_for(&topology, log.as_ref(), &decide.one)?;

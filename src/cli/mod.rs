@@ -17,6 +17,7 @@ mod deal;
 mod deliveries;
 mod describe;
 mod facts;
+mod look;
 mod offsets;
 mod quickstart;
 mod receipts;
@@ -32,12 +33,13 @@ mod warehouse;
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{self, Name, Problem, Topology};
+use crate::config::{self, Name, Problem, Topology, Unfit};
+use crate::stream::log::kafka::{SettingError, check_setting};
 
 /// Carries closed deals from the CRM to the books, exactly once.
 #[derive(Parser)]
@@ -112,8 +114,19 @@ pub struct TopologyFile {
 
 impl TopologyFile {
     fn load(&self) -> Result<Topology, Failure> {
-        config::load(&self.topology).map_err(Failure::Configuration)
+        load(&self.topology)
     }
+}
+
+/// Reads a topology file; what the Kafka client would refuse later is refused here, with its line.
+fn load(path: &Path) -> Result<Topology, Failure> {
+    let judge = |name: &str, value: &str| {
+        check_setting(name, value).map_err(|error| match error {
+            SettingError::Unknown => Unfit::Name,
+            SettingError::Value(why) => Unfit::Value(why),
+        })
+    };
+    config::load_with(path, &judge).map_err(Failure::Configuration)
 }
 
 /// What the topology has under `[TABLE.NAME]`.

@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::out::Format;
-use super::{Failure, TopologyFile, confirm, connect, named};
+use super::{Failure, TopologyFile, confirm, connect, look, named};
 use crate::config::Topology;
 use crate::observe::logs;
 use crate::pipeline::{self, replays};
@@ -92,7 +92,7 @@ pub fn run(command: &Command) -> Result<(), Failure> {
 fn show(arguments: &Show) -> Result<(), Failure> {
     let topology = arguments.of.file.load()?;
     let shape = arguments.of.shape(&topology)?;
-    let log = connect::log(&topology)?;
+    let log = look::log(&topology)?;
     let all = topics::inputs(&shape, log.as_ref())?;
     let committed = log.committed(&shape.application_id, &all)?;
     for at in &all {
@@ -128,7 +128,7 @@ fn go_back(arguments: &Rewind) -> Result<(), Failure> {
         (None, Some(time)) => Target::Time(Timestamp(time.as_millisecond())),
         (None, None) => Target::Start,
     };
-    let log = connect::log(&topology)?;
+    let log = look::log(&topology)?;
     let steps = rewind::plan(&shape, log.as_ref(), &topic, arguments.partition.map(Partition), target)?;
     if steps.is_empty() {
         println!("nothing to read again: no partition was read further than that");

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
-use super::{Failure, TopologyFile, connect};
+use super::{Failure, TopologyFile, connect, look};
 use crate::codec::receipt::{ChainEnd, Receipt, from_line, to_line};
 use crate::codec::schemas::Schemas;
 use crate::config::Topology;
@@ -67,7 +67,7 @@ fn verify(arguments: &Verify) -> Result<(), Failure> {
         }
         None => {
             let topology = arguments.file.load()?;
-            let log = connect::log(&topology)?;
+            let log = look::log(&topology)?;
             let (registry, _) = connect::registry(&topology)?;
             proof(&topology, log.as_ref(), &connect::schemas(&topology, &registry)?)?
         }
@@ -134,7 +134,7 @@ impl fmt::Display for Proof {
 
 fn export(arguments: &Export) -> Result<(), Failure> {
     let topology = arguments.file.load()?;
-    let log = connect::log(&topology)?;
+    let log = look::log(&topology)?;
     let (registry, _) = connect::registry(&topology)?;
     let schemas = connect::schemas(&topology, &registry)?;
     let dir = &arguments.dir;

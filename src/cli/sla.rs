@@ -5,7 +5,7 @@ use jiff::SignedDuration;
 use serde_json::json;
 
 use super::out::Format;
-use super::{Failure, TopologyFile, connect};
+use super::{Failure, TopologyFile, connect, look};
 use crate::observe::logs;
 use crate::sink::reading;
 use crate::sink::sla::Report;
@@ -39,7 +39,7 @@ pub fn run(command: &Command) -> Result<(), Failure> {
 
 fn report(arguments: &Arguments) -> Result<(), Failure> {
     let topology = arguments.file.load()?;
-    let log = connect::log(&topology)?;
+    let log = look::log(&topology)?;
     let (registry, _) = connect::registry(&topology)?;
     let schemas = connect::schemas(&topology, &registry)?;
     let mut report = Report::default();

@@ -1,5 +1,7 @@
 //! `accrue status`: how far the stream processor has come, as its committed offsets tell, and what the process on this
 //! machine says of itself (what it restores, and how long that takes).
+//!
+//! Invariant: where topics are missing nothing is counted, so that an installation that is not there is not called done.
 
 use std::time::Duration;
 
@@ -7,11 +9,13 @@ use clap::Args;
 use serde_json::json;
 
 use super::out::Format;
-use super::{Failure, TopologyFile, connect};
+use super::{Failure, TopologyFile, look};
 use crate::config::Topology;
 use crate::observe::logs;
 use crate::pipeline;
-use crate::stream::app;
+use crate::stream::log::{Log, LogError, read_to_end};
+use crate::stream::record::{Topic, TopicPartition};
+use crate::stream::{app, topics};
 
 #[derive(Args)]
 pub struct Arguments {
@@ -24,11 +28,18 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     logs::init("error");
     let topology = arguments.file.load()?;
-    let log = connect::log(&topology)?;
+    let log = look::log(&topology)?;
     let shape = pipeline::shape(&topology)?;
+    topics::counts(&shape, log.as_ref())?;
     let lags = app::lags(&shape, log.as_ref())?;
     let total: u64 = lags.values().sum();
     let process = process(&topology);
+    let hint = match is_without_clock(&topology, log.as_ref())? {
+        true => Some(
+            "there are deals and no clock.ticked, so nothing is booked: run `accrue facts tick` now, and every day",
+        ),
+        false => None,
+    };
     match arguments.format {
         Format::Text => {
             for (topic, lag) in &lags {
@@ -36,6 +47,9 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
             }
             println!("{:<44} {total:>10} in all", "");
             println!("this machine: {process}");
+            if let Some(hint) = hint {
+                println!("{hint}");
+            }
         }
         Format::Json => {
             let topics: serde_json::Map<String, serde_json::Value> = lags
@@ -44,11 +58,39 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
                 .collect();
             println!(
                 "{}",
-                json!({"application_id": shape.application_id, "lag": total, "topics": topics, "process": process})
+                json!({"application_id": shape.application_id, "lag": total, "topics": topics, "process": process,
+                       "hint": hint})
             );
         }
     }
     Ok(())
+}
+
+/// Whether deals are known, and no tick of any tenant's clock, without which no entry is due.
+///
+/// Facts are read only while there is no entry at all. Every tick is in every partition, so that one tells.
+fn is_without_clock(topology: &Topology, log: &dyn Log) -> Result<bool, LogError> {
+    let out = &topology.outputs;
+    let of = |name: &str| log.partitions_of(&Topic::new(name));
+    let is_empty = |all: &[TopicPartition]| -> Result<bool, LogError> {
+        for at in all {
+            if log.end(at)? > log.start(at)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    };
+    if !is_empty(&of(out.journal_entries.as_str())?)? || is_empty(&of(out.contract_state.as_str())?)? {
+        return Ok(false);
+    }
+    let mut ticked = false;
+    if let Some(first) = of(out.contract_facts.as_str())?.first() {
+        read_to_end(log, first, log.start(first)?, |record| {
+            ticked |= record.header("ce_type") == Some(b"clock.ticked");
+            Ok::<(), LogError>(())
+        })?;
+    }
+    Ok(!ticked)
 }
 
 /// The answer of `/ready` on this machine, where `http.listen` says it is.

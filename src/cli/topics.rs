@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 
-use super::{Failure, TopologyFile, connect};
+use super::{Failure, TopologyFile, connect, look};
 use crate::codec::registry::Registry;
 use crate::codec::schemas::AnyReader;
 use crate::observe::logs;
@@ -44,7 +44,7 @@ pub fn run(command: &Command) -> Result<(), Failure> {
 
 fn list(file: &TopologyFile) -> Result<(), Failure> {
     let topology = file.load()?;
-    let log = connect::log(&topology)?;
+    let log = look::log(&topology)?;
     let shape = pipeline::shape(&topology)?;
     let mut topics = shape.written();
     topics.extend(shape.sources());
@@ -66,7 +66,7 @@ fn list(file: &TopologyFile) -> Result<(), Failure> {
 
 fn tail(arguments: &Tail) -> Result<(), Failure> {
     let topology = arguments.file.load()?;
-    let log = connect::log(&topology)?;
+    let log = look::log(&topology)?;
     let (registry, _) = connect::registry(&topology)?;
     let topic = Topic::new(&arguments.name);
     let Some(count) = log.partitions(&topic)? else {

@@ -15,7 +15,7 @@ use rust_decimal::Decimal;
 use serde_json::Value;
 
 pub use self::fields::method_name;
-use self::fields::{CYCLES, ESTIMATE_METHODS, Fields, METHODS, TREATMENTS, decimal};
+use self::fields::{CYCLES, ESTIMATE_METHODS, Fields, METHODS, TREATMENTS, decimal, did_you_mean};
 pub use self::write::write;
 use crate::revenue::fact::*;
 use crate::revenue::ids::*;
@@ -195,15 +195,32 @@ fn body(kind: &str, payload: &Fields) -> Result<Body, Rejection> {
             Body::ClockTicked(payload.day("date")?)
         }
         unknown => {
-            return Err(Rejection::new(
-                Code::UnknownType,
-                "type",
-                unknown,
-                "no such event type; the types are those of the canonical event",
-            ));
+            let near = did_you_mean(unknown, TYPES);
+            let message = format!("no such event type{near}; the types are {}", TYPES.join(", "));
+            return Err(Rejection::new(Code::UnknownType, "type", unknown, &message));
         }
     })
 }
+
+/// The types, as `body` reads them.
+const TYPES: &[&str] = &[
+    "deal.closed",
+    "deal.amended",
+    "deal.renewed",
+    "deal.cancelled",
+    "milestone.accepted",
+    "delivery.recorded",
+    "progress.measured",
+    "usage.reported",
+    "credit.granted",
+    "consideration.estimated",
+    "payment.received",
+    "fx.rate",
+    "account.mapped",
+    "period.closed",
+    "period.reopened",
+    "clock.ticked",
+];
 
 const DEAL_FIELDS: &[&str] = &[
     "deal_id",
@@ -510,4 +527,24 @@ fn period(payload: &Fields) -> Result<Period, Rejection> {
             "a period is written 2026-02, or FY2026-P02 in a fiscal calendar",
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_types_that_an_error_lists_are_those_that_are_read() {
+        let code = |kind: &str| {
+            let nothing = Value::Object(serde_json::Map::new());
+            let payload = Fields::new(&nothing, "payload", TimeZone::UTC)?;
+            body(kind, &payload).map(|_| ())
+        };
+        for kind in TYPES {
+            assert_eq!(code(kind).map_err(|why| why.code), Err(Code::MissingField), "{kind}");
+        }
+        let unknown = code("deal.close").map_err(|why| why.to_string());
+        let wanted = "did you mean `deal.closed`?; the types are deal.closed, deal.amended, ";
+        assert!(unknown.is_err_and(|why| why.contains(wanted)));
+    }
 }

@@ -125,6 +125,10 @@ pub(super) struct BudgetText {
 pub(super) fn budgets(texts: BTreeMap<Name, BudgetText>, problems: &mut Problems<'_>) -> BTreeMap<Name, Budget> {
     let checked = texts.into_iter().filter_map(|(name, text)| {
         let table = KeyPath::of(["budgets", name.as_str()]);
+        // What an unknown kind needs is unknown too.
+        if problems.is_refused(&table.key("kind")) {
+            return None;
+        }
         let place = place(&text, &table, problems)?;
         Some((
             name,

@@ -1,7 +1,8 @@
 //! `[log]` and `[kafka]`: where records are read and written.
 //!
 //! Owns the choice between a Kafka cluster and the embedded log, and the list of client settings that are not the
-//! user's to choose. Invariant: a [`Log`] is complete; one for Kafka has brokers. Absent on purpose: the client itself.
+//! user's to choose. Invariant: a [`Log`] is complete; one for Kafka has brokers. Absent on purpose: the client itself; what it
+//! takes is asked of a [`Judge`].
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,6 +14,19 @@ use serde::{Deserialize, Serialize};
 use super::leaf::{Brokers, MASK, Name, Secret};
 use super::measure::Interval;
 use super::problem::{KeyPath, Problems};
+use super::shape::nearest;
+
+/// Says whether the client takes a setting, by its name and value.
+pub type Judge<'a> = &'a dyn Fn(&str, &str) -> Result<(), Unfit>;
+
+/// Why the client does not take a setting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unfit {
+    /// It has none of this name.
+    Name,
+    /// The value is wrong; the text may quote it.
+    Value(String),
+}
 
 /// The log the runtime works on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,10 +132,14 @@ impl Default for KafkaText {
 }
 
 /// The log of `[log]` and `[kafka]`. Settings of Kafka are checked even while the embedded log is chosen.
-pub(super) fn log(log: LogText, kafka: KafkaText, problems: &mut Problems<'_>) -> Option<Log> {
-    for name in kafka.properties.0.keys() {
+pub(super) fn log(log: LogText, kafka: KafkaText, judge: Judge<'_>, problems: &mut Problems<'_>) -> Option<Log> {
+    for (name, value) in &kafka.properties.0 {
+        let at = property_path(name, problems);
         if let Some((_, reason)) = OWNED.iter().find(|(owned, _)| owned == name) {
-            problems.report(&property_path(name, problems), format!("not yours to set: {reason}"));
+            problems.report(&at, format!("not yours to set: {reason}"));
+        } else if let Err(unfit) = judge(name, value.reveal()) {
+            let message = unfit_message(name, value.reveal(), unfit, &at, problems);
+            problems.report(&at, message);
         }
     }
     match log.kind {
@@ -145,6 +163,61 @@ pub(super) fn log(log: LogText, kafka: KafkaText, problems: &mut Problems<'_>) -
         }
     }
 }
+
+fn unfit_message(name: &str, value: &str, unfit: Unfit, at: &KeyPath, problems: &Problems<'_>) -> String {
+    match unfit {
+        Unfit::Name => match nearest(name, SECURITY.iter().copied()) {
+            Some(near) => format!("librdkafka has no such setting; did you mean {near:?}?"),
+            None => "librdkafka has no such setting; its CONFIGURATION.md lists them".to_owned(),
+        },
+        Unfit::Value(why) => {
+            let shown = problems.shown(at, value);
+            match shown == value && !is_secret(name) {
+                true => format!("librdkafka refuses it: {why}"),
+                // The client's words would quote what the file keeps out of itself.
+                false if is_secret(name) => "librdkafka refuses the value".to_owned(),
+                false => format!("librdkafka refuses the value of {shown:?}"),
+            }
+        }
+    }
+}
+
+/// The settings that connecting takes, for suggestions.
+const SECURITY: &[&str] = &[
+    "security.protocol",
+    "sasl.mechanism",
+    "sasl.mechanisms",
+    "sasl.username",
+    "sasl.password",
+    "sasl.kerberos.service.name",
+    "sasl.kerberos.principal",
+    "sasl.kerberos.keytab",
+    "sasl.kerberos.kinit.cmd",
+    "sasl.oauthbearer.method",
+    "sasl.oauthbearer.client.id",
+    "sasl.oauthbearer.client.secret",
+    "sasl.oauthbearer.scope",
+    "sasl.oauthbearer.extensions",
+    "sasl.oauthbearer.token.endpoint.url",
+    "sasl.oauthbearer.config",
+    "ssl.ca.location",
+    "ssl.ca.pem",
+    "ssl.certificate.location",
+    "ssl.certificate.pem",
+    "ssl.key.location",
+    "ssl.key.password",
+    "ssl.key.pem",
+    "ssl.keystore.location",
+    "ssl.keystore.password",
+    "ssl.endpoint.identification.algorithm",
+    "enable.ssl.certificate.verification",
+    "client.id",
+    "client.rack",
+    "broker.address.family",
+    "socket.keepalive.enable",
+    "compression.type",
+    "statistics.interval.ms",
+];
 
 /// Where the file has a property: `"sasl.mechanism" = ...`, or without quotes, which TOML reads as nested tables.
 fn property_path(name: &str, problems: &Problems<'_>) -> KeyPath {

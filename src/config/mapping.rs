@@ -4,7 +4,7 @@
 //! person changes it without code. Invariant: a [`Mapping`] can yield a deal: it has a currency, an end of term, and a
 //! stage that closes. Absent on purpose: reading records (codec) and deciding what happened (pipeline).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -58,6 +58,11 @@ impl Mapping {
             .and_then(|crm| self.line_types.get(crm))
             .or(self.default_line_type.as_ref());
         listed.cloned().or_else(|| LineType::parse(crm?))
+    }
+
+    /// Every line type that the file names as ours.
+    pub fn named_line_types(&self) -> BTreeSet<&LineType> {
+        self.line_types.values().chain(&self.default_line_type).collect()
     }
 
     /// The billing cycle for the CRM's word: as listed, else by our own names; `None` when it is neither.

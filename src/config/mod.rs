@@ -37,7 +37,7 @@ use toml::de::DeTable;
 pub use budget::{Budget, BudgetBasis, BudgetBy, BudgetPlace};
 pub use columns::{Column, CustomerColumns, DealColumns, LineColumns, MilestoneColumns};
 pub use leaf::{Brokers, HttpUrl, Listen, Name, Secret, TopicName};
-pub use log::{Embedded, GroupProtocol, Kafka, Log, Properties};
+pub use log::{Embedded, GroupProtocol, Judge, Kafka, Log, Properties, Unfit};
 pub use mapping::{Mapping, Snapshot, Stage, TenantOf};
 pub use measure::{ByteSize, Interval, Retention};
 pub use outputs::Outputs;
@@ -87,8 +87,16 @@ impl Topology {
 /// # Errors
 /// Every problem of the file, in file order.
 pub fn load(path: &Path) -> Result<Topology, Vec<Problem>> {
+    load_with(path, &taken)
+}
+
+/// As [`load`]; `judge` says which settings the Kafka client takes.
+///
+/// # Errors
+/// Every problem of the file, in file order.
+pub fn load_with(path: &Path, judge: Judge<'_>) -> Result<Topology, Vec<Problem>> {
     let (name, text) = read(path)?;
-    parse(&name, &text, &environment)
+    parse_with(&name, &text, &environment, judge)
 }
 
 /// Reads the tenants and policies of a file that may have nothing else. Other sections are checked if they are there.
@@ -105,8 +113,17 @@ pub fn load_settings(path: &Path) -> Result<Settings, Vec<Problem>> {
 /// # Errors
 /// Every problem of the file, in file order.
 pub fn parse(file: &str, text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Topology, Vec<Problem>> {
+    parse_with(file, text, env, &taken)
+}
+
+fn parse_with(
+    file: &str,
+    text: &str,
+    env: &dyn Fn(&str) -> Option<String>,
+    judge: Judge<'_>,
+) -> Result<Topology, Vec<Problem>> {
     let mut problems = Problems::new(file, text);
-    let topology = topology(text, env, &mut problems);
+    let topology = topology(text, env, judge, &mut problems);
     if topology.as_ref().is_some_and(|topology| topology.sources.is_empty()) {
         problems.report(
             &KeyPath::of(["source"]),
@@ -122,7 +139,7 @@ pub fn parse(file: &str, text: &str, env: &dyn Fn(&str) -> Option<String>) -> Re
 /// Every problem of the file, in file order.
 pub fn parse_settings(file: &str, text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Settings, Vec<Problem>> {
     let mut problems = Problems::new(file, text);
-    let topology = topology(text, env, &mut problems);
+    let topology = topology(text, env, &taken, &mut problems);
     problems.or(topology.map(|topology| topology.settings))
 }
 
@@ -132,7 +149,12 @@ pub fn schema() -> String {
 }
 
 /// Parser, walk, rules. `None` when a section could not be made; the problems then say why.
-fn topology(text: &str, env: &dyn Fn(&str) -> Option<String>, problems: &mut Problems<'_>) -> Option<Topology> {
+fn topology(
+    text: &str,
+    env: &dyn Fn(&str) -> Option<String>,
+    judge: Judge<'_>,
+    problems: &mut Problems<'_>,
+) -> Option<Topology> {
     let (parsed, errors) = DeTable::parse_recoverable(text);
     for error in errors {
         let offset = error.span().map_or(0, |span| span.start);
@@ -151,7 +173,7 @@ fn topology(text: &str, env: &dyn Fn(&str) -> Option<String>, problems: &mut Pro
     };
     runtime::check(&document.runtime, problems);
     runtime::check_state(&document.state, problems);
-    let log = log::log(document.log, document.kafka, problems);
+    let log = log::log(document.log, document.kafka, judge, problems);
     let registry = registry::registry(document.registry, problems);
     let outputs = outputs::outputs(document.outputs, problems);
     let mappings: BTreeMap<Name, Arc<Mapping>> = document
@@ -194,6 +216,11 @@ fn read(path: &Path) -> Result<(String, String), Vec<Problem>> {
         Ok(text) => Ok((name, text)),
         Err(error) => Err(vec![Problem::unreadable(&name, format!("cannot be read: {error}"))]),
     }
+}
+
+/// Where no client is at hand, every setting may be one.
+fn taken(_: &str, _: &str) -> Result<(), Unfit> {
+    Ok(())
 }
 
 fn environment(name: &str) -> Option<String> {

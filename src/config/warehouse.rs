@@ -131,6 +131,10 @@ pub(super) fn warehouses(
 ) -> BTreeMap<Name, Warehouse> {
     let checked = texts.into_iter().filter_map(|(name, text)| {
         let table = KeyPath::of(["warehouses", name.as_str()]);
+        // What an unknown kind needs is unknown too.
+        if problems.is_refused(&table.key("kind")) {
+            return None;
+        }
         let interval = text.interval.unwrap_or(match text.kind {
             WarehouseKind::Postgres => Interval::seconds(5),
             WarehouseKind::Lakehouse | WarehouseKind::Snowflake | WarehouseKind::BigQuery => Interval::seconds(60),

@@ -2,18 +2,23 @@
 //!
 //! A close is a fact like any other: the command says it to the log, and the stream processor acts on it. Invariant:
 //! nothing is said unless every check holds for the books as they will be with the period closed, and the printed hash
-//! is that of those books. Deliberately absent: reopening, which is a fact posted by hand.
+//! is that of those books: so nothing is said while facts wait that could still change them. What is said twice before it
+//! is processed is said once. Deliberately absent: reopening, which is a fact posted by hand.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use jiff::Timestamp;
 use serde_json::json;
 
 use super::super::out::Format;
-use super::super::{Failure, facts};
+use super::super::{Failure, facts, look};
 use super::known::{Given, Known};
-use crate::codec::fact_json;
+use crate::codec::{fact_json, source};
+use crate::config::{Log, Topology};
+use crate::pipeline;
+use crate::pipeline::emit::incoming;
 use crate::revenue::books::Report;
 use crate::revenue::checks::{self, Violation};
 use crate::revenue::fact::{Body, Fact};
@@ -21,6 +26,9 @@ use crate::revenue::ids::{DealId, EventId, TenantId};
 use crate::revenue::period::Period;
 use crate::revenue::reference::Reference;
 use crate::revenue::reject::Code;
+use crate::stream::app;
+use crate::stream::log::{LogError, read_topic};
+use crate::stream::record::Topic;
 
 #[derive(Args)]
 pub struct Verify {
@@ -54,7 +62,7 @@ pub struct Close {
     /// The source to whose topic the fact is written
     #[arg(long, default_value = "reference-facts")]
     source: String,
-    /// Close it though deals wait for a rate in it, or though no clock says that it has ended
+    /// Close it though facts wait to be processed, deals wait for a rate in it, or no clock says that it has ended
     #[arg(long)]
     force: bool,
 }
@@ -185,6 +193,15 @@ pub fn close(arguments: &Close) -> Result<(), Failure> {
         given,
         format,
     } = &arguments.hash;
+    let place = given.log()?;
+    let waiting = place.as_ref().map_or(Ok(0), settled)?;
+    if waiting > 0 && !arguments.force {
+        return Err(anyhow::anyhow!(
+            "{waiting} records wait to be processed and may change {period}; `accrue run` processes them and `accrue status` shows \
+             how many are left. Wait until there are none, or use --force"
+        )
+        .into());
+    }
     let known = given.read()?;
     let tenant = known.one_tenant(tenant.as_ref())?;
     let reference = known.reference();
@@ -225,15 +242,56 @@ pub fn close(arguments: &Close) -> Result<(), Failure> {
     let report = known.report_with(std::slice::from_ref(&fact));
     holds(&checks::run(&report))?;
     let seal = Seal::of(&report, tenant, *period);
-    match given.log()? {
-        Some(topology) => {
-            let line = format!("{}\n", fact_json::write(&fact));
-            let (_, topic) = facts::send(&topology, &arguments.source, line.as_bytes())?;
-            seal.print(*format, &format!("closed by a fact written to {topic}"), None);
-        }
-        None => seal.print(*format, "closed by this fact, to be appended", Some(&fact)),
+    let Some(topology) = place else {
+        seal.print(*format, "closed by this fact, to be appended", Some(&fact));
+        return Ok(());
+    };
+    let topic = facts::takes_facts(&topology, &arguments.source)?;
+    if waiting > 0 && is_said(&topology, &topic, &fact)? {
+        let state = format!("close was said to {topic} before and waits to be processed, nothing said");
+        seal.print(*format, &state, None);
+        return Ok(());
+    }
+    let line = format!("{}\n", fact_json::write(&fact));
+    facts::send(&topology, &arguments.source, line.as_bytes())?;
+    seal.print(*format, &format!("close said to {topic}"), None);
+    if *format == Format::Text {
+        println!(
+            "`accrue books hash --period {period}` shows it closed, with this hash, once `accrue run` has processed it"
+        );
     }
     Ok(())
+}
+
+/// How many records wait to be processed, once a process that is at work has had a moment for them.
+fn settled(topology: &Topology) -> Result<u64, Failure> {
+    let log = look::log(topology)?;
+    let shape = pipeline::shape(topology)?;
+    // An embedded log is open here, so nobody else is at work on it.
+    let patience = match &topology.log {
+        Log::Kafka(_) => Duration::from_secs(10),
+        Log::Embedded(_) => Duration::ZERO,
+    };
+    let began = Instant::now();
+    loop {
+        let left = app::lag(&shape, log.as_ref())?;
+        if left == 0 || began.elapsed() >= patience {
+            return Ok(left);
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// Whether the fact is in its topic, whatever the time it gives itself: a second one of its id would contradict it.
+fn is_said(topology: &Topology, topic: &Topic, fact: &Fact) -> Result<bool, Failure> {
+    let log = look::log(topology)?;
+    let mut found = false;
+    read_topic(log.as_ref(), topic, |record| {
+        let said = incoming(&record, |record| source::fact(record, topology.settings()));
+        found |= said.is_ok_and(|said| (&said.tenant, &said.event_id) == (&fact.tenant, &fact.event_id));
+        Ok::<(), LogError>(())
+    })?;
+    Ok(found)
 }
 
 /// The fact that closes a period. Its id tells closes of one period apart, and repeats when the command is repeated.

@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 
 pub use self::folded::{Folded, FoldedDeal};
-use super::super::{Failure, connect};
+use super::super::{Failure, connect, load, look};
 use crate::codec::replay::{self, Line};
 use crate::codec::schemas::Schemas;
 use crate::config::{self, Topology};
@@ -72,7 +72,7 @@ impl Given {
             Some(events) => vec![replay::lines(open(events)?, &settings).collect()],
             None => {
                 let topology = self.log_topology()?;
-                let log = connect::log(&topology)?;
+                let log = look::log(&topology)?;
                 let (registry, _) = connect::registry(&topology)?;
                 let schemas = connect::schemas(&topology, &registry)?;
                 let facts = facts(log.as_ref(), &schemas, &topology)?;
@@ -95,6 +95,11 @@ impl Given {
         })
     }
 
+    /// The instant after which nothing is known, where one was asked for.
+    pub fn known_at(&self) -> Option<Timestamp> {
+        self.known_at
+    }
+
     /// The topology whose log the facts are in; `None` where they are in a file.
     pub fn log(&self) -> Result<Option<Topology>, Failure> {
         match self.events {
@@ -105,7 +110,7 @@ impl Given {
 
     fn log_topology(&self) -> Result<Topology, Failure> {
         let path = self.topology.as_deref().unwrap_or(Path::new("topology.toml"));
-        config::load(path).map_err(Failure::Configuration)
+        load(path)
     }
 }
 
@@ -127,6 +132,32 @@ impl Known {
             as_of: None,
             partitions: facts.iter().map(lines).collect(),
         }
+    }
+
+    /// What had happened by the day asked for: facts that occurred on that day or later, in the tenant's days, are left out.
+    ///
+    /// A tick and the first rate of a day are about their day whenever they were said, since those come late: ticks up to
+    /// the day asked for are in, and rates of the days before it.
+    pub fn by_then(mut self) -> Known {
+        let Some(day) = self.as_of else {
+            return self;
+        };
+        let settings = &self.settings;
+        let happened = |line: &Line| {
+            let Ok(fact) = line else {
+                return true;
+            };
+            match &fact.body {
+                Body::ClockTicked(began) => *began <= day,
+                Body::FxRate(rate) if rate.version <= 1 => rate.date < day,
+                _ => {
+                    let zone = settings.tenant(&fact.tenant).time_zone.clone();
+                    fact.occurred_at.to_zoned_datetime(zone).date() < day
+                }
+            }
+        };
+        self.partitions.iter_mut().for_each(|lines| lines.retain(happened));
+        self
     }
 
     /// The same facts under other tenants and policies. Days of facts that came with a time stay as they were read.

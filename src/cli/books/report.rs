@@ -1,7 +1,8 @@
 //! `accrue books report`: what finance reports, in the currencies of the contracts and in functional currency.
 //!
 //! Invariant: bridges close in every row and every currency; a figure that needs a rate nobody published is unknown,
-//! never a guess. Deliberately absent: sums over tenants.
+//! never a guess; what is left of contracts on a day knows no contract and no change that came later (ASC 606-10-50-13).
+//! Deliberately absent: sums over tenants.
 
 mod recurring;
 
@@ -37,13 +38,14 @@ pub struct Arguments {
 enum Kind {
     /// Deferred revenue by period: opening, billed, recognised, exchange, closing
     Waterfall,
-    /// Remaining performance obligations (ASC 606-10-50-13), and what falls due within twelve months
+    /// Remaining performance obligations (ASC 606-10-50-13), and what falls due within twelve months; with --as-of, of
+    /// what had been sold by then
     Rpo,
     /// Annual and monthly recurring revenue
     Arr,
     /// How recurring revenue moved, period by period
     Movement,
-    /// Revenue still to come, by period
+    /// Revenue still to come, by period; with --as-of, of what had been sold by then
     Forecast,
     /// Every account with its balance
     Balances,
@@ -54,8 +56,8 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let table = match arguments.report {
         Kind::Waterfall => waterfall(&known.journal()),
         Kind::Balances => balances(&known.journal()),
-        Kind::Rpo => rpo(&Plan::of(&known)?),
-        Kind::Forecast => forecast(&Plan::of(&known)?),
+        Kind::Rpo => rpo(&Plan::of(&known.by_then())?),
+        Kind::Forecast => forecast(&Plan::of(&known.by_then())?),
         Kind::Arr => recurring::arr(&known, &days(&known)?),
         Kind::Movement => recurring::movement(&known, &days(&known)?),
     };

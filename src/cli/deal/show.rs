@@ -11,10 +11,11 @@ use crate::cli::books::table::aligned;
 use crate::codec::fact_json::{self, method_name};
 use crate::codec::replay;
 use crate::revenue::books::Report;
-use crate::revenue::contract::View;
+use crate::revenue::contract::{ScheduleRow, View};
 use crate::revenue::fact::Fact;
 use crate::revenue::ids::EventId;
 use crate::revenue::journal::JournalEntry;
+use crate::revenue::measures::pending;
 use crate::revenue::money::Currency;
 use crate::revenue::reference::RateNeeded;
 use crate::revenue::reject::Rejection;
@@ -68,6 +69,14 @@ impl DealBooks {
             let cx = found.folded.context(&found.known.settings, &found.tenant);
             report.schedule = contract.schedule_now(&cx);
             report.billing = contract.billing_now(&cx);
+            if let Some(day) = as_of {
+                // By today's entries, months that had not begun would be called issued.
+                let left = pending(&report.schedule, &report.journals, day);
+                for row in &mut report.schedule {
+                    let is_left = |it: &ScheduleRow| (&it.obligation, it.period) == (&row.obligation, row.period);
+                    row.posted = !left.iter().any(is_left);
+                }
+            }
             books.facts = contract.facts.clone();
             books.waits_for = contract.waits_for();
         }

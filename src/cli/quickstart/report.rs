@@ -16,6 +16,7 @@ use crate::cli::deal;
 use crate::codec::schemas::Schemas;
 use crate::config::Topology;
 use crate::pipeline;
+use crate::pipeline::dead_letters::{self, Filed};
 use crate::revenue::books::Books;
 use crate::revenue::checks;
 use crate::revenue::explain::explain;
@@ -81,22 +82,21 @@ pub fn books(run: &Run<'_>) -> Result<(), anyhow::Error> {
         "entries",
         journal.iter().map(|entry| entry.kind.as_str()),
     );
-    let letters = read(run.log, out.dead_letters.as_str())?;
+    let topic = Topic::new(out.dead_letters.as_str());
+    let letters = dead_letters::read(run.log, &topic, run.schemas)?;
     println!(
         "  {:<28} {:>6} records that could not be used:",
         out.dead_letters.as_str(),
         letters.len()
     );
-    for letter in &letters {
-        let letter = run
-            .schemas
-            .decode_dead_letter(letter.value.as_deref().unwrap_or_default())?;
+    for Filed { letter, resolution, .. } in letters.values() {
         println!(
-            "    {}, offset {}: {}: {}",
+            "    {}, offset {}: {}: {}{}",
             letter.topic,
             letter.offset,
             letter.code,
-            cut(&letter.message, 110)
+            cut(&letter.message, 110),
+            resolution.map_or(String::new(), |how| format!(" ({})", how.as_str()))
         );
     }
     println!(

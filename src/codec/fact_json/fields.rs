@@ -13,6 +13,17 @@ use crate::revenue::money::Currency;
 use crate::revenue::policy::Treatment;
 use crate::revenue::reject::{Code, Rejection};
 
+/// `; did you mean ...?` where one of the known words is near.
+pub(super) fn did_you_mean(word: &str, known: &[&str]) -> String {
+    known
+        .iter()
+        .map(|name| (strsim::damerau_levenshtein(name, word), name))
+        .min()
+        .filter(|(distance, _)| *distance <= 1 + word.len() / 4 && *distance < word.len() / 2 + 1)
+        .map(|(_, name)| format!("; did you mean `{name}`?"))
+        .unwrap_or_default()
+}
+
 /// The fields of one JSON object, with the path that leads to it.
 pub(super) struct Fields<'a> {
     map: &'a Map<String, Value>,
@@ -53,13 +64,7 @@ impl<'a> Fields<'a> {
         let Some(field) = self.map.keys().find(|field| !known.contains(&field.as_str())) else {
             return Ok(());
         };
-        let nearest = known
-            .iter()
-            .map(|name| (strsim::damerau_levenshtein(name, field), name))
-            .min()
-            .filter(|(distance, _)| *distance <= 1 + field.len() / 4 && *distance < field.len() / 2 + 1)
-            .map(|(_, name)| format!("; did you mean `{name}`?"))
-            .unwrap_or_default();
+        let nearest = did_you_mean(field, known);
         Err(Rejection::new(
             Code::UnknownField,
             &self.path(field),

@@ -38,6 +38,11 @@ impl Accounts {
         own.or_else(|| self.all.get(role)).map(AccountName::as_str)
     }
 
+    /// Whether a role has an account, be it of one tenant.
+    pub fn has(&self, role: &Role) -> bool {
+        self.all.contains_key(role) || self.tenants.values().any(|own| own.contains_key(role))
+    }
+
     /// Every account that is named, for any tenant; some more than once.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let of_tenants = self.tenants.values().flat_map(BTreeMap::values);

@@ -11,6 +11,7 @@ mod errors;
 #[cfg(target_os = "linux")]
 mod leader_hints;
 mod producer;
+mod settings;
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -29,6 +30,7 @@ use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use self::consumer::KafkaConsumer;
 use self::errors::{classify, is_transient};
 use self::producer::KafkaProducer;
+pub use self::settings::{SettingError, check_setting};
 use super::{
     Cleanup, Consumer, DELETIONS_KEPT, GroupSpec, Log, LogError, Positions, Producer, Reader, TopicFound, TopicSpec,
 };
