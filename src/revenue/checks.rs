@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::civil::Date;
 use rust_decimal::Decimal;
 use sha2::{Digest, Sha256};
 
@@ -234,9 +235,12 @@ pub fn nothing_is_left_at_the_end(report: &Report) -> Vec<Violation> {
             let detail = format!("{} is to be invoiced on an event that cannot come", row.amount);
             found.push(violation("nothing_is_left_at_the_end", &view.deal, detail));
         }
-        // What the clock has passed is posted: an entry of a day says that it has passed the days before.
+        // What the clock has passed is posted: an entry of a day says that it has passed that day.
         let last = entries.iter().map(|entry| entry.date).max();
-        if invoices.iter().any(|row| last.is_none_or(|last| row.date > last)) {
+        let passed = |day: Date| last.is_some_and(|last| last >= day);
+        let cancelled = view.status == Status::Cancelled;
+        let settled = !cancelled || view.history.last().is_some_and(|(_, since)| passed(*since));
+        if !settled || !invoices.iter().all(|row| passed(row.date)) {
             continue;
         }
         let (mut deposit, mut position) = (Decimal::ZERO, Decimal::ZERO);
@@ -249,12 +253,7 @@ pub fn nothing_is_left_at_the_end(report: &Report) -> Vec<Violation> {
                 deposit += change;
             }
         }
-        let ended = view
-            .history
-            .last()
-            .is_some_and(|(_, since)| last.is_some_and(|last| last > *since));
-        let owed_back = view.status == Status::Cancelled && ended && !deposit.is_zero();
-        if position != deposit || owed_back {
+        if position != deposit || cancelled && !deposit.is_zero() {
             let detail = format!("a position of {position}, {deposit} of it paid before it was invoiced");
             found.push(violation("nothing_is_left_at_the_end", &view.deal, detail));
         }
