@@ -140,9 +140,9 @@ pub struct Taxed {
     pub from: Date,
     tax: Option<Tax>,
     /// The tax of the whole price, as far as that is agreed.
-    whole: Decimal,
+    pub whole: Decimal,
     /// The price without tax.
-    net: Decimal,
+    pub net: Decimal,
     currency: Currency,
 }
 

@@ -6,15 +6,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::civil::Date;
 use rust_decimal::Decimal;
 use sha2::{Digest, Sha256};
 
 use super::books::Report;
-use super::ids::{DealId, TenantId};
+use super::contract::{BillingRow, Status};
+use super::ids::{DealId, ObligationId, TenantId};
 use super::journal::{EntryLine, JournalEntry, Kind};
 use super::ledger::Role;
 use super::measures::waterfall;
 use super::period::Period;
+use super::reject::Code;
 use super::view::View;
 
 /// What does not hold, and where.
@@ -41,6 +44,7 @@ pub const ALL: &[(&str, Check)] = &[
     ("ledger_meets_balances", ledger_meets_balances),
     ("credits_within_invoices", credits_within_invoices),
     ("waterfall_closes", waterfall_closes),
+    ("nothing_is_left_at_the_end", nothing_is_left_at_the_end),
 ];
 
 /// Runs all checks.
@@ -196,6 +200,74 @@ pub fn credits_within_invoices(report: &Report) -> Vec<Violation> {
     below
         .map(|((_, deal), amount)| violation("credits_within_invoices", deal, amount.to_string()))
         .collect()
+}
+
+/// A deal of which all is earned and all is invoiced has no position left but a deposit, and none at all once it is
+/// cancelled: what is owed then is a receivable, or a refund liability (ASC 606-10-32-10). No invoice waits for an event
+/// that cannot come any more.
+///
+/// Left out: deals with estimates, which are resolved when somebody says so, and deals that wait for a rate.
+pub fn nothing_is_left_at_the_end(report: &Report) -> Vec<Violation> {
+    let mut entries: BTreeMap<(&TenantId, &DealId), Vec<&JournalEntry>> = BTreeMap::new();
+    for entry in &report.journals {
+        entries.entry((&entry.tenant, &entry.deal)).or_default().push(entry);
+    }
+    let mut invoices: BTreeMap<(&TenantId, &DealId), Vec<&BillingRow>> = BTreeMap::new();
+    for row in &report.billing {
+        invoices.entry((&row.tenant, &row.deal)).or_default().push(row);
+    }
+    let rejections = report.rejections.iter();
+    let parked: BTreeSet<_> = rejections
+        .filter(|(_, rejection)| rejection.code == Code::RateMissing)
+        .map(|(event, _)| event)
+        .collect();
+    let mut found = Vec::new();
+    for view in report.contracts.iter().filter(|view| is_done(view)) {
+        let key = (&view.tenant, &view.deal);
+        let entries = entries.remove(&key).unwrap_or_default();
+        let invoices = invoices.remove(&key).unwrap_or_default();
+        let terms = view.history.iter().map(|(event, _)| event);
+        let mut facts = terms.chain(entries.iter().flat_map(|entry| &entry.provenance));
+        if facts.any(|event| parked.contains(event)) {
+            continue;
+        }
+        if let Some(row) = invoices.iter().find(|row| !row.firm) {
+            let detail = format!("{} is to be invoiced on an event that cannot come", row.amount);
+            found.push(violation("nothing_is_left_at_the_end", &view.deal, detail));
+        }
+        // What the clock has passed is posted: an entry of a day says that it has passed that day.
+        let last = entries.iter().map(|entry| entry.date).max();
+        let passed = |day: Date| last.is_some_and(|last| last >= day);
+        let cancelled = view.status == Status::Cancelled;
+        let settled = !cancelled || view.history.last().is_some_and(|(_, since)| passed(*since));
+        if !settled || !invoices.iter().all(|row| passed(row.date)) {
+            continue;
+        }
+        let (mut deposit, mut position) = (Decimal::ZERO, Decimal::ZERO);
+        for entry in &entries {
+            let lines = entry.lines.iter();
+            let lines = lines.filter(|line| matches!(line.role, Role::ContractLiability | Role::ContractAsset));
+            let change: Decimal = lines.map(|line| line.credit - line.debit).sum();
+            position += change;
+            if entry.kind == Kind::Payment {
+                deposit += change;
+            }
+        }
+        if position != deposit || cancelled && !deposit.is_zero() {
+            let detail = format!("a position of {position}, {deposit} of it paid before it was invoiced");
+            found.push(violation("nothing_is_left_at_the_end", &view.deal, detail));
+        }
+    }
+    found
+}
+
+/// Whether all that a deal promised is earned, and no part of its price is uncertain.
+fn is_done(view: &View) -> bool {
+    let estimated = |id: &ObligationId| id.as_str().contains('~');
+    let mut obligations = view.contracts.iter().flat_map(|it| &it.obligations);
+    matches!(view.status, Status::Completed | Status::Cancelled)
+        && view.balances.as_ref().is_some_and(|it| it.remaining.is_zero())
+        && !obligations.any(|it| estimated(&it.obligation))
 }
 
 /// Opening, billed, recognised and exchange make closing, and closing is the next opening.

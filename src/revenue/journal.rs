@@ -330,6 +330,10 @@ impl Books<'_> {
         if let Some(fact) = movement.at.fact.filter(|fact| *fact != cause) {
             content.text(fact.as_str());
         }
+        // The last invoice of a cancelled deal may meet the deposit of which the rest is owed back on the same day.
+        if movement.at.what == What::Application && movement.at.fact.is_some() {
+            content.text("owed back");
+        }
         let mut id = String::with_capacity(27);
         id.push_str("je_");
         for byte in &content.finish()[..12] {

@@ -104,7 +104,9 @@ impl Fold<'_> {
         let mut stopped = Vec::new();
         let mut carried = Decimal::ZERO;
         for (index, obligation) in self.wanted.obligations.iter_mut().enumerate() {
-            if outlasts.is_some_and(|end| obligation.end > end) {
+            // What an earlier renewal ended outlasts nothing, whatever its end would have been.
+            let goes_on = obligation.stop.is_none_or(|stop| stop > from);
+            if goes_on && outlasts.is_some_and(|end| obligation.end > end) {
                 carried += obligation.last_segment().price - obligation.level_before(from);
                 continue;
             }

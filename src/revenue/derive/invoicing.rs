@@ -17,7 +17,7 @@ use super::super::billing::{Grid, Invoice, replan, split};
 use super::super::fact::{BillingCycle, Credit, Deal, Fact, Method, Tax, TaxBasis};
 use super::super::ids::EventId;
 use super::super::money::Currency;
-use super::super::obligation::{LumpReason, Obligation};
+use super::super::obligation::{Curve, LumpReason, Obligation};
 use super::super::period::add_days;
 use super::super::reject::{Code, Rejection};
 use super::Fold;
@@ -54,10 +54,12 @@ impl Fold<'_> {
         };
         // The terms price what follows alone where they begin anew.
         let follows = self.term.grid.start > self.term.start;
-        let whole = |net: Decimal| taxed.on(net + on_acceptance) - taxed.on(on_acceptance);
-        let tax = match follows {
-            true => kept.tax() + whole(spread - kept.net),
-            false => whole(spread),
+        // What lines that are no longer sold earned is beside the price, and was taxed as it was.
+        let beside = spread + on_acceptance - taxed.net;
+        let tax = match (follows, kept.net.is_zero()) {
+            (true, _) => kept.tax() + taxed.on(spread - kept.net + on_acceptance) - taxed.on(on_acceptance),
+            (false, true) => taxed.whole - taxed.on(on_acceptance) + taxed.on_more(beside),
+            (false, false) => taxed.whole - taxed.on(on_acceptance) + currency.share(kept.tax(), beside, kept.net),
         };
         if rows.len() == kept.taxes.len() && taxed.rate().is_none() && tax != kept.tax() {
             // All is invoiced but for the tax that changed.
@@ -122,10 +124,12 @@ impl Fold<'_> {
         }
         let net: Decimal = before().map(|it| it.amount).sum();
         let gross: Decimal = before().map(|it| it.amount + it.tax).sum();
-        let rest = self
-            .wanted
-            .currency
-            .round((deal.amount - gross) / (Decimal::ONE + rate));
+        let left = deal.amount - gross;
+        let rest = match left < Decimal::ZERO {
+            // What is given back contains the tax that was charged for it.
+            true => self.wanted.currency.share(net, left, gross),
+            false => self.wanted.currency.round(left / (Decimal::ONE + rate)),
+        };
         let tax = (deal.amount - net - rest).min(deal.amount);
         Deal {
             tax: Some(Tax {
@@ -406,7 +410,13 @@ fn milestone_invoices(obligation: &Obligation) -> Vec<Performed> {
     let accepted = obligation.performance.accepted().iter();
     let accepted = accepted.map(|(date, _, cause)| (*date, cause));
     let changes = obligation.lumps.iter().filter(|it| it.reason == LumpReason::CatchUp);
-    let mut days: Vec<(Date, &EventId)> = accepted.chain(changes.map(|it| (it.date, &it.cause))).collect();
+    // What a change leaves where every milestone was accepted is earned on one day.
+    let at_once = obligation.segments.iter().filter_map(|segment| match &segment.curve {
+        Curve::Point { date, .. } if *date < Date::MAX => Some((*date, &segment.cause)),
+        _ => None,
+    });
+    let changes = changes.map(|it| (it.date, &it.cause)).chain(at_once);
+    let mut days: Vec<(Date, &EventId)> = accepted.chain(changes).collect();
     days.sort_by_key(|(date, _)| *date);
     let mut billed = Decimal::ZERO;
     let mut invoices = Vec::new();
