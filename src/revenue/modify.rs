@@ -131,6 +131,13 @@ pub fn remaining(obligation: &Obligation, price: Decimal, day: Date) -> Decimal 
     price - credited - caught_up - obligation.level_before(day)
 }
 
+/// The whole price of a line under new terms, before credits: by how much the stated price moved, so that what a pool
+/// once gave a line or took from it (25-13(a)) stays where it is and the contract's price is the one that was stated.
+pub fn price_under(obligation: &Obligation, terms: &LineTerms) -> Decimal {
+    let last = obligation.last_segment();
+    last.price + terms.price - last.terms.price
+}
+
 /// Terms from a day on replace everything later. True when they are the terms in force, so that nothing changes.
 pub fn supersede(obligation: &mut Obligation, day: Date, terms: &LineTerms) -> bool {
     if let Some(stop) = obligation.stop.take().filter(|stop| *stop < day) {
@@ -180,7 +187,7 @@ pub fn prospective(
     } else {
         base
     };
-    let price = terms.price + amount - remaining(obligation, terms.price, day);
+    let price = amount - remaining(obligation, Decimal::ZERO, day);
     let offset = Decimal::ZERO;
     push(
         obligation,
@@ -198,7 +205,8 @@ pub fn prospective(
 
 /// 25-13(b): the new terms are measured from the start, and revenue to date is brought up to them on `day`.
 pub fn catch_up(obligation: &mut Obligation, day: Date, terms: LineTerms, cause: &EventId, spread: Spread) {
-    let left = remaining(obligation, terms.price, day);
+    let whole = price_under(obligation, &terms);
+    let left = remaining(obligation, whole, day);
     let base = obligation.level_before(day);
     let credited: Decimal = obligation
         .credits
@@ -206,11 +214,11 @@ pub fn catch_up(obligation: &mut Obligation, day: Date, terms: LineTerms, cause:
         .filter(|(date, ..)| *date < day)
         .map(|(_, amount, _)| amount)
         .sum();
-    let price = terms.price - credited;
+    let price = whole - credited;
     let curve = initial(&terms, price, spread);
     let offset = curve.earned_before(day, &obligation.performance, spread.currency);
     let amount = offset - (price - left);
-    let price = terms.price;
+    let price = whole;
     push(
         obligation,
         Segment {
@@ -302,18 +310,16 @@ pub struct Left<'a> {
 }
 
 /// Shares a pool of remaining price over the lines it buys (25-13(a)): by the selling price of what remains of each,
-/// where all have one; by units, where all are units of one type. `None` where there is no such measure.
+/// where all have one; by units, where all are units of one good. `None` where there is no such measure: then each line
+/// keeps its own.
 pub fn pool(lines: &[Left], day: Date, spread: Spread) -> Option<Vec<Decimal>> {
     if lines.len() < 2 {
         return None;
     }
-    let alike = |it: &Left| it.sold.terms.method == Method::Units && it.sold.line_type == lines[0].sold.line_type;
-    let measures: Vec<Decimal> = match lines.iter().all(alike) {
-        true => lines
-            .iter()
-            .map(|it| it.sold.terms.quantity.unwrap_or_default())
-            .collect(),
-        false => lines.iter().map(|it| it.sold.ssp).collect::<Option<_>>()?,
+    let by_price: Option<Vec<Decimal>> = lines.iter().map(|it| it.sold.ssp).collect();
+    let measures = match by_price {
+        Some(prices) => prices,
+        None => units_of_one_good(lines)?,
     };
     let weights: Vec<Decimal> = lines
         .iter()
@@ -323,6 +329,25 @@ pub fn pool(lines: &[Left], day: Date, spread: Spread) -> Option<Vec<Decimal>> {
     let total: Decimal = lines.iter().map(|it| it.amount).sum();
     let usable = total >= Decimal::ZERO && weights.iter().any(|weight| *weight > Decimal::ZERO);
     usable.then(|| largest_remainder(total, &weights, spread.currency))
+}
+
+/// The units of each line, where all may be taken for units of one good, which need no selling price to be compared
+/// (example 5, ASC 606-10-55-114): of one type, none priced at more than twice another. A type alone does not say it; cables
+/// and servers are both hardware, and a unit of the one is not worth one of the other (32-31).
+fn units_of_one_good(lines: &[Left]) -> Option<Vec<Decimal>> {
+    let mut units = Vec::new();
+    let (mut least, mut most) = (Decimal::MAX, Decimal::ZERO);
+    for it in lines {
+        let terms = &it.sold.terms;
+        let quantity = terms.quantity.filter(|quantity| *quantity > Decimal::ZERO)?;
+        if terms.method != Method::Units || it.sold.line_type != lines[0].sold.line_type {
+            return None;
+        }
+        let each = it.sold.ssp.unwrap_or(terms.price) / quantity;
+        (least, most) = (least.min(each), most.max(each));
+        units.push(quantity);
+    }
+    (least * Decimal::TWO >= most).then_some(units)
 }
 
 /// The part of a line that is still to come on a day, 0 to 1.

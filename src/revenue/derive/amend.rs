@@ -135,8 +135,9 @@ impl Fold<'_> {
             let Some(obligation) = self.current(&line.line_id) else {
                 continue;
             };
-            let price = obligation.last_segment().price;
-            line.terms.price += price - modify::remaining(obligation, price, from);
+            // In stated prices, as what follows is: what a pool moved comes on top of them, see `modify::price_under`.
+            let last = obligation.last_segment();
+            line.terms.price += last.terms.price - modify::remaining(obligation, last.price, from);
             line.terms.start = obligation.start;
         }
     }
@@ -204,11 +205,7 @@ impl Fold<'_> {
         let wanted = &self.wanted;
         let left = |(index, line): &(usize, Sold)| {
             let obligation = &wanted.obligations[*index];
-            let price = match obligation.last_segment().terms == line.terms {
-                true => obligation.last_segment().price,
-                false => line.terms.price,
-            };
-            modify::remaining(obligation, price, from)
+            modify::remaining(obligation, modify::price_under(obligation, &line.terms), from)
         };
         let shared = |lines: &[(usize, Sold)], amounts: &[Decimal]| {
             let lines = lines.iter().zip(amounts).map(|((index, sold), amount)| modify::Left {
