@@ -240,8 +240,8 @@ struct Fold<'a> {
     /// Credits in force, by event.
     granted: Vec<(EventId, Credit)>,
     estimates: Estimates,
-    /// Obligations of each earlier term, with the first day of the term that followed it.
-    former: Vec<(Date, Vec<usize>)>,
+    /// Each earlier term, with the first day of the term that followed it.
+    former: Vec<(Date, Term)>,
     wanted: Wanted,
     term: Term,
 }
@@ -408,7 +408,8 @@ impl<'a> Fold<'a> {
                 "deal id and line id are too long together",
             )
         })?;
-        let performance = self.measured.of(&line.line_id, self.term.measured_from, None);
+        let first = self.close_windows(&line.line_id, self.term.measured_from.max(line.terms.start));
+        let performance = self.measured.of(&line.line_id, first.unwrap_or(self.term.measured_from), None);
         self.wanted.obligations.push(modify::promise(
             id,
             contract,
@@ -420,6 +421,20 @@ impl<'a> Fold<'a> {
         ));
         self.term.obligations.push(self.wanted.obligations.len() - 1);
         Ok(self.wanted.obligations.len() - 1)
+    }
+
+    /// What is delivered late of a line that no later term has is still earned by the earlier one (ASC 606-10-25-30). Where
+    /// the line is promised again, that ends on `day`; `Some` where there was such a promise.
+    fn close_windows(&mut self, line: &LineId, day: Date) -> Option<Date> {
+        let former = self.former.iter().flat_map(|(_, term)| &term.obligations);
+        let mut closed = None;
+        for at in former {
+            let obligation = &mut self.wanted.obligations[*at];
+            if obligation.line_id == *line && obligation.performance.close(day) {
+                closed = Some(day);
+            }
+        }
+        closed
     }
 
     /// The obligation of a line in the running term: that of the main contract, else that of a separate one.

@@ -46,17 +46,9 @@ impl Fold<'_> {
         if ends <= self.term.end {
             self.stop(fact, ends, Refund::Unused, Some(self.term.end));
         }
-        for index in &self.term.obligations {
-            let obligation = &mut self.wanted.obligations[*index];
-            let from = self.term.measured_from;
-            obligation.performance = self.measured.of(&obligation.line_id, from, Some(start));
-        }
-        let performance = self.invoices_of_performance();
         let planned = self.wanted.invoices.drain(..);
-        let settled = self.term.settled.drain(..).chain(planned).chain(performance).collect();
-        let ended = std::mem::take(&mut self.term.obligations);
-        self.former.push((start, ended));
-        self.term = Term {
+        let settled = self.term.settled.drain(..).chain(planned).collect();
+        let followed = Term {
             deal: deal.clone(),
             start,
             end: end.max(start),
@@ -66,9 +58,12 @@ impl Fold<'_> {
             grid: grid(self.tenant, deal, start, end.max(start), Some(self.term.grid.cycle)),
             measured_from: start,
         };
+        let ended = std::mem::replace(&mut self.term, followed);
+        self.former.push((start, ended));
         self.explain(|| Explanation::renewal(&fact.event_id, start, ends));
         self.explain(|| Explanation::allocation(&fact.event_id, deal, &sold));
         for line in &sold {
+            self.close_windows(&line.line_id, start);
             self.promise(line, self.main.clone(), Decimal::ZERO, &fact.event_id)?;
         }
         self.plan_invoices(Date::MIN, &fact.event_id);

@@ -140,7 +140,7 @@ impl Fold<'_> {
     /// The obligations that share an estimate first made for a day, with the weight of each.
     fn shares(&self, it: &Estimate, date: Date) -> Result<Vec<(usize, Decimal)>, Rejection> {
         let former = self.former.iter().find(|(next, _)| date < *next);
-        let term = former.map_or(&self.term.obligations, |(_, obligations)| obligations);
+        let term = &former.map_or(&self.term, |(_, term)| term).obligations;
         let of = |at: &usize| &self.wanted.obligations[*at];
         let mut lines: Vec<usize> = match &it.line_id {
             Some(line) => {

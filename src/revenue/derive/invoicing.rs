@@ -17,7 +17,7 @@ use super::super::ids::EventId;
 use super::super::money::Currency;
 use super::super::obligation::Obligation;
 use super::super::period::add_days;
-use super::Fold;
+use super::{Fold, Term};
 
 impl Fold<'_> {
     /// The price that is invoiced by the plan; usage beyond it is invoiced as it is reported.
@@ -64,20 +64,27 @@ impl Fold<'_> {
             .collect();
     }
 
-    /// Invoices that follow from performance in the running term: usage beyond what is prepaid, accepted milestones.
+    /// Invoices that follow from performance: usage beyond what is prepaid, accepted milestones; of an earlier term also
+    /// what is performed late.
     pub(super) fn invoices_of_performance(&self) -> Vec<Invoice> {
+        let former = self.former.iter().map(|(_, term)| term);
+        let terms = former.chain([&self.term]);
+        terms.flat_map(|term| self.performed_in(term)).collect()
+    }
+
+    fn performed_in(&self, term: &Term) -> Vec<Invoice> {
         let mut rows: Vec<(Date, Decimal, EventId, bool)> = Vec::new();
-        for obligation in self.term.obligations.iter().map(|at| &self.wanted.obligations[*at]) {
+        for obligation in term.obligations.iter().map(|at| &self.wanted.obligations[*at]) {
             match obligation.last_segment().terms.method {
-                Method::Usage => rows.extend(self.usage_invoices(obligation)),
-                Method::Milestone if self.term.grid.cycle == BillingCycle::Milestone => {
+                Method::Usage => rows.extend(self.usage_invoices(obligation, term)),
+                Method::Milestone if term.grid.cycle == BillingCycle::Milestone => {
                     rows.extend(milestone_invoices(obligation));
                 }
                 Method::Milestone | Method::StraightLine | Method::PointInTime | Method::Units | Method::Progress => {}
             }
         }
         rows.retain(|(_, amount, ..)| !amount.is_zero());
-        let tax = |amount| tax_on(amount, &self.term.deal);
+        let tax = |amount| tax_on(amount, &term.deal);
         let invoice = |(date, amount, cause, firm)| Invoice {
             date,
             amount,
@@ -89,9 +96,9 @@ impl Fold<'_> {
     }
 
     /// Usage is invoiced on the last day of the billing cycle in which it falls, under the last fact of the cycle.
-    fn usage_invoices(&self, obligation: &Obligation) -> Vec<(Date, Decimal, EventId, bool)> {
-        let days = self.term.grid.cycle_ends();
-        let cycle_end = |date: Date| match self.term.grid.cycle {
+    fn usage_invoices(&self, obligation: &Obligation, term: &Term) -> Vec<(Date, Decimal, EventId, bool)> {
+        let days = term.grid.cycle_ends();
+        let cycle_end = |date: Date| match term.grid.cycle {
             BillingCycle::Monthly | BillingCycle::Quarterly | BillingCycle::Annual => days
                 .get(days.partition_point(|day| *day < date))
                 .copied()
