@@ -33,14 +33,7 @@ pub fn promise(
     spread: Spread,
 ) -> Obligation {
     let terms = sold.terms.clone();
-    let curve = match (terms.method, terms.quantity) {
-        (Method::Units, Some(quantity)) => Curve::Units {
-            amount: terms.price,
-            base: units_before,
-            full: units_before + quantity,
-        },
-        (_, _) => initial(&terms, terms.price, spread),
-    };
+    let curve = initial(&terms, terms.price, units_before, spread);
     Obligation {
         id,
         contract,
@@ -63,6 +56,7 @@ pub fn promise(
         lumps: Vec::new(),
         credits: Vec::new(),
         stop: None,
+        units_before,
         estimate: None,
         performance,
     }
@@ -71,6 +65,10 @@ pub fn promise(
 /// How a line that was sold before changes, and why: the given treatment, else what the lines say.
 pub fn treatment_of(given: Treatment, sold: &Sold, existing: Option<&Obligation>) -> (Treatment, &'static str) {
     match (given, existing) {
+        (Treatment::SeparateContract, Some(existing)) if measured_as_one(sold, existing) => (
+            Treatment::Prospective,
+            "the line is measured as one, so that nothing measured could tell what is added from what was there",
+        ),
         (Treatment::SeparateContract | Treatment::Prospective | Treatment::CumulativeCatchUp, _) => (given, "as given"),
         (Treatment::Auto, None) => match (sold.distinct, sold.ssp) {
             (Some(false), _) => (Treatment::CumulativeCatchUp, "the added goods are not distinct"),
@@ -96,6 +94,16 @@ pub fn treatment_of(given: Treatment, sold: &Sold, existing: Option<&Obligation>
             (_, _) => (Treatment::Prospective, "the remaining goods are distinct"),
         },
     }
+}
+
+/// Whether what is added to a line could not be told apart in what is measured of it: acceptances, progress and usage are
+/// the line's, and would be earned in both contracts. Units are counted off one contract after the other, time passes in
+/// each.
+fn measured_as_one(sold: &Sold, existing: &Obligation) -> bool {
+    [sold.terms.method, existing.method].iter().any(|method| match method {
+        Method::StraightLine | Method::Units => false,
+        Method::PointInTime | Method::Milestone | Method::Progress | Method::Usage => true,
+    })
 }
 
 /// Units added to a line of units at their selling price: the quantity and price of the addition.
@@ -177,9 +185,9 @@ pub fn prospective(
     let base = obligation.level_before(day);
     let curve = match terms.method {
         // Usage counts from the start; only its prepaid part changes.
-        Method::Usage => initial(&terms, base + amount, spread),
+        Method::Usage => initial(&terms, base + amount, Decimal::ZERO, spread),
         Method::StraightLine | Method::PointInTime | Method::Units | Method::Milestone | Method::Progress => {
-            rest(&terms, amount, day, &obligation.performance, spread)
+            rest(&terms, amount, day, obligation, spread)
         }
     };
     let base = if terms.method == Method::Usage {
@@ -215,7 +223,7 @@ pub fn catch_up(obligation: &mut Obligation, day: Date, terms: LineTerms, cause:
         .map(|(_, amount, _)| amount)
         .sum();
     let price = whole - credited;
-    let curve = initial(&terms, price, spread);
+    let curve = initial(&terms, price, obligation.units_before, spread);
     let offset = curve.earned_before(day, &obligation.performance, spread.currency);
     let amount = offset - (price - left);
     let price = whole;
@@ -305,6 +313,7 @@ pub fn credit(obligation: &mut Obligation, day: Date, amount: Decimal, past: boo
 pub struct Left<'a> {
     pub sold: &'a Sold,
     pub performance: &'a Performance,
+    pub units_before: Decimal,
     /// Its own unrecognised price.
     pub amount: Decimal,
 }
@@ -324,7 +333,7 @@ pub fn pool(lines: &[Left], day: Date, spread: Spread) -> Option<Vec<Decimal>> {
     let weights: Vec<Decimal> = lines
         .iter()
         .zip(measures)
-        .map(|(it, measure)| measure * fraction_left(&it.sold.terms, day, it.performance, spread))
+        .map(|(it, measure)| measure * fraction_left(&it.sold.terms, day, it, spread))
         .collect();
     let total: Decimal = lines.iter().map(|it| it.amount).sum();
     let usable = total >= Decimal::ZERO && weights.iter().any(|weight| *weight > Decimal::ZERO);
@@ -351,7 +360,8 @@ fn units_of_one_good(lines: &[Left]) -> Option<Vec<Decimal>> {
 }
 
 /// The part of a line that is still to come on a day, 0 to 1.
-fn fraction_left(terms: &LineTerms, day: Date, performance: &Performance, spread: Spread) -> Decimal {
+fn fraction_left(terms: &LineTerms, day: Date, left: &Left, spread: Spread) -> Decimal {
+    let performance = left.performance;
     let done = match terms.method {
         Method::StraightLine => {
             let time = TimeCurve::new(Decimal::ONE, terms.start, terms.end, spread);
@@ -359,7 +369,8 @@ fn fraction_left(terms: &LineTerms, day: Date, performance: &Performance, spread
         }
         Method::Units => {
             let full = terms.quantity.unwrap_or(Decimal::ONE);
-            performance.units_before(day) / full.max(spread.currency.unit())
+            let own = (performance.units_before(day) - left.units_before).max(Decimal::ZERO);
+            own / full.max(spread.currency.unit())
         }
         Method::PointInTime if terms.start < day => Decimal::ONE,
         Method::PointInTime => Decimal::ZERO,
@@ -413,7 +424,7 @@ fn push(obligation: &mut Obligation, segment: Segment) {
 }
 
 /// The curve of a whole promise.
-fn initial(terms: &LineTerms, amount: Decimal, spread: Spread) -> Curve {
+fn initial(terms: &LineTerms, amount: Decimal, units_before: Decimal, spread: Spread) -> Curve {
     match terms.method {
         Method::StraightLine => Curve::Time(TimeCurve::new(amount, terms.start, terms.end, spread)),
         Method::PointInTime => Curve::Point {
@@ -423,8 +434,8 @@ fn initial(terms: &LineTerms, amount: Decimal, spread: Spread) -> Curve {
         },
         Method::Units => Curve::Units {
             amount,
-            base: Decimal::ZERO,
-            full: terms.quantity.unwrap_or(Decimal::ONE),
+            base: units_before,
+            full: units_before + terms.quantity.unwrap_or(Decimal::ONE),
         },
         Method::Milestone => Curve::Milestones {
             amount,
@@ -442,7 +453,8 @@ fn initial(terms: &LineTerms, amount: Decimal, spread: Spread) -> Curve {
 }
 
 /// The curve of what remains from a day on; where nothing remains to be measured, the amount falls on that day.
-fn rest(terms: &LineTerms, amount: Decimal, day: Date, performance: &Performance, spread: Spread) -> Curve {
+fn rest(terms: &LineTerms, amount: Decimal, day: Date, obligation: &Obligation, spread: Spread) -> Curve {
+    let (performance, units_before) = (&obligation.performance, obligation.units_before);
     let now = Curve::Point {
         amount,
         date: day.max(terms.start),
@@ -452,8 +464,8 @@ fn rest(terms: &LineTerms, amount: Decimal, day: Date, performance: &Performance
         Method::StraightLine if terms.end < day => now,
         Method::StraightLine => Curve::Time(TimeCurve::new(amount, day.max(terms.start), terms.end, spread)),
         Method::PointInTime | Method::Units => {
-            let full = terms.quantity.unwrap_or(Decimal::ONE);
-            let base = performance.units_before(day);
+            let full = units_before + terms.quantity.unwrap_or(Decimal::ONE);
+            let base = performance.units_before(day).max(units_before);
             match terms.method == Method::Units || performance.has_deliveries() {
                 true if base < full => Curve::Units { amount, base, full },
                 true | false => now,

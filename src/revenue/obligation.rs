@@ -39,6 +39,8 @@ pub struct Obligation {
     pub credits: Vec<(Date, Decimal, EventId)>,
     /// The first day without service, after a cancellation, a removal or an early renewal.
     pub stop: Option<Date>,
+    /// Units of the same line that belong to an earlier contract: deliveries are its before they are this one's.
+    pub units_before: Decimal,
     /// The estimate of which this is a line's share; `None` for the line's own price.
     pub estimate: Option<EstimateId>,
     pub performance: Performance,

@@ -211,6 +211,7 @@ impl Fold<'_> {
             let lines = lines.iter().zip(amounts).map(|((index, sold), amount)| modify::Left {
                 sold,
                 performance: &wanted.obligations[*index].performance,
+                units_before: wanted.obligations[*index].units_before,
                 amount: *amount,
             });
             modify::pool(&lines.collect::<Vec<_>>(), from, spread)
