@@ -18,8 +18,9 @@ use super::curve::{Spread, TimeCurve};
 use super::fact::Method;
 use super::ids::{ContractId, EventId, ObligationId};
 use super::money::largest_remainder;
-use super::obligation::{Curve, LineTerms, Lump, LumpReason, Obligation, Segment};
+use super::obligation::{Curve, Laid, LineTerms, Lump, LumpReason, Obligation, Segment};
 use super::performance::{Performance, Reached};
+use super::period::add_days;
 use super::policy::Treatment;
 
 /// A new obligation for a line as sold. `units_before` are units of the same line that belong to an earlier contract.
@@ -52,10 +53,12 @@ pub fn promise(
             price: terms.price,
             terms,
             cause: cause.clone(),
+            laid: Laid::Sold,
         }],
         lumps: Vec::new(),
         credits: Vec::new(),
         stop: None,
+        distinct: sold.distinct,
         units_before,
         estimate: None,
         performance,
@@ -149,19 +152,7 @@ pub fn price_under(obligation: &Obligation, terms: &LineTerms) -> Decimal {
 /// Terms from a day on replace everything later. True when they are the terms in force, so that nothing changes.
 pub fn supersede(obligation: &mut Obligation, day: Date, terms: &LineTerms) -> bool {
     if let Some(stop) = obligation.stop.take().filter(|stop| *stop < day) {
-        let segment = obligation.segment_before(stop).clone();
-        let (curve, base) = (Curve::NOTHING, obligation.level_before(stop));
-        let offset = Decimal::ZERO;
-        push(
-            obligation,
-            Segment {
-                from: stop,
-                base,
-                offset,
-                curve,
-                ..segment
-            },
-        );
+        pause(obligation, stop);
         return false;
     }
     while obligation.segments.len() > 1 && obligation.last_segment().from >= day {
@@ -170,7 +161,28 @@ pub fn supersede(obligation: &mut Obligation, day: Date, terms: &LineTerms) -> b
             .lumps
             .retain(|lump| lump.reason != LumpReason::CatchUp || lump.date < day);
     }
-    obligation.last_segment().terms == *terms
+    // A credit was spread over what was earned until an end that is none now: what is left of the price follows from here.
+    let last = obligation.last_segment();
+    let cut_short = last.laid == Laid::Credit && matches!(&last.curve, Curve::Time(time) if time.to < last.terms.end);
+    !cut_short && last.terms == *terms
+}
+
+/// Nothing is promised from a day on.
+fn pause(obligation: &mut Obligation, day: Date) {
+    let segment = obligation.segment_before(day).clone();
+    let (curve, base) = (Curve::NOTHING, obligation.level_before(day));
+    let (from, offset, laid) = (day, Decimal::ZERO, Laid::Pause);
+    push(
+        obligation,
+        Segment {
+            from,
+            base,
+            offset,
+            curve,
+            laid,
+            ..segment
+        },
+    );
 }
 
 /// 25-13(a): `amount` is earned over what remains from `day` on.
@@ -207,26 +219,37 @@ pub fn prospective(
             price,
             terms,
             cause: cause.clone(),
+            laid: Laid::Rest,
         },
     );
 }
 
 /// 25-13(b): the new terms are measured from the start, and revenue to date is brought up to them on `day`.
 pub fn catch_up(obligation: &mut Obligation, day: Date, terms: LineTerms, cause: &EventId, spread: Spread) {
-    let whole = price_under(obligation, &terms);
-    let left = remaining(obligation, whole, day);
+    let price = price_under(obligation, &terms);
+    measure_anew(obligation, day, terms, price, Laid::Anew, cause, spread);
+}
+
+/// A catch-up at a price before credits; one that a credit makes counts the credits of its day, and what an amendment of
+/// the day has caught up.
+fn measure_anew(
+    obligation: &mut Obligation,
+    day: Date,
+    terms: LineTerms,
+    price: Decimal,
+    laid: Laid,
+    cause: &EventId,
+    spread: Spread,
+) {
+    let counts = |date: Date| date < day || date == day && laid == Laid::Credit;
     let base = obligation.level_before(day);
-    let credited: Decimal = obligation
-        .credits
-        .iter()
-        .filter(|(date, ..)| *date < day)
-        .map(|(_, amount, _)| amount)
-        .sum();
-    let price = whole - credited;
-    let curve = initial(&terms, price, obligation.units_before, spread);
+    let credits = obligation.credits.iter().filter(|(date, ..)| counts(*date));
+    let credited: Decimal = credits.map(|(_, amount, _)| amount).sum();
+    let caught_up = |lump: &&Lump| lump.reason == LumpReason::CatchUp && counts(lump.date);
+    let caught_up: Decimal = obligation.lumps.iter().filter(caught_up).map(|lump| lump.amount).sum();
+    let curve = initial(&terms, price - credited, obligation.units_before, spread);
     let offset = curve.earned_before(day, &obligation.performance, spread.currency);
-    let amount = offset - (price - left);
-    let price = whole;
+    let amount = offset - caught_up - base;
     push(
         obligation,
         Segment {
@@ -237,6 +260,7 @@ pub fn catch_up(obligation: &mut Obligation, day: Date, terms: LineTerms, cause:
             price,
             terms,
             cause: cause.clone(),
+            laid,
         },
     );
     if !amount.is_zero() {
@@ -259,53 +283,167 @@ pub fn begin_empty(obligation: &mut Obligation) {
 }
 
 /// A credit on a day. One for a past shortcoming takes back price already earned; what is left of it, and any other
-/// credit, lowers the price of what remains; what finds nothing there is earned price too.
+/// credit, lowers the price of what remains, or, where that is not distinct, of the whole undertaking, so that revenue to
+/// date falls with it (25-13(b), 32-43). What finds no price there is earned price too. Terms already agreed for later
+/// days, an end of service among them, stand: they are laid again over what the credit leaves.
 pub fn credit(obligation: &mut Obligation, day: Date, amount: Decimal, past: bool, cause: &EventId, spread: Spread) {
-    let day = day.max(obligation.last_segment().from);
+    let day = day_of_credit(obligation, day);
+    let stop = obligation.stop.filter(|stop| *stop > day);
+    let credited = obligation.credited();
+    let ahead = stop.map(|stop| (obligation.earned_until(stop), obligation.lump_sum(LumpReason::Credit)));
+    // What service until its end still earns: no more than that can be lowered by then.
+    let due = stop.map(|stop| (obligation.level_before(stop) - obligation.level_before(day)).max(Decimal::ZERO));
+    let (later, credits) = take_later(obligation, day);
     let terms = obligation.last_segment().terms.clone();
     let price = obligation.last_segment().price;
-    let lumps: Decimal = obligation
-        .lumps
-        .iter()
-        .filter(|lump| lump.date <= day)
-        .map(|lump| lump.amount)
-        .sum();
-    let earned = (obligation.level_before(day) + lumps).max(Decimal::ZERO);
-    let now = if past { amount.min(earned) } else { Decimal::ZERO };
-    let stopped = obligation.stop.is_some_and(|stop| stop <= day);
-    let left = match stopped {
-        true => Decimal::ZERO,
-        false => {
-            let same_day = obligation
-                .credits
-                .iter()
-                .filter(|(date, ..)| *date >= day)
-                .map(|(_, amount, _)| amount);
-            // A catch-up of the same day has already moved price between what is earned and what remains.
-            let caught_up = obligation
-                .lumps
-                .iter()
-                .filter(|lump| lump.reason == LumpReason::CatchUp && lump.date >= day)
-                .map(|lump| lump.amount);
-            let taken = same_day.sum::<Decimal>() + caught_up.sum::<Decimal>();
-            (remaining(obligation, price, day) - taken).max(Decimal::ZERO)
-        }
+    let lumps = obligation.lumps.iter().filter(|lump| lump.date <= day);
+    let earned = obligation.level_before(day) + lumps.map(|lump| lump.amount).sum::<Decimal>();
+    let now = if past {
+        amount.min(earned.max(Decimal::ZERO))
+    } else {
+        Decimal::ZERO
     };
-    let lowered = (amount - now).min(left);
+    let anew = !past && undivided(obligation);
+    let of_day = |it: &&(Date, Decimal, EventId)| it.0 >= day;
+    let same_day: Decimal = obligation
+        .credits
+        .iter()
+        .filter(of_day)
+        .map(|(_, amount, _)| amount)
+        .sum();
+    let left = match (obligation.stop, anew) {
+        (Some(stop), _) if stop <= day => Decimal::ZERO,
+        (_, true) => price - obligation.credited(),
+        // A catch-up of the same day has already moved price between what is earned and what remains.
+        (_, false) => remaining(obligation, price, day) - same_day - caught_up_on(obligation, day),
+    };
+    let most = match (due, anew) {
+        (Some(due), false) => left.min(due),
+        (Some(_), true) | (None, _) => left,
+    };
+    let lowered = (amount - now).min(most.max(Decimal::ZERO));
     if lowered > Decimal::ZERO {
-        prospective(obligation, day, terms, left - lowered, cause, spread);
-        if let Some(segment) = obligation.segments.last_mut() {
-            segment.price = price;
-        }
         obligation.credits.push((day, lowered, cause.clone()));
+        if anew {
+            measure_anew(obligation, day, terms, price, Laid::Credit, cause, spread);
+        } else {
+            let (start, end) = (terms.start, terms.end);
+            let by_time = terms.method == Method::StraightLine;
+            prospective(obligation, day, terms, left - lowered, cause, spread);
+            let until = stop.filter(|stop| by_time && later.iter().all(|it| it.from >= *stop));
+            if let Some(segment) = obligation.segments.last_mut() {
+                (segment.price, segment.laid) = (price, Laid::Credit);
+                if let Some((stop, due)) = until.zip(due) {
+                    let last = end.min(add_days(stop, -1));
+                    let curve = TimeCurve::new(due - lowered, day.max(start), last, spread);
+                    segment.curve = Curve::Time(curve);
+                }
+            }
+        }
     }
+    let reason = LumpReason::Credit;
+    let lump = |amount: Decimal| Lump {
+        date: day,
+        amount,
+        cause: cause.clone(),
+        reason,
+    };
     if amount > lowered {
-        obligation.lumps.push(Lump {
-            date: day,
-            amount: lowered - amount,
-            cause: cause.clone(),
-            reason: LumpReason::Credit,
-        });
+        obligation.lumps.push(lump(lowered - amount));
+    }
+    lay_again(obligation, later, credits, spread);
+    // An end cuts off some of what was lowered: that is not price of anything that remains, so that it is taken back now.
+    if let (Some(stop), Some((earned, taken_back))) = (stop, ahead) {
+        let by_end = obligation.earned_until(stop);
+        let missing = (earned + taken_back - amount) - (by_end + obligation.lump_sum(LumpReason::Credit));
+        let unlowered = (earned + credited) - (by_end + obligation.credited());
+        if !missing.is_zero() {
+            obligation.lumps.push(lump(missing));
+        }
+        match obligation.credits.iter_mut().find(|it| it.0 == day && it.2 == *cause) {
+            Some(own) => own.1 += unlowered,
+            None if unlowered.is_zero() => {}
+            None => obligation.credits.push((day, unlowered, cause.clone())),
+        }
+        obligation.credits.retain(|it| !it.1.is_zero());
+    }
+}
+
+/// The day on which a credit acts: not before a line has a price, nor while nothing of it is promised.
+fn day_of_credit(obligation: &Obligation, day: Date) -> Date {
+    let segments = &obligation.segments;
+    let mut day = day.max(segments[0].from);
+    for (at, segment) in segments.iter().enumerate() {
+        let governs = segment.from <= day && segments.get(at + 1).is_none_or(|next| next.from > day);
+        if governs && segment.curve == Curve::NOTHING {
+            day = segments.get(at + 1).map_or(day, |next| next.from);
+        }
+    }
+    day
+}
+
+/// Whether what remains of a line is not distinct from what was delivered, so that a change of its price is one of all of
+/// it. A line of which earned price was taken back for its defects has that behind it: a later credit is of the rest.
+fn undivided(obligation: &Obligation) -> bool {
+    let whole = match (obligation.distinct, obligation.method) {
+        (_, Method::Usage) => false,
+        (Some(distinct), _) => !distinct,
+        (None, method) => method == Method::Progress,
+    };
+    whole && obligation.lumps.iter().all(|lump| lump.reason != LumpReason::Credit)
+}
+
+fn caught_up_on(obligation: &Obligation, day: Date) -> Decimal {
+    let caught_up = |lump: &&Lump| lump.reason == LumpReason::CatchUp && lump.date >= day;
+    obligation.lumps.iter().filter(caught_up).map(|lump| lump.amount).sum()
+}
+
+type Credits = Vec<(Date, Decimal, EventId)>;
+
+/// Takes out what holds from a later day on: terms, in order, and credits.
+fn take_later(obligation: &mut Obligation, day: Date) -> (Vec<Segment>, Credits) {
+    let first = obligation.segments[0].from.max(day);
+    let at = obligation.segments.partition_point(|it| it.from <= first).max(1);
+    let mut later = obligation.segments.split_off(at);
+    later.retain(|it| it.laid != Laid::Credit);
+    let mut credits: Credits = Vec::new();
+    obligation.credits.retain(|it| {
+        let before = it.0 <= first;
+        if !before {
+            credits.push(it.clone());
+        }
+        before
+    });
+    obligation
+        .lumps
+        .retain(|lump| lump.reason != LumpReason::CatchUp || lump.date <= first);
+    (later, credits)
+}
+
+/// Puts back what was taken out, each over what now is left by its day.
+fn lay_again(obligation: &mut Obligation, later: Vec<Segment>, mut credits: Credits, spread: Spread) {
+    for segment in later {
+        let (day, price) = (segment.from, segment.price);
+        match segment.laid {
+            Laid::Anew => measure_anew(
+                obligation,
+                day,
+                segment.terms,
+                price,
+                Laid::Anew,
+                &segment.cause,
+                spread,
+            ),
+            Laid::Pause => pause(obligation, day),
+            Laid::Rest | Laid::Sold | Laid::Credit => {
+                let amount = remaining(obligation, price, day);
+                prospective(obligation, day, segment.terms, amount, &segment.cause, spread);
+            }
+        }
+    }
+    credits.sort_by_key(|it| it.0);
+    for (day, amount, cause) in credits {
+        credit(obligation, day, amount, false, &cause, spread);
     }
 }
 
@@ -414,6 +552,7 @@ fn push(obligation: &mut Obligation, segment: Segment) {
                 price,
                 offset,
                 terms,
+                laid: Laid::Sold,
                 ..segment.clone()
             });
         }

@@ -170,6 +170,7 @@ impl Fold<'_> {
             self.supersede_separate(line, index, from);
             let line = &self.as_existing(line, index);
             let obligation = &mut self.wanted.obligations[index];
+            obligation.distinct = line.distinct;
             if modify::supersede(obligation, from, &line.terms) {
                 unchanged.push((index, line.clone()));
                 continue;
