@@ -223,16 +223,42 @@ impl Fold<'_> {
             .collect()
     }
 
+    /// The promises that a credit concerns, by its day: those of the term that runs then, and of earlier ones what still
+    /// runs; where it pays for a past shortcoming, all of them. Never a term that is only to follow.
+    fn credited_lines(&self, it: &Credit, past: bool) -> Vec<usize> {
+        let of_line = |at: &usize| {
+            let line = &self.wanted.obligations[*at].line_id;
+            it.line_id.as_ref().is_none_or(|wanted| wanted == line)
+        };
+        let all: Vec<usize> = (0..self.wanted.obligations.len()).filter(of_line).collect();
+        let over = self.former.partition_point(|(next, _)| *next <= it.date);
+        let later = self
+            .former
+            .iter()
+            .map(|(_, term)| term)
+            .chain([&self.term])
+            .skip(over + 1);
+        let later: Vec<usize> = later.flat_map(|term| term.obligations.iter().copied()).collect();
+        let before = self.former[..over].iter().flat_map(|(_, term)| &term.obligations);
+        let before: Vec<usize> = before.copied().collect();
+        let open = |at: &usize| {
+            let obligation = &self.wanted.obligations[*at];
+            obligation.end >= it.date && obligation.stop.is_none_or(|stop| stop > it.date)
+        };
+        let concerned = |at: &usize| !later.contains(at) && (past || open(at) || !before.contains(at));
+        let lines: Vec<usize> = all.iter().copied().filter(concerned).collect();
+        match lines.is_empty() {
+            true => all,
+            false => lines,
+        }
+    }
+
     fn grant(&mut self, event: &EventId, it: &Credit) -> Result<(), Rejection> {
         if !self.wanted.currency.holds(it.amount) {
             return Err(too_precise("payload.amount", it.amount, self.wanted.currency));
         }
-        let lines: Vec<usize> = (0..self.wanted.obligations.len())
-            .filter(|at| {
-                let line = &self.wanted.obligations[*at].line_id;
-                it.line_id.as_ref().is_none_or(|wanted| wanted == line)
-            })
-            .collect();
+        let past = concerns_the_past(it.reason.as_deref().unwrap_or(""));
+        let lines = self.credited_lines(it, past);
         if let (Some(line), true) = (&it.line_id, lines.is_empty()) {
             return Err(unknown_line("payload.line_item_id", line));
         }
@@ -257,7 +283,6 @@ impl Fold<'_> {
             ));
         }
         let amount = it.amount.min(most);
-        let past = concerns_the_past(it.reason.as_deref().unwrap_or(""));
         self.explain(|| Explanation::credit(event, it, amount, past));
         let parts = largest_remainder(amount, &prices, self.wanted.currency);
         for (at, part) in lines.iter().zip(parts) {
