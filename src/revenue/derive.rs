@@ -409,7 +409,9 @@ impl<'a> Fold<'a> {
             )
         })?;
         let first = self.close_windows(&line.line_id, self.term.measured_from.max(line.terms.start));
-        let performance = self.measured.of(&line.line_id, first.unwrap_or(self.term.measured_from), None);
+        let performance = self
+            .measured
+            .of(&line.line_id, first.unwrap_or(self.term.measured_from), None);
         self.wanted.obligations.push(modify::promise(
             id,
             contract,
