@@ -73,29 +73,44 @@ impl Fold<'_> {
     }
 
     pub(super) fn cancel(&mut self, fact: &Fact, it: &Cancellation) -> Result<(), Rejection> {
-        if let Standing::Cancelled(since) = self.wanted.status {
-            return Err(already_cancelled(since));
-        }
         let from = it.effective_date.unwrap_or_else(|| day(self.tenant, fact));
+        if let Standing::Cancelled(since) = self.wanted.status {
+            let notice = self.notice.as_ref().map(|(_, event)| event);
+            let superseded = notice.is_some_and(|event| self.superseded.contains(event));
+            if !superseded || from >= since {
+                return Err(already_cancelled(since));
+            }
+        }
         if let Refund::Amount(amount) = it.refund
-            && !self.wanted.currency.holds(amount)
+            && !self.refund_fits(it)
         {
             return Err(too_precise("payload.refund", amount, self.wanted.currency));
         }
         if from > add_days(self.term.end, 1) {
             return Err(outside_term(from, "the contract has ended by then"));
         }
-        self.stop(fact, from, it.refund, None);
-        self.limit_estimates(fact, from);
+        if self.superseded.contains(&fact.event_id) {
+            self.end_promises(from, None);
+        } else {
+            self.stop(fact, from, it.refund, None);
+            self.limit_estimates(fact, from);
+        }
         self.wanted.status = Standing::Cancelled(from);
+        self.notice = Some((fact.occurred_at, fact.event_id.clone()));
         self.accept(fact, None, from);
         Ok(())
     }
 
-    /// Ends every promise on a day and settles what was billed against what was earned. A renewal leaves alone what
-    /// was to outlast the running term, such as setup fees over the customer's life.
-    pub(super) fn stop(&mut self, fact: &Fact, from: Date, refund: Refund, outlasts: Option<Date>) {
-        let late = self.withdraw_credits(from);
+    pub(super) fn refund_fits(&self, it: &Cancellation) -> bool {
+        match it.refund {
+            Refund::Amount(amount) => self.wanted.currency.holds(amount),
+            Refund::Unused | Refund::None => true,
+        }
+    }
+
+    /// Ends every promise on a day, but what outlasts the running term. Returns those that it ended, and what is still to
+    /// be earned of the others.
+    fn end_promises(&mut self, from: Date, outlasts: Option<Date>) -> (Vec<usize>, Decimal) {
         let mut stopped = Vec::new();
         let mut carried = Decimal::ZERO;
         for (index, obligation) in self.wanted.obligations.iter_mut().enumerate() {
@@ -114,6 +129,14 @@ impl Fold<'_> {
                 stopped.push(index);
             }
         }
+        (stopped, carried)
+    }
+
+    /// Ends every promise on a day and settles what was billed against what was earned. A renewal leaves alone what
+    /// was to outlast the running term, such as setup fees over the customer's life.
+    pub(super) fn stop(&mut self, fact: &Fact, from: Date, refund: Refund, outlasts: Option<Date>) {
+        let late = self.withdraw_credits(from);
+        let (stopped, carried) = self.end_promises(from, outlasts);
         self.wanted
             .invoices
             .retain(|invoice| invoice.date < from && invoice.firm);

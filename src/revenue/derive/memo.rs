@@ -151,6 +151,8 @@ impl Kept {
             granted: Vec::new(),
             estimates: Estimates::new(),
             former: Vec::new(),
+            notice: None,
+            superseded: Default::default(),
             wanted: self.wanted,
             term: self.term,
         };
