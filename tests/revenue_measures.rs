@@ -195,7 +195,11 @@ fn decisions_are_explained_by_their_paragraph_and_their_facts() {
             "deal.cancelled",
             json!({"deal_id": "D-1", "effective_date": "2026-10-01"}),
         ),
-        fact(4, "deal.amended", deal("D-1", 9, json!({}))),
+        fact(
+            4,
+            "deal.amended",
+            deal("D-1", 9, json!({"effective_date": "2026-10-01"})),
+        ),
     ];
     let found = with_contract(&facts, date(2026, 12, 1), explain);
     let rule_of = |event: &str| -> Vec<&str> {

@@ -31,6 +31,7 @@ mod memo;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use jiff::civil::Date;
 use rust_decimal::Decimal;
 
@@ -160,6 +161,9 @@ fn judge(facts: &[Fact], tenant: &Tenant, memo: &mut Memo, explained: bool) -> D
     let measuring_until = |until: &Fact| measuring.partition_point(|at| rank(&facts[*at]) < rank(until));
     // A change of terms that fails halfway must leave nothing behind: all is judged again without it.
     let mut halfway: BTreeMap<&EventId, Rejection> = BTreeMap::new();
+    let mut ahead = Ahead::new();
+    // Notices after which an earlier end was agreed.
+    let mut superseded: BTreeSet<EventId> = BTreeSet::new();
     loop {
         let mut rejections = measured.unfit().to_vec();
         let mut fold = match Fold::close(first, deal, tenant, measured, explained) {
@@ -172,6 +176,7 @@ fn judge(facts: &[Fact], tenant: &Tenant, memo: &mut Memo, explained: bool) -> D
                 };
             }
         };
+        fold.superseded.clone_from(&superseded);
         let known = halfway.len();
         // Only what is measured after the end has to be looked at one by one.
         let mut after_end: Option<usize> = None;
@@ -184,15 +189,28 @@ fn judge(facts: &[Fact], tenant: &Tenant, memo: &mut Memo, explained: bool) -> D
                 );
             }
         };
-        for fact in shaping().filter(|fact| !std::ptr::eq(*fact, first)) {
+        let mut postponed = false;
+        for fact in in_effect(shaping().filter(|fact| !std::ptr::eq(*fact, first)), &ahead) {
             if let Some(from) = after_end {
-                let to = measuring_until(fact);
+                let to = measuring_until(fact).max(from);
                 late(&mut fold, &mut rejections, from, to);
                 after_end = Some(to);
             }
             if let Some(rejection) = halfway.get(&fact.event_id) {
                 rejections.push((fact.event_id.clone(), rejection.clone()));
                 continue;
+            }
+            if let Some(notice) = fold.notice_before(fact) {
+                match fact.body {
+                    Body::DealCancelled(_) => _ = superseded.insert(notice),
+                    _ => {
+                        let earlier = ahead.values_mut();
+                        earlier.for_each(|facts| facts.retain(|it| !std::ptr::eq(*it, fact)));
+                        ahead.entry(notice).or_default().push(fact);
+                    }
+                }
+                postponed = true;
+                break;
             }
             fold.touched = false;
             match fold.fact(fact) {
@@ -207,7 +225,7 @@ fn judge(facts: &[Fact], tenant: &Tenant, memo: &mut Memo, explained: bool) -> D
                 after_end = Some(measuring_until(fact));
             }
         }
-        if halfway.len() == known {
+        if halfway.len() == known && !postponed {
             if let Some(from) = after_end {
                 late(&mut fold, &mut rejections, from, measuring.len());
             }
@@ -217,6 +235,28 @@ fn judge(facts: &[Fact], tenant: &Tenant, memo: &mut Memo, explained: bool) -> D
             return fold.finish(rejections);
         }
     }
+}
+
+/// By notice of cancellation: amendments that were said after it and hold before the end that it gave. The deal is in force
+/// until then and may still be changed; the notice is judged after that, and ends what there is by then.
+type Ahead<'f> = BTreeMap<EventId, Vec<&'f Fact>>;
+
+/// The facts in the order in which they are judged: by `occurred_at`, but for what goes ahead of a notice.
+fn in_effect<'f>(facts: impl Iterator<Item = &'f Fact>, ahead: &Ahead<'f>) -> Vec<&'f Fact> {
+    fn put<'f>(fact: &'f Fact, ahead: &Ahead<'f>, order: &mut Vec<&'f Fact>) {
+        let mut before = ahead.get(&fact.event_id).cloned().unwrap_or_default();
+        before.sort_by(|a, b| rank(a).cmp(&rank(b)));
+        for it in before {
+            put(it, ahead, order);
+        }
+        order.push(fact);
+    }
+    let mut order = Vec::new();
+    let goes_ahead = |fact: &&'f Fact| ahead.values().flatten().any(|it| std::ptr::eq(*it, *fact));
+    for fact in facts.filter(|fact| !goes_ahead(fact)) {
+        put(fact, ahead, &mut order);
+    }
+    order
 }
 
 fn not_closed(fact: &Fact) -> Rejection {
@@ -242,8 +282,12 @@ struct Fold<'a> {
     /// What of a credit was refused, the other part of it being in force.
     refused_parts: Vec<(EventId, Rejection)>,
     estimates: Estimates,
-    /// Obligations of each earlier term, with the first day of the term that followed it.
-    former: Vec<(Date, Vec<usize>)>,
+    /// Each earlier term, with the first day of the term that followed it.
+    former: Vec<(Date, Term)>,
+    /// The fact that ended the deal, by `occurred_at` and event.
+    notice: Option<(Timestamp, EventId)>,
+    /// Notices that only say when service is to end: an earlier end, agreed later, is the one that is settled.
+    superseded: BTreeSet<EventId>,
     /// Sorted by the day from which each holds, over all terms.
     taxed: Vec<Taxed>,
     wanted: Wanted,
@@ -293,6 +337,8 @@ impl<'a> Fold<'a> {
             refused_parts: Vec::new(),
             estimates: Estimates::new(),
             former: Vec::new(),
+            notice: None,
+            superseded: BTreeSet::new(),
             taxed: Vec::new(),
             wanted: Wanted {
                 status: Standing::Active,
@@ -327,6 +373,37 @@ impl<'a> Fold<'a> {
         fold.plan_invoices(Date::MIN, &fact.event_id);
         fold.accept(fact, deal.customer.as_ref(), start);
         Ok(fold)
+    }
+
+    /// The notice of cancellation ahead of which a change of terms is to be judged, or which an earlier end supersedes.
+    fn notice_before(&self, fact: &Fact) -> Option<EventId> {
+        let from = match &fact.body {
+            Body::DealAmended(deal) => deal.effective_date,
+            Body::DealCancelled(it) if self.refund_fits(it) => it.effective_date,
+            Body::DealCancelled(_)
+            | Body::DealClosed(_)
+            | Body::DealRenewed(_)
+            | Body::MilestoneAccepted(_)
+            | Body::DeliveryRecorded(_)
+            | Body::ProgressMeasured(_)
+            | Body::UsageReported(_)
+            | Body::CreditGranted(_)
+            | Body::ConsiderationEstimated(_)
+            | Body::PaymentReceived(_)
+            | Body::FxRate(_)
+            | Body::AccountMapped(_)
+            | Body::PeriodClosed(_)
+            | Body::PeriodReopened(_)
+            | Body::ClockTicked(_) => return None,
+        };
+        let from = from.unwrap_or_else(|| day(self.tenant, fact));
+        let known = |event: &EventId| matches!(fact.body, Body::DealCancelled(_)) && self.superseded.contains(event);
+        let notice = self.notice.as_ref();
+        let notice = notice.filter(|(at, event)| (*at, event) < rank(fact) && !known(event));
+        match self.wanted.status {
+            Standing::Cancelled(since) if from < since => notice.map(|(_, event)| event.clone()),
+            Standing::Cancelled(_) | Standing::Active => None,
+        }
     }
 
     fn fact(&mut self, fact: &Fact) -> Result<(), Rejection> {
@@ -414,7 +491,10 @@ impl<'a> Fold<'a> {
                 "deal id and line id are too long together",
             )
         })?;
-        let performance = self.measured.of(&line.line_id, self.term.measured_from, None);
+        let first = self.close_windows(&line.line_id, self.term.measured_from.max(line.terms.start));
+        let performance = self
+            .measured
+            .of(&line.line_id, first.unwrap_or(self.term.measured_from), None);
         self.wanted.obligations.push(modify::promise(
             id,
             contract,
@@ -426,6 +506,20 @@ impl<'a> Fold<'a> {
         ));
         self.term.obligations.push(self.wanted.obligations.len() - 1);
         Ok(self.wanted.obligations.len() - 1)
+    }
+
+    /// What is delivered late of a line that no later term has is still earned by the earlier one (ASC 606-10-25-30). Where
+    /// the line is promised again, that ends on `day`; `Some` where there was such a promise.
+    fn close_windows(&mut self, line: &LineId, day: Date) -> Option<Date> {
+        let former = self.former.iter().flat_map(|(_, term)| &term.obligations);
+        let mut closed = None;
+        for at in former {
+            let obligation = &mut self.wanted.obligations[*at];
+            if obligation.line_id == *line && obligation.performance.close(day) {
+                closed = Some(day);
+            }
+        }
+        closed
     }
 
     /// The obligation of a line in the running term: that of the main contract, else that of a separate one.

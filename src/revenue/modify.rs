@@ -18,8 +18,9 @@ use super::curve::{Spread, TimeCurve};
 use super::fact::Method;
 use super::ids::{ContractId, EventId, ObligationId};
 use super::money::largest_remainder;
-use super::obligation::{Curve, LineTerms, Lump, LumpReason, Obligation, Segment};
+use super::obligation::{Curve, Laid, LineTerms, Lump, LumpReason, Obligation, Segment};
 use super::performance::{Performance, Reached};
+use super::period::add_days;
 use super::policy::Treatment;
 
 /// A new obligation for a line as sold. `units_before` are units of the same line that belong to an earlier contract.
@@ -33,14 +34,7 @@ pub fn promise(
     spread: Spread,
 ) -> Obligation {
     let terms = sold.terms.clone();
-    let curve = match (terms.method, terms.quantity) {
-        (Method::Units, Some(quantity)) => Curve::Units {
-            amount: terms.price,
-            base: units_before,
-            full: units_before + quantity,
-        },
-        (_, _) => initial(&terms, terms.price, spread),
-    };
+    let curve = initial(&terms, terms.price, units_before, spread);
     Obligation {
         id,
         contract,
@@ -59,10 +53,13 @@ pub fn promise(
             price: terms.price,
             terms,
             cause: cause.clone(),
+            laid: Laid::Sold,
         }],
         lumps: Vec::new(),
         credits: Vec::new(),
         stop: None,
+        distinct: sold.distinct,
+        units_before,
         estimate: None,
         performance,
     }
@@ -71,6 +68,10 @@ pub fn promise(
 /// How a line that was sold before changes, and why: the given treatment, else what the lines say.
 pub fn treatment_of(given: Treatment, sold: &Sold, existing: Option<&Obligation>) -> (Treatment, &'static str) {
     match (given, existing) {
+        (Treatment::SeparateContract, Some(existing)) if measured_as_one(sold, existing) => (
+            Treatment::Prospective,
+            "the line is measured as one, so that nothing measured could tell what is added from what was there",
+        ),
         (Treatment::SeparateContract | Treatment::Prospective | Treatment::CumulativeCatchUp, _) => (given, "as given"),
         (Treatment::Auto, None) => match (sold.distinct, sold.ssp) {
             (Some(false), _) => (Treatment::CumulativeCatchUp, "the added goods are not distinct"),
@@ -96,6 +97,16 @@ pub fn treatment_of(given: Treatment, sold: &Sold, existing: Option<&Obligation>
             (_, _) => (Treatment::Prospective, "the remaining goods are distinct"),
         },
     }
+}
+
+/// Whether what is added to a line could not be told apart in what is measured of it: acceptances, progress and usage are
+/// the line's, and would be earned in both contracts. Units are counted off one contract after the other, time passes in
+/// each.
+fn measured_as_one(sold: &Sold, existing: &Obligation) -> bool {
+    [sold.terms.method, existing.method].iter().any(|method| match method {
+        Method::StraightLine | Method::Units => false,
+        Method::PointInTime | Method::Milestone | Method::Progress | Method::Usage => true,
+    })
 }
 
 /// Units added to a line of units at their selling price: the quantity and price of the addition.
@@ -131,22 +142,17 @@ pub fn remaining(obligation: &Obligation, price: Decimal, day: Date) -> Decimal 
     price - credited - caught_up - obligation.level_before(day)
 }
 
+/// The whole price of a line under new terms, before credits: by how much the stated price moved, so that what a pool
+/// once gave a line or took from it (25-13(a)) stays where it is and the contract's price is the one that was stated.
+pub fn price_under(obligation: &Obligation, terms: &LineTerms) -> Decimal {
+    let last = obligation.last_segment();
+    last.price + terms.price - last.terms.price
+}
+
 /// Terms from a day on replace everything later. True when they are the terms in force, so that nothing changes.
 pub fn supersede(obligation: &mut Obligation, day: Date, terms: &LineTerms) -> bool {
     if let Some(stop) = obligation.stop.take().filter(|stop| *stop < day) {
-        let segment = obligation.segment_before(stop).clone();
-        let (curve, base) = (Curve::NOTHING, obligation.level_before(stop));
-        let offset = Decimal::ZERO;
-        push(
-            obligation,
-            Segment {
-                from: stop,
-                base,
-                offset,
-                curve,
-                ..segment
-            },
-        );
+        pause(obligation, stop);
         return false;
     }
     while obligation.segments.len() > 1 && obligation.last_segment().from >= day {
@@ -155,7 +161,28 @@ pub fn supersede(obligation: &mut Obligation, day: Date, terms: &LineTerms) -> b
             .lumps
             .retain(|lump| lump.reason != LumpReason::CatchUp || lump.date < day);
     }
-    obligation.last_segment().terms == *terms
+    // A credit was spread over what was earned until an end that is none now: what is left of the price follows from here.
+    let last = obligation.last_segment();
+    let cut_short = last.laid == Laid::Credit && matches!(&last.curve, Curve::Time(time) if time.to < last.terms.end);
+    !cut_short && last.terms == *terms
+}
+
+/// Nothing is promised from a day on.
+fn pause(obligation: &mut Obligation, day: Date) {
+    let segment = obligation.segment_before(day).clone();
+    let (curve, base) = (Curve::NOTHING, obligation.level_before(day));
+    let (from, offset, laid) = (day, Decimal::ZERO, Laid::Pause);
+    push(
+        obligation,
+        Segment {
+            from,
+            base,
+            offset,
+            curve,
+            laid,
+            ..segment
+        },
+    );
 }
 
 /// 25-13(a): `amount` is earned over what remains from `day` on.
@@ -170,9 +197,9 @@ pub fn prospective(
     let base = obligation.level_before(day);
     let curve = match terms.method {
         // Usage counts from the start; only its prepaid part changes.
-        Method::Usage => initial(&terms, base + amount, spread),
+        Method::Usage => initial(&terms, base + amount, Decimal::ZERO, spread),
         Method::StraightLine | Method::PointInTime | Method::Units | Method::Milestone | Method::Progress => {
-            rest(&terms, amount, day, &obligation.performance, spread)
+            rest(&terms, amount, day, obligation, spread)
         }
     };
     let base = if terms.method == Method::Usage {
@@ -180,7 +207,7 @@ pub fn prospective(
     } else {
         base
     };
-    let price = terms.price + amount - remaining(obligation, terms.price, day);
+    let price = amount - remaining(obligation, Decimal::ZERO, day);
     let offset = Decimal::ZERO;
     push(
         obligation,
@@ -192,25 +219,37 @@ pub fn prospective(
             price,
             terms,
             cause: cause.clone(),
+            laid: Laid::Rest,
         },
     );
 }
 
 /// 25-13(b): the new terms are measured from the start, and revenue to date is brought up to them on `day`.
 pub fn catch_up(obligation: &mut Obligation, day: Date, terms: LineTerms, cause: &EventId, spread: Spread) {
-    let left = remaining(obligation, terms.price, day);
+    let price = price_under(obligation, &terms);
+    measure_anew(obligation, day, terms, price, Laid::Anew, cause, spread);
+}
+
+/// A catch-up at a price before credits; one that a credit makes counts the credits of its day, and what an amendment of
+/// the day has caught up.
+fn measure_anew(
+    obligation: &mut Obligation,
+    day: Date,
+    terms: LineTerms,
+    price: Decimal,
+    laid: Laid,
+    cause: &EventId,
+    spread: Spread,
+) {
+    let counts = |date: Date| date < day || date == day && laid == Laid::Credit;
     let base = obligation.level_before(day);
-    let credited: Decimal = obligation
-        .credits
-        .iter()
-        .filter(|(date, ..)| *date < day)
-        .map(|(_, amount, _)| amount)
-        .sum();
-    let price = terms.price - credited;
-    let curve = initial(&terms, price, spread);
+    let credits = obligation.credits.iter().filter(|(date, ..)| counts(*date));
+    let credited: Decimal = credits.map(|(_, amount, _)| amount).sum();
+    let caught_up = |lump: &&Lump| lump.reason == LumpReason::CatchUp && counts(lump.date);
+    let caught_up: Decimal = obligation.lumps.iter().filter(caught_up).map(|lump| lump.amount).sum();
+    let curve = initial(&terms, price - credited, obligation.units_before, spread);
     let offset = curve.earned_before(day, &obligation.performance, spread.currency);
-    let amount = offset - (price - left);
-    let price = terms.price;
+    let amount = offset - caught_up - base;
     push(
         obligation,
         Segment {
@@ -221,6 +260,7 @@ pub fn catch_up(obligation: &mut Obligation, day: Date, terms: LineTerms, cause:
             price,
             terms,
             cause: cause.clone(),
+            laid,
         },
     );
     if !amount.is_zero() {
@@ -243,53 +283,167 @@ pub fn begin_empty(obligation: &mut Obligation) {
 }
 
 /// A credit on a day. One for a past shortcoming takes back price already earned; what is left of it, and any other
-/// credit, lowers the price of what remains; what finds nothing there is earned price too.
+/// credit, lowers the price of what remains, or, where that is not distinct, of the whole undertaking, so that revenue to
+/// date falls with it (25-13(b), 32-43). What finds no price there is earned price too. Terms already agreed for later
+/// days, an end of service among them, stand: they are laid again over what the credit leaves.
 pub fn credit(obligation: &mut Obligation, day: Date, amount: Decimal, past: bool, cause: &EventId, spread: Spread) {
-    let day = day.max(obligation.last_segment().from);
+    let day = day_of_credit(obligation, day);
+    let stop = obligation.stop.filter(|stop| *stop > day);
+    let credited = obligation.credited();
+    let ahead = stop.map(|stop| (obligation.earned_until(stop), obligation.lump_sum(LumpReason::Credit)));
+    // What service until its end still earns: no more than that can be lowered by then.
+    let due = stop.map(|stop| (obligation.level_before(stop) - obligation.level_before(day)).max(Decimal::ZERO));
+    let (later, credits) = take_later(obligation, day);
     let terms = obligation.last_segment().terms.clone();
     let price = obligation.last_segment().price;
-    let lumps: Decimal = obligation
-        .lumps
-        .iter()
-        .filter(|lump| lump.date <= day)
-        .map(|lump| lump.amount)
-        .sum();
-    let earned = (obligation.level_before(day) + lumps).max(Decimal::ZERO);
-    let now = if past { amount.min(earned) } else { Decimal::ZERO };
-    let stopped = obligation.stop.is_some_and(|stop| stop <= day);
-    let left = match stopped {
-        true => Decimal::ZERO,
-        false => {
-            let same_day = obligation
-                .credits
-                .iter()
-                .filter(|(date, ..)| *date >= day)
-                .map(|(_, amount, _)| amount);
-            // A catch-up of the same day has already moved price between what is earned and what remains.
-            let caught_up = obligation
-                .lumps
-                .iter()
-                .filter(|lump| lump.reason == LumpReason::CatchUp && lump.date >= day)
-                .map(|lump| lump.amount);
-            let taken = same_day.sum::<Decimal>() + caught_up.sum::<Decimal>();
-            (remaining(obligation, price, day) - taken).max(Decimal::ZERO)
-        }
+    let lumps = obligation.lumps.iter().filter(|lump| lump.date <= day);
+    let earned = obligation.level_before(day) + lumps.map(|lump| lump.amount).sum::<Decimal>();
+    let now = if past {
+        amount.min(earned.max(Decimal::ZERO))
+    } else {
+        Decimal::ZERO
     };
-    let lowered = (amount - now).min(left);
+    let anew = !past && undivided(obligation);
+    let of_day = |it: &&(Date, Decimal, EventId)| it.0 >= day;
+    let same_day: Decimal = obligation
+        .credits
+        .iter()
+        .filter(of_day)
+        .map(|(_, amount, _)| amount)
+        .sum();
+    let left = match (obligation.stop, anew) {
+        (Some(stop), _) if stop <= day => Decimal::ZERO,
+        (_, true) => price - obligation.credited(),
+        // A catch-up of the same day has already moved price between what is earned and what remains.
+        (_, false) => remaining(obligation, price, day) - same_day - caught_up_on(obligation, day),
+    };
+    let most = match (due, anew) {
+        (Some(due), false) => left.min(due),
+        (Some(_), true) | (None, _) => left,
+    };
+    let lowered = (amount - now).min(most.max(Decimal::ZERO));
     if lowered > Decimal::ZERO {
-        prospective(obligation, day, terms, left - lowered, cause, spread);
-        if let Some(segment) = obligation.segments.last_mut() {
-            segment.price = price;
-        }
         obligation.credits.push((day, lowered, cause.clone()));
+        if anew {
+            measure_anew(obligation, day, terms, price, Laid::Credit, cause, spread);
+        } else {
+            let (start, end) = (terms.start, terms.end);
+            let by_time = terms.method == Method::StraightLine;
+            prospective(obligation, day, terms, left - lowered, cause, spread);
+            let until = stop.filter(|stop| by_time && later.iter().all(|it| it.from >= *stop));
+            if let Some(segment) = obligation.segments.last_mut() {
+                (segment.price, segment.laid) = (price, Laid::Credit);
+                if let Some((stop, due)) = until.zip(due) {
+                    let last = end.min(add_days(stop, -1));
+                    let curve = TimeCurve::new(due - lowered, day.max(start), last, spread);
+                    segment.curve = Curve::Time(curve);
+                }
+            }
+        }
     }
+    let reason = LumpReason::Credit;
+    let lump = |amount: Decimal| Lump {
+        date: day,
+        amount,
+        cause: cause.clone(),
+        reason,
+    };
     if amount > lowered {
-        obligation.lumps.push(Lump {
-            date: day,
-            amount: lowered - amount,
-            cause: cause.clone(),
-            reason: LumpReason::Credit,
-        });
+        obligation.lumps.push(lump(lowered - amount));
+    }
+    lay_again(obligation, later, credits, spread);
+    // An end cuts off some of what was lowered: that is not price of anything that remains, so that it is taken back now.
+    if let (Some(stop), Some((earned, taken_back))) = (stop, ahead) {
+        let by_end = obligation.earned_until(stop);
+        let missing = (earned + taken_back - amount) - (by_end + obligation.lump_sum(LumpReason::Credit));
+        let unlowered = (earned + credited) - (by_end + obligation.credited());
+        if !missing.is_zero() {
+            obligation.lumps.push(lump(missing));
+        }
+        match obligation.credits.iter_mut().find(|it| it.0 == day && it.2 == *cause) {
+            Some(own) => own.1 += unlowered,
+            None if unlowered.is_zero() => {}
+            None => obligation.credits.push((day, unlowered, cause.clone())),
+        }
+        obligation.credits.retain(|it| !it.1.is_zero());
+    }
+}
+
+/// The day on which a credit acts: not before a line has a price, nor while nothing of it is promised.
+fn day_of_credit(obligation: &Obligation, day: Date) -> Date {
+    let segments = &obligation.segments;
+    let mut day = day.max(segments[0].from);
+    for (at, segment) in segments.iter().enumerate() {
+        let governs = segment.from <= day && segments.get(at + 1).is_none_or(|next| next.from > day);
+        if governs && segment.curve == Curve::NOTHING {
+            day = segments.get(at + 1).map_or(day, |next| next.from);
+        }
+    }
+    day
+}
+
+/// Whether what remains of a line is not distinct from what was delivered, so that a change of its price is one of all of
+/// it. A line of which earned price was taken back for its defects has that behind it: a later credit is of the rest.
+fn undivided(obligation: &Obligation) -> bool {
+    let whole = match (obligation.distinct, obligation.method) {
+        (_, Method::Usage) => false,
+        (Some(distinct), _) => !distinct,
+        (None, method) => method == Method::Progress,
+    };
+    whole && obligation.lumps.iter().all(|lump| lump.reason != LumpReason::Credit)
+}
+
+fn caught_up_on(obligation: &Obligation, day: Date) -> Decimal {
+    let caught_up = |lump: &&Lump| lump.reason == LumpReason::CatchUp && lump.date >= day;
+    obligation.lumps.iter().filter(caught_up).map(|lump| lump.amount).sum()
+}
+
+type Credits = Vec<(Date, Decimal, EventId)>;
+
+/// Takes out what holds from a later day on: terms, in order, and credits.
+fn take_later(obligation: &mut Obligation, day: Date) -> (Vec<Segment>, Credits) {
+    let first = obligation.segments[0].from.max(day);
+    let at = obligation.segments.partition_point(|it| it.from <= first).max(1);
+    let mut later = obligation.segments.split_off(at);
+    later.retain(|it| it.laid != Laid::Credit);
+    let mut credits: Credits = Vec::new();
+    obligation.credits.retain(|it| {
+        let before = it.0 <= first;
+        if !before {
+            credits.push(it.clone());
+        }
+        before
+    });
+    obligation
+        .lumps
+        .retain(|lump| lump.reason != LumpReason::CatchUp || lump.date <= first);
+    (later, credits)
+}
+
+/// Puts back what was taken out, each over what now is left by its day.
+fn lay_again(obligation: &mut Obligation, later: Vec<Segment>, mut credits: Credits, spread: Spread) {
+    for segment in later {
+        let (day, price) = (segment.from, segment.price);
+        match segment.laid {
+            Laid::Anew => measure_anew(
+                obligation,
+                day,
+                segment.terms,
+                price,
+                Laid::Anew,
+                &segment.cause,
+                spread,
+            ),
+            Laid::Pause => pause(obligation, day),
+            Laid::Rest | Laid::Sold | Laid::Credit => {
+                let amount = remaining(obligation, price, day);
+                prospective(obligation, day, segment.terms, amount, &segment.cause, spread);
+            }
+        }
+    }
+    credits.sort_by_key(|it| it.0);
+    for (day, amount, cause) in credits {
+        credit(obligation, day, amount, false, &cause, spread);
     }
 }
 
@@ -297,36 +451,55 @@ pub fn credit(obligation: &mut Obligation, day: Date, amount: Decimal, past: boo
 pub struct Left<'a> {
     pub sold: &'a Sold,
     pub performance: &'a Performance,
+    pub units_before: Decimal,
     /// Its own unrecognised price.
     pub amount: Decimal,
 }
 
 /// Shares a pool of remaining price over the lines it buys (25-13(a)): by the selling price of what remains of each,
-/// where all have one; by units, where all are units of one type. `None` where there is no such measure.
+/// where all have one; by units, where all are units of one good. `None` where there is no such measure: then each line
+/// keeps its own.
 pub fn pool(lines: &[Left], day: Date, spread: Spread) -> Option<Vec<Decimal>> {
     if lines.len() < 2 {
         return None;
     }
-    let alike = |it: &Left| it.sold.terms.method == Method::Units && it.sold.line_type == lines[0].sold.line_type;
-    let measures: Vec<Decimal> = match lines.iter().all(alike) {
-        true => lines
-            .iter()
-            .map(|it| it.sold.terms.quantity.unwrap_or_default())
-            .collect(),
-        false => lines.iter().map(|it| it.sold.ssp).collect::<Option<_>>()?,
+    let by_price: Option<Vec<Decimal>> = lines.iter().map(|it| it.sold.ssp).collect();
+    let measures = match by_price {
+        Some(prices) => prices,
+        None => units_of_one_good(lines)?,
     };
     let weights: Vec<Decimal> = lines
         .iter()
         .zip(measures)
-        .map(|(it, measure)| measure * fraction_left(&it.sold.terms, day, it.performance, spread))
+        .map(|(it, measure)| measure * fraction_left(&it.sold.terms, day, it, spread))
         .collect();
     let total: Decimal = lines.iter().map(|it| it.amount).sum();
     let usable = total >= Decimal::ZERO && weights.iter().any(|weight| *weight > Decimal::ZERO);
     usable.then(|| largest_remainder(total, &weights, spread.currency))
 }
 
+/// The units of each line, where all may be taken for units of one good, which need no selling price to be compared
+/// (example 5, ASC 606-10-55-114): of one type, none priced at more than twice another. A type alone does not say it; cables
+/// and servers are both hardware, and a unit of the one is not worth one of the other (32-31).
+fn units_of_one_good(lines: &[Left]) -> Option<Vec<Decimal>> {
+    let mut units = Vec::new();
+    let (mut least, mut most) = (Decimal::MAX, Decimal::ZERO);
+    for it in lines {
+        let terms = &it.sold.terms;
+        let quantity = terms.quantity.filter(|quantity| *quantity > Decimal::ZERO)?;
+        if terms.method != Method::Units || it.sold.line_type != lines[0].sold.line_type {
+            return None;
+        }
+        let each = it.sold.ssp.unwrap_or(terms.price) / quantity;
+        (least, most) = (least.min(each), most.max(each));
+        units.push(quantity);
+    }
+    (least * Decimal::TWO >= most).then_some(units)
+}
+
 /// The part of a line that is still to come on a day, 0 to 1.
-fn fraction_left(terms: &LineTerms, day: Date, performance: &Performance, spread: Spread) -> Decimal {
+fn fraction_left(terms: &LineTerms, day: Date, left: &Left, spread: Spread) -> Decimal {
+    let performance = left.performance;
     let done = match terms.method {
         Method::StraightLine => {
             let time = TimeCurve::new(Decimal::ONE, terms.start, terms.end, spread);
@@ -334,7 +507,8 @@ fn fraction_left(terms: &LineTerms, day: Date, performance: &Performance, spread
         }
         Method::Units => {
             let full = terms.quantity.unwrap_or(Decimal::ONE);
-            performance.units_before(day) / full.max(spread.currency.unit())
+            let own = (performance.units_before(day) - left.units_before).max(Decimal::ZERO);
+            own / full.max(spread.currency.unit())
         }
         Method::PointInTime if terms.start < day => Decimal::ONE,
         Method::PointInTime => Decimal::ZERO,
@@ -378,6 +552,7 @@ fn push(obligation: &mut Obligation, segment: Segment) {
                 price,
                 offset,
                 terms,
+                laid: Laid::Sold,
                 ..segment.clone()
             });
         }
@@ -388,7 +563,7 @@ fn push(obligation: &mut Obligation, segment: Segment) {
 }
 
 /// The curve of a whole promise.
-fn initial(terms: &LineTerms, amount: Decimal, spread: Spread) -> Curve {
+fn initial(terms: &LineTerms, amount: Decimal, units_before: Decimal, spread: Spread) -> Curve {
     match terms.method {
         Method::StraightLine => Curve::Time(TimeCurve::new(amount, terms.start, terms.end, spread)),
         Method::PointInTime => Curve::Point {
@@ -398,8 +573,8 @@ fn initial(terms: &LineTerms, amount: Decimal, spread: Spread) -> Curve {
         },
         Method::Units => Curve::Units {
             amount,
-            base: Decimal::ZERO,
-            full: terms.quantity.unwrap_or(Decimal::ONE),
+            base: units_before,
+            full: units_before + terms.quantity.unwrap_or(Decimal::ONE),
         },
         Method::Milestone => Curve::Milestones {
             amount,
@@ -417,7 +592,8 @@ fn initial(terms: &LineTerms, amount: Decimal, spread: Spread) -> Curve {
 }
 
 /// The curve of what remains from a day on; where nothing remains to be measured, the amount falls on that day.
-fn rest(terms: &LineTerms, amount: Decimal, day: Date, performance: &Performance, spread: Spread) -> Curve {
+fn rest(terms: &LineTerms, amount: Decimal, day: Date, obligation: &Obligation, spread: Spread) -> Curve {
+    let (performance, units_before) = (&obligation.performance, obligation.units_before);
     let now = Curve::Point {
         amount,
         date: day.max(terms.start),
@@ -427,8 +603,8 @@ fn rest(terms: &LineTerms, amount: Decimal, day: Date, performance: &Performance
         Method::StraightLine if terms.end < day => now,
         Method::StraightLine => Curve::Time(TimeCurve::new(amount, day.max(terms.start), terms.end, spread)),
         Method::PointInTime | Method::Units => {
-            let full = terms.quantity.unwrap_or(Decimal::ONE);
-            let base = performance.units_before(day);
+            let full = units_before + terms.quantity.unwrap_or(Decimal::ONE);
+            let base = performance.units_before(day).max(units_before);
             match terms.method == Method::Units || performance.has_deliveries() {
                 true if base < full => Curve::Units { amount, base, full },
                 true | false => now,

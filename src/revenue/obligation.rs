@@ -39,6 +39,10 @@ pub struct Obligation {
     pub credits: Vec<(Date, Decimal, EventId)>,
     /// The first day without service, after a cancellation, a removal or an early renewal.
     pub stop: Option<Date>,
+    /// Whether what remains of it is distinct from what was delivered; `None` where the line does not say.
+    pub distinct: Option<bool>,
+    /// Units of the same line that belong to an earlier contract: deliveries are its before they are this one's.
+    pub units_before: Decimal,
     /// The estimate of which this is a line's share; `None` for the line's own price.
     pub estimate: Option<EstimateId>,
     pub performance: Performance,
@@ -57,6 +61,22 @@ pub struct Segment {
     pub terms: LineTerms,
     /// The fact that set them.
     pub cause: EventId,
+    pub laid: Laid,
+}
+
+/// How a segment came about, so that it can be laid again over what a credit of an earlier day leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Laid {
+    /// As sold.
+    Sold,
+    /// Over what remained (ASC 606-10-25-13(a)).
+    Rest,
+    /// Measured from the start (25-13(b)).
+    Anew,
+    /// Between the end of a line and its return nothing is promised.
+    Pause,
+    /// By a credit that lowered the price.
+    Credit,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -172,10 +192,15 @@ impl Obligation {
         &self.segments[self.segments.len() - 1]
     }
 
+    /// Earned until service ends, with what was caught up.
+    pub fn earned_until(&self, stop: Date) -> Decimal {
+        self.level_before(stop) + self.lump_sum(LumpReason::CatchUp)
+    }
+
     /// The price of the promise before credits: what is invoiced for it.
     pub fn gross_price(&self) -> Decimal {
         if let Some(stop) = self.stop {
-            return self.level_before(stop) + self.lump_sum(LumpReason::CatchUp) + self.credited();
+            return self.earned_until(stop) + self.credited();
         }
         let price = self.last_segment().price;
         match &self.last_segment().curve {

@@ -79,6 +79,15 @@ impl Performance {
         }
     }
 
+    /// Lets what is measured from a day on belong to another promise. False when it did so before.
+    pub fn close(&mut self, day: Date) -> bool {
+        let open = self.until == Date::MAX;
+        if open {
+            self.until = day;
+        }
+        open
+    }
+
     /// Other measurements, through the same window.
     pub fn attach(&mut self, of: &Arc<Measurements>) {
         self.of = of.clone();

@@ -21,9 +21,23 @@ use super::{Fold, bad_id, day, grid, outside_term, term_end};
 impl Fold<'_> {
     pub(super) fn amend(&mut self, fact: &Fact, deal: &Deal) -> Result<(), Rejection> {
         self.changeable(deal)?;
-        let from = deal.effective_date.unwrap_or_else(|| day(self.tenant, fact));
+        let mut from = deal.effective_date.unwrap_or_else(|| day(self.tenant, fact));
+        if !self.former.is_empty() && from < self.term.start {
+            // Said before the new term begins, and of that term by its start.
+            if deal.effective_date.is_some() || deal.contract_start != Some(self.term.start) {
+                let message = format!(
+                    "the term of that day was renewed from {} on; state that day or a later one, or date the amendment before \
+                     the renewal",
+                    self.term.start
+                );
+                return Err(outside_term(from, &message));
+            }
+            from = self.term.start;
+        }
         let stated = deal.contract_start.unwrap_or(self.term.start);
-        let restarts = stated > self.term.start && stated >= from && from > self.term.start;
+        // Only a start that is the effective date itself begins the price anew. A later one puts service off, and the stated
+        // price is still the whole one: no price may appear that nobody stated.
+        let restarts = stated == from && from > self.term.start;
         let end = match (deal.contract_end, deal.term_months) {
             (Some(end), _) => end,
             (None, Some(_)) => term_end(stated, deal.term_months),
@@ -138,8 +152,9 @@ impl Fold<'_> {
             let Some(obligation) = self.current(&line.line_id) else {
                 continue;
             };
-            let price = obligation.last_segment().price;
-            line.terms.price += price - modify::remaining(obligation, price, from);
+            // In stated prices, as what follows is: what a pool moved comes on top of them, see `modify::price_under`.
+            let last = obligation.last_segment();
+            line.terms.price += last.terms.price - modify::remaining(obligation, last.price, from);
             line.terms.start = obligation.start;
         }
     }
@@ -158,6 +173,7 @@ impl Fold<'_> {
             self.supersede_separate(line, index, from);
             let line = &self.as_existing(line, index);
             let obligation = &mut self.wanted.obligations[index];
+            obligation.distinct = line.distinct;
             if modify::supersede(obligation, from, &line.terms) {
                 unchanged.push((index, line.clone()));
                 continue;
@@ -207,16 +223,13 @@ impl Fold<'_> {
         let wanted = &self.wanted;
         let left = |(index, line): &(usize, Sold)| {
             let obligation = &wanted.obligations[*index];
-            let price = match obligation.last_segment().terms == line.terms {
-                true => obligation.last_segment().price,
-                false => line.terms.price,
-            };
-            modify::remaining(obligation, price, from)
+            modify::remaining(obligation, modify::price_under(obligation, &line.terms), from)
         };
         let shared = |lines: &[(usize, Sold)], amounts: &[Decimal]| {
             let lines = lines.iter().zip(amounts).map(|((index, sold), amount)| modify::Left {
                 sold,
                 performance: &wanted.obligations[*index].performance,
+                units_before: wanted.obligations[*index].units_before,
                 amount: *amount,
             });
             modify::pool(&lines.collect::<Vec<_>>(), from, spread)

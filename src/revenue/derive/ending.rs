@@ -46,17 +46,9 @@ impl Fold<'_> {
         if ends <= self.term.end {
             self.stop(fact, ends, Refund::Unused, Some(self.term.end));
         }
-        for index in &self.term.obligations {
-            let obligation = &mut self.wanted.obligations[*index];
-            let from = self.term.measured_from;
-            obligation.performance = self.measured.of(&obligation.line_id, from, Some(start));
-        }
-        let performance = self.invoices_of_performance();
         let planned = self.wanted.invoices.drain(..);
-        let settled = self.term.settled.drain(..).chain(planned).chain(performance).collect();
-        let ended = std::mem::take(&mut self.term.obligations);
-        self.former.push((start, ended));
-        self.term = Term {
+        let settled = self.term.settled.drain(..).chain(planned).collect();
+        let followed = Term {
             deal: deal.clone(),
             start,
             end: end.max(start),
@@ -66,9 +58,12 @@ impl Fold<'_> {
             grid: grid(self.tenant, deal, start, end.max(start), Some(self.term.grid.cycle)),
             measured_from: start,
         };
+        let ended = std::mem::replace(&mut self.term, followed);
+        self.former.push((start, ended));
         self.explain(|| Explanation::renewal(&fact.event_id, start, ends));
         self.explain(|| Explanation::allocation(&fact.event_id, deal, &sold));
         for line in &sold {
+            self.close_windows(&line.line_id, start);
             self.promise(line, self.main.clone(), Decimal::ZERO, &fact.event_id)?;
         }
         self.plan_invoices(Date::MIN, &fact.event_id);
@@ -78,29 +73,44 @@ impl Fold<'_> {
     }
 
     pub(super) fn cancel(&mut self, fact: &Fact, it: &Cancellation) -> Result<(), Rejection> {
-        if let Standing::Cancelled(since) = self.wanted.status {
-            return Err(already_cancelled(since));
-        }
         let from = it.effective_date.unwrap_or_else(|| day(self.tenant, fact));
+        if let Standing::Cancelled(since) = self.wanted.status {
+            let notice = self.notice.as_ref().map(|(_, event)| event);
+            let superseded = notice.is_some_and(|event| self.superseded.contains(event));
+            if !superseded || from >= since {
+                return Err(already_cancelled(since));
+            }
+        }
         if let Refund::Amount(amount) = it.refund
-            && !self.wanted.currency.holds(amount)
+            && !self.refund_fits(it)
         {
             return Err(too_precise("payload.refund", amount, self.wanted.currency));
         }
         if from > add_days(self.term.end, 1) {
             return Err(outside_term(from, "the contract has ended by then"));
         }
-        self.stop(fact, from, it.refund, None);
-        self.limit_estimates(fact, from);
+        if self.superseded.contains(&fact.event_id) {
+            self.end_promises(from, None);
+        } else {
+            self.stop(fact, from, it.refund, None);
+            self.limit_estimates(fact, from);
+        }
         self.wanted.status = Standing::Cancelled(from);
+        self.notice = Some((fact.occurred_at, fact.event_id.clone()));
         self.accept(fact, None, from);
         Ok(())
     }
 
-    /// Ends every promise on a day and settles what was billed against what was earned. A renewal leaves alone what
-    /// was to outlast the running term, such as setup fees over the customer's life.
-    pub(super) fn stop(&mut self, fact: &Fact, from: Date, refund: Refund, outlasts: Option<Date>) {
-        let late = self.withdraw_credits(from);
+    pub(super) fn refund_fits(&self, it: &Cancellation) -> bool {
+        match it.refund {
+            Refund::Amount(amount) => self.wanted.currency.holds(amount),
+            Refund::Unused | Refund::None => true,
+        }
+    }
+
+    /// Ends every promise on a day, but what outlasts the running term. Returns those that it ended, and what is still to
+    /// be earned of the others.
+    fn end_promises(&mut self, from: Date, outlasts: Option<Date>) -> (Vec<usize>, Decimal) {
         let mut stopped = Vec::new();
         let mut carried = Decimal::ZERO;
         for (index, obligation) in self.wanted.obligations.iter_mut().enumerate() {
@@ -121,6 +131,14 @@ impl Fold<'_> {
                 stopped.push(index);
             }
         }
+        (stopped, carried)
+    }
+
+    /// Ends every promise on a day and settles what was billed against what was earned. A renewal leaves alone what
+    /// was to outlast the running term, such as setup fees over the customer's life.
+    pub(super) fn stop(&mut self, fact: &Fact, from: Date, refund: Refund, outlasts: Option<Date>) {
+        let late = self.withdraw_credits(from);
+        let (stopped, carried) = self.end_promises(from, outlasts);
         self.wanted
             .invoices
             .retain(|invoice| invoice.date < from && invoice.firm);
@@ -231,16 +249,42 @@ impl Fold<'_> {
             .collect()
     }
 
+    /// The promises that a credit concerns, by its day: those of the term that runs then, and of earlier ones what still
+    /// runs; where it pays for a past shortcoming, all of them. Never a term that is only to follow.
+    fn credited_lines(&self, it: &Credit, past: bool) -> Vec<usize> {
+        let of_line = |at: &usize| {
+            let line = &self.wanted.obligations[*at].line_id;
+            it.line_id.as_ref().is_none_or(|wanted| wanted == line)
+        };
+        let all: Vec<usize> = (0..self.wanted.obligations.len()).filter(of_line).collect();
+        let over = self.former.partition_point(|(next, _)| *next <= it.date);
+        let later = self
+            .former
+            .iter()
+            .map(|(_, term)| term)
+            .chain([&self.term])
+            .skip(over + 1);
+        let later: Vec<usize> = later.flat_map(|term| term.obligations.iter().copied()).collect();
+        let before = self.former[..over].iter().flat_map(|(_, term)| &term.obligations);
+        let before: Vec<usize> = before.copied().collect();
+        let open = |at: &usize| {
+            let obligation = &self.wanted.obligations[*at];
+            obligation.end >= it.date && obligation.stop.is_none_or(|stop| stop > it.date)
+        };
+        let concerned = |at: &usize| !later.contains(at) && (past || open(at) || !before.contains(at));
+        let lines: Vec<usize> = all.iter().copied().filter(concerned).collect();
+        match lines.is_empty() {
+            true => all,
+            false => lines,
+        }
+    }
+
     fn grant(&mut self, event: &EventId, it: &Credit) -> Result<(), Rejection> {
         if !self.wanted.currency.holds(it.amount) {
             return Err(too_precise("payload.amount", it.amount, self.wanted.currency));
         }
-        let lines: Vec<usize> = (0..self.wanted.obligations.len())
-            .filter(|at| {
-                let line = &self.wanted.obligations[*at].line_id;
-                it.line_id.as_ref().is_none_or(|wanted| wanted == line)
-            })
-            .collect();
+        let past = concerns_the_past(it.reason.as_deref().unwrap_or(""));
+        let lines = self.credited_lines(it, past);
         if let (Some(line), true) = (&it.line_id, lines.is_empty()) {
             return Err(unknown_line("payload.line_item_id", line));
         }
@@ -265,7 +309,6 @@ impl Fold<'_> {
             ));
         }
         let amount = it.amount.min(most);
-        let past = concerns_the_past(it.reason.as_deref().unwrap_or(""));
         self.explain(|| Explanation::credit(event, it, amount, past));
         let parts = largest_remainder(amount, &prices, self.wanted.currency);
         for (at, part) in lines.iter().zip(parts) {

@@ -26,7 +26,8 @@ use super::super::fact::{Consideration, Estimate, EstimateMethod, Fact, Method, 
 use super::super::ids::{ContractId, EstimateId, EventId, LineId, ObligationId};
 use super::super::modify;
 use super::super::money::largest_remainder;
-use super::super::obligation::{LineTerms, Lump, LumpReason, Obligation, Segment};
+use super::super::obligation::{Laid, LineTerms, Lump, LumpReason, Obligation, Segment};
+use super::super::period::add_days;
 use super::super::reject::{Code, Rejection};
 use super::invoicing::{lowest_from, share_of_tax};
 use super::{CreditMemo, Fold, Standing, too_precise, unknown_line};
@@ -50,13 +51,20 @@ pub(super) struct Uncertain {
 struct Step {
     date: Date,
     included: Decimal,
+    /// Made when the end of service was known: an estimate of what service until then is paid, all of it.
+    until_end: bool,
     cause: EventId,
 }
 
 impl Uncertain {
-    fn set(&mut self, date: Date, included: Decimal, cause: EventId) {
+    fn set(&mut self, date: Date, included: Decimal, until_end: bool, cause: EventId) {
         self.steps.retain(|step| step.date != date);
-        self.steps.push(Step { date, included, cause });
+        self.steps.push(Step {
+            date,
+            included,
+            until_end,
+            cause,
+        });
         self.steps.sort_by_key(|step| step.date);
     }
 
@@ -80,10 +88,10 @@ impl Fold<'_> {
             };
             return Err(too_precise(field, included, self.wanted.currency));
         }
-        // Nothing is left to perform after the end: what becomes known then belongs to the end at the earliest.
-        let date = match self.wanted.status {
-            Standing::Cancelled(since) => it.date.max(since),
-            Standing::Active => it.date,
+        let date = it.date;
+        let until_end = match self.wanted.status {
+            Standing::Cancelled(since) => date < since,
+            Standing::Active => false,
         };
         let key = (it.line_id.clone(), it.estimate_id.clone());
         let before = self.estimates.get(&key).cloned();
@@ -119,7 +127,7 @@ impl Fold<'_> {
         if now.resolved {
             now.steps.retain(|step| step.date < date);
         }
-        now.set(date, included, fact.event_id.clone());
+        now.set(date, included, until_end, fact.event_id.clone());
         self.estimates.insert(key.clone(), now);
         if !self.below_zero().is_empty() {
             match before {
@@ -140,7 +148,7 @@ impl Fold<'_> {
     /// The obligations that share an estimate first made for a day, with the weight of each.
     fn shares(&self, it: &Estimate, date: Date) -> Result<Vec<(usize, Decimal)>, Rejection> {
         let former = self.former.iter().find(|(next, _)| date < *next);
-        let term = former.map_or(&self.term.obligations, |(_, obligations)| obligations);
+        let term = &former.map_or(&self.term, |(_, term)| term).obligations;
         let of = |at: &usize| &self.wanted.obligations[*at];
         let mut lines: Vec<usize> = match &it.line_id {
             Some(line) => {
@@ -243,17 +251,22 @@ impl Fold<'_> {
             while let Some(segment) = changes.next_if(|it| it.from <= step.date) {
                 follow(&mut part, segment, price, self);
             }
-            let terms = priced(&part.last_segment().terms, step.included);
+            let mut terms = priced(&part.last_segment().terms, step.included);
             price = step.included;
+            if step.until_end {
+                terms.end = terms.end.min(add_days(stop, -1)).max(terms.start);
+            }
             modify::catch_up(&mut part, step.date, terms, &step.cause, spread);
         }
         for segment in changes {
             follow(&mut part, segment, price, self);
         }
-        // Nothing is performed after the end: what is expected then is earned at once.
-        let mut earned = part.level_before(stop) + part.lump_sum(LumpReason::CatchUp);
-        for step in steps.iter().filter(|step| step.date >= stop) {
-            let (date, amount, cause) = (step.date, step.included - earned, step.cause.clone());
+        // Nothing is performed after the end: what is expected then is earned at once, and at the end what was expected by it.
+        let mut earned = part.earned_until(stop);
+        let before = steps.partition_point(|step| step.date < stop);
+        let last = before.checked_sub(1).map(|at| &steps[at]).filter(|step| step.until_end);
+        for step in last.into_iter().chain(&steps[before..]) {
+            let (date, amount, cause) = (step.date.max(stop), step.included - earned, step.cause.clone());
             if !amount.is_zero() {
                 let reason = LumpReason::CatchUp;
                 part.lumps.push(Lump {
@@ -317,7 +330,7 @@ impl Fold<'_> {
                 && let Some(it) = self.estimates.get_mut(&key)
             {
                 let date = it.last().map_or(from, |last| last.date.max(from));
-                it.set(date, less - takes_back, fact.event_id.clone());
+                it.set(date, less - takes_back, false, fact.event_id.clone());
             }
         }
     }
@@ -408,6 +421,9 @@ impl Fold<'_> {
 
 /// The line's change of terms, for its part: as of that day, over what remains, or measured anew where the line was.
 fn follow(part: &mut Obligation, segment: &Segment, price: Decimal, fold: &Fold) {
+    if segment.laid == Laid::Credit {
+        return;
+    }
     let terms = priced(&segment.terms, price);
     if part.last_segment().terms == terms {
         return;

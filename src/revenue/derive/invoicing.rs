@@ -20,7 +20,7 @@ use super::super::money::Currency;
 use super::super::obligation::{Curve, LumpReason, Obligation};
 use super::super::period::add_days;
 use super::super::reject::{Code, Rejection};
-use super::Fold;
+use super::{Fold, Term};
 
 impl Fold<'_> {
     /// The price that is invoiced by the plan; usage beyond it is invoiced as it is reported.
@@ -151,15 +151,22 @@ impl Fold<'_> {
         self.taxed_on(day).map_or(Decimal::ZERO, |taxed| taxed.on(amount))
     }
 
-    /// Invoices that follow from performance in the running term: usage beyond what is prepaid, accepted milestones.
+    /// Invoices that follow from performance: usage beyond what is prepaid, accepted milestones; of an earlier term also
+    /// what is performed late.
     pub(super) fn invoices_of_performance(&self) -> Vec<Invoice> {
-        let of_term = || self.term.obligations.iter().map(|at| &self.wanted.obligations[*at]);
+        let former = self.former.iter().map(|(_, term)| term);
+        let terms = former.chain([&self.term]);
+        terms.flat_map(|term| self.performed_in(term)).collect()
+    }
+
+    fn performed_in(&self, term: &Term) -> Vec<Invoice> {
+        let of_term = || term.obligations.iter().map(|at| &self.wanted.obligations[*at]);
         let method = |obligation: &&Obligation, method: Method| obligation.last_segment().terms.method == method;
         let mut used: Vec<Performed> = of_term()
             .filter(|it| method(it, Method::Usage))
-            .flat_map(|obligation| self.usage_invoices(obligation))
+            .flat_map(|obligation| self.usage_invoices(obligation, term))
             .collect();
-        let mut accepted: Vec<Performed> = match self.term.grid.cycle {
+        let mut accepted: Vec<Performed> = match term.grid.cycle {
             BillingCycle::Milestone => of_term()
                 .filter(|it| method(it, Method::Milestone))
                 .flat_map(milestone_invoices)
@@ -197,9 +204,9 @@ impl Fold<'_> {
     }
 
     /// Usage is invoiced on the last day of the billing cycle in which it falls, under the last fact of the cycle.
-    fn usage_invoices(&self, obligation: &Obligation) -> Vec<Performed> {
-        let days = self.term.grid.cycle_ends();
-        let cycle_end = |date: Date| match self.term.grid.cycle {
+    fn usage_invoices(&self, obligation: &Obligation, term: &Term) -> Vec<Performed> {
+        let days = term.grid.cycle_ends();
+        let cycle_end = |date: Date| match term.grid.cycle {
             BillingCycle::Monthly | BillingCycle::Quarterly | BillingCycle::Annual => days
                 .get(days.partition_point(|day| *day < date))
                 .copied()

@@ -155,6 +155,8 @@ impl Kept {
             refused_parts: Vec::new(),
             estimates: Estimates::new(),
             former: Vec::new(),
+            notice: None,
+            superseded: Default::default(),
             taxed: self.taxed,
             wanted: self.wanted,
             term: self.term,
