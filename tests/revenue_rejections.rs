@@ -142,7 +142,7 @@ fn examples() -> Vec<Example> {
             "sold",
             "type",
             "deal.lost",
-            "canonical event",
+            "the types are deal.closed",
         ),
         example(
             Code::MissingField,
