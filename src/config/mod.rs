@@ -163,7 +163,7 @@ fn topology(text: &str, env: &dyn Fn(&str) -> Option<String>, problems: &mut Pro
         })
         .collect();
     let sources = source::sources(document.source, &mappings, &outputs, problems);
-    let sinks = document
+    let sinks: BTreeMap<Name, Sink> = document
         .sinks
         .into_iter()
         .filter_map(|(name, text)| Some((name.clone(), sink::sink(&name, text, problems)?)))
@@ -171,6 +171,7 @@ fn topology(text: &str, env: &dyn Fn(&str) -> Option<String>, problems: &mut Pro
     let warehouses = warehouse::warehouses(document.warehouses, problems);
     let budgets = budget::budgets(document.budgets, problems);
     let settings = tenants::settings(document.tenants, document.policies, problems);
+    sink::check(&sinks, &settings, problems);
     Some(Topology {
         application_id: document.application_id,
         log: log?,
