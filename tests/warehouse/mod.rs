@@ -414,7 +414,7 @@ pub fn posted_in_part(data: &Data) -> Vec<String> {
     };
     let mut raised = deal(2400);
     raised["effective_date"] = "2027-03-10".into();
-    raised["treatment"] = "cumulative_catch_up".into();
+    raised["amendment"] = serde_json::json!({"treatment": "cumulative_catch_up"});
     let deals = [
         event("part-1", "deal.closed", "2027-01-01", deal(1200)),
         event("part-2", "deal.amended", "2027-03-10", raised),

@@ -114,6 +114,9 @@ fn text<'a>(table: &Table, row: &'a Row, column: &str) -> &'a str {
     }
 }
 
+/// What a line sums: day, category, currency, deal, amount.
+type Part = (Date, String, String, String, Decimal);
+
 impl Feed {
     /// For people, in the manifest.
     pub fn describe(&self) -> String {
@@ -169,7 +172,7 @@ impl Feed {
         Ok(months)
     }
 
-    fn parts(&self, rows: &Rows) -> Result<Vec<(Date, String, String, String, Decimal)>, WarehouseError> {
+    fn parts(&self, rows: &Rows) -> Result<Vec<Part>, WarehouseError> {
         let mut parts = Vec::new();
         let (plan, named) = match self.basis {
             Basis::Recognition => (FACT_RECOGNITION, "schedule_revision"),
