@@ -20,8 +20,8 @@
 //!
 //! Owns: [`step`], the only way from one state to another; pure. Invariants: a document is sent only from `Planned`, and
 //! comes there with doubt only while the system remembers the key; doubt ends only by a look-up that found nothing after
-//! the system's longest commit time, or by a person; `Acknowledged` and `Cancelled` are final. Deliberately absent:
-//! storing, sending, waiting, order.
+//! the system's longest commit time, or by a person; a number that is taken, and taken again after looks that found
+//! nothing, is parked; `Acknowledged` and `Cancelled` are final. Deliberately absent: storing, sending, waiting, order.
 
 use std::time::Duration;
 
