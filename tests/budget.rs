@@ -113,6 +113,13 @@ fn planned(data: &Data, log: &dyn Log, question: &str) -> BTreeMap<(String, Stri
     sums
 }
 
+fn times_or_none(folder: &Path) -> BTreeMap<String, std::time::SystemTime> {
+    match folder.exists() {
+        true => times(folder),
+        false => BTreeMap::new(),
+    }
+}
+
 fn times(folder: &Path) -> BTreeMap<String, std::time::SystemTime> {
     let entries = std::fs::read_dir(folder)
         .expect("folder")
@@ -171,6 +178,56 @@ fn a_folder_holds_the_plan_and_only_a_month_that_changed_is_published_again() {
         let empty = get("budget-1999-01.csv").expect("the month");
         assert_eq!(empty, b"date,category,amount,currency,source,deal_id\n");
     }
+}
+
+#[test]
+fn a_feed_in_place_of_another_empties_its_months_and_asks_nobody() {
+    let data = Data::new();
+    let log = data.log();
+    let folder = data.dir.path().join("feed");
+    let get = |name: &str| std::fs::read(folder.join(name)).ok();
+    publish(
+        &data,
+        &log,
+        feed(Basis::Recognition, By::Deal),
+        Box::new(Folder::new(&folder)),
+    )
+    .expect("published");
+    // Further than this feed will ever read, and a month that it has nothing in.
+    let mut said: Json = serde_json::from_slice(&get(MANIFEST).expect("manifest")).expect("JSON");
+    said["positions"]["billing.schedule-0"] = 1_000_000.into();
+    said["months"]["1999-01"] = serde_json::json!({"file": "budget-1999-01.csv", "sha256": "x"});
+    std::fs::write(folder.join(MANIFEST), said.to_string()).expect("manifest");
+    publish(
+        &data,
+        &log,
+        feed(Basis::Billing, By::Deal),
+        Box::new(Folder::new(&folder)),
+    )
+    .expect("published in its place");
+    assert_eq!(sums(&get), planned(&data, log.as_ref(), "billing"));
+    let empty = get("budget-1999-01.csv").expect("the month");
+    assert_eq!(empty, b"date,category,amount,currency,source,deal_id\n");
+}
+
+#[test]
+fn a_planned_amount_of_a_period_without_days_is_not_left_out() {
+    let data = Data::new();
+    let log = data.log();
+    let folder = data.dir.path().join("feed");
+    let mut worker = Worker {
+        tables: BY_RECOGNITION,
+        ..data.worker(log.clone(), 3_000)
+    };
+    // Planned by calendar months, and read by a topology whose tenant has years of weeks.
+    let weeks = "[[source]]\nname = \"a\"\ntopic = \"t\"\nformat = \"canonical-json\"\n[tenants.acme-corp]\nfiscal_calendar = \"4-4-5\"\n";
+    let topology = accrue::config::parse("topology.toml", weeks, &|_| None).expect("a topology");
+    worker.settings = topology.settings().clone();
+    let mut budget = Budget::new(feed(Basis::Recognition, By::Deal), Box::new(Folder::new(&folder)));
+    let refused = worker.run(&mut budget, &AtomicBool::new(false)).map(drop);
+    let refused = refused.expect_err("no days").to_string();
+    assert!(refused.contains("fiscal_calendar of [tenants.acme-corp]"), "{refused}");
+    assert!(times_or_none(&folder).is_empty(), "nothing is published");
 }
 
 #[test]

@@ -46,6 +46,7 @@ fn what_is_stored_of_deliveries_comes_back_equal() {
         doubt: true,
         remake: false,
         rounds: 2,
+        taken: 4,
         reference: Some("ACC-1".into()),
         body: Some(b"{\"n\":1}".to_vec()),
         state: "held".into(),
@@ -96,6 +97,7 @@ fn what_is_stored_of_deliveries_comes_back_equal() {
         Stored::Group(group),
         Stored::Chain(chain),
         Stored::Sequence(3),
+        Stored::Books("xero https://books.example 7".into()),
     ] {
         let bytes = delivery::encode(&stored).unwrap();
         assert_eq!(delivery::decode(&bytes).unwrap(), stored);

@@ -63,6 +63,15 @@ fn rules_between_keys_hold_at_their_edges() {
     let canonical = "[[source]]\nname = \"a\"\ntopic = \"t\"\nformat = \"canonical-json\"\n";
     let mapping = "[mapping.m]\ntenant = \"a\"\ncurrency = \"EUR\"\nstages = { Won = \"closed\" }\n\
                    deal = { id = \"i\", stage = \"s\", amount = \"a\", contract_start = \"c\", term_months = \"t\" }\n";
+    let tenants = "[tenants.acme]\nfunctional_currency = \"USD\"\n[tenants.beta]\nfunctional_currency = \"EUR\"\n\
+                   [tenants.delta]\nfunctional_currency = \"EUR\"\n[tenants.own]\n";
+    let odoo = |name: &str, more: &str| {
+        let system = format!("[sinks.{name}.odoo]\nurl = \"https://odoo.example\"\napi_key = \"k\"\n");
+        format!("[sinks.{name}]\nkind = \"odoo\"\n{more}{system}")
+    };
+    let feed = |name: &str, folder: &str| {
+        format!("[budgets.{name}]\nkind = \"folder\"\ntenant = \"acme\"\nfolder = \"{folder}\"\n")
+    };
     for (text, expected) in [
         (
             canonical.replace("\"a\"", "\"b\""),
@@ -114,12 +123,42 @@ fn rules_between_keys_hold_at_their_edges() {
             "[tenants.t]\npolicy = \"strict\"".to_owned(),
             "tenants.t.policy: there is no [policies.strict]; add it",
         ),
+        (
+            format!("{tenants}{}", odoo("a", "")),
+            "sinks.a.tenants: a company has one currency, and the tenants keep their books beta, delta in EUR; acme in USD; \
+             write tenants = [\"beta\", \"delta\"] here, and a sink of its own for each other currency",
+        ),
+        (
+            format!("{tenants}{}", odoo("a", "tenants = [\"acme\", \"beta\", \"other\"]\n")),
+            "sinks.a.tenants: a company has one currency, and the tenants keep their books beta in EUR; acme in USD; \
+             write tenants = [\"beta\"] here, and a sink of its own for each other currency",
+        ),
+        (
+            odoo("a", "tenants = []\n"),
+            "sinks.a.tenants: names nobody, so nothing would be delivered; name tenants, or leave it out for all",
+        ),
+        (
+            odoo("a", "") + &odoo("b", "tenants = [\"acme\"]\n"),
+            "sinks.b.kind: writes to the same books as [sinks.a], so every entry would be there twice; remove one of them, \
+             or give each tenants of its own",
+        ),
+        (
+            feed("a", "plans") + &feed("b", "./plans/"),
+            "budgets.b.folder: the place of [budgets.a] as well, and each would overwrite the other's months; give each its own",
+        ),
     ] {
         let found = problems_of(&format!("{canonical}{text}"));
         assert_eq!(found.len(), 1, "{text}: {found:#?}");
         assert!(found[0].ends_with(expected), "{text}: {found:#?}");
     }
     assert_eq!(problems_of(&format!("{canonical}{mapping}")), Vec::<String>::new());
+    let apart = odoo("a", "tenants = [\"acme\"]\n") + &odoo("b", "tenants = [\"beta\", \"delta\"]\n");
+    let other = "[sinks.c]\nkind = \"file\"\n[sinks.c.file]\nformat = \"csv\"\ndir = \"x\"\n";
+    let feeds = feed("a", "plans") + &feed("b", "plans/b");
+    assert_eq!(
+        problems_of(&format!("{canonical}{tenants}{apart}{other}{feeds}")),
+        Vec::<String>::new()
+    );
 }
 
 #[test]

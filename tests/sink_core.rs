@@ -84,6 +84,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Event::Found(Found::Different { external_id: "8".to_owned(), what: "amount".to_owned() })),
         1 => Just(Event::Found(Found::Several(vec!["8".to_owned(), "9".to_owned()]))),
         1 => Just(Event::Found(Found::Unknown("away".to_owned()))),
+        1 => Just(Event::Found(Found::Throttled { retry_after: None })),
         2 => Just(Event::Orphaned),
         1 => Just(Event::Retry),
         1 => Just(Event::Confirm { external_id: "7".to_owned(), person: person() }),
@@ -238,8 +239,67 @@ fn a_document_stored_by_the_first_version_is_read_again() {
         doubt: true,
         remake: false,
         rounds: 0,
+        taken: 0,
     };
     assert_eq!(Row::decoded(*back).expect("a row"), row(track));
+}
+
+#[test]
+fn a_document_stored_by_the_second_version_is_read_again() {
+    let bytes = include_bytes!("fixtures/codec/delivery-store.2.bin");
+    let Stored::Delivery(back) = stored::decode(bytes).expect("decodes") else {
+        panic!("another kind of value");
+    };
+    let track = Track {
+        attempts: 2,
+        first_sent_at: Some(at(7)),
+        failures: 1,
+        rounds: 3,
+        ..Track::new(at(9))
+    };
+    assert_eq!(Row::decoded(*back).expect("a row"), row(track));
+}
+
+/// The system says that the number is taken, and shows nothing under it.
+#[test]
+fn a_number_that_is_taken_by_nothing_to_be_found_is_parked_with_the_systems_words() {
+    for certainty in [certainties()[0], certainties()[2]] {
+        let mut now = 1_000_000;
+        let mut track = Track::new(at(now));
+        let mut sent = 0;
+        while !matches!(track.state, State::Parked(_)) {
+            assert!(sent < 20, "it goes round for ever");
+            now += COMMIT_TIME_S;
+            let event = match &track.state {
+                State::Planned { .. } => Event::Due,
+                State::Sent { .. } => Event::Answered(Outcome::Taken("Invoice # must be unique".to_owned())),
+                _ => Event::Found(Found::Nothing),
+            };
+            sent += u64::from(event == Event::Due);
+            track = step(&track, event, certainty, at(now)).expect("possible").0;
+        }
+        let State::Parked(refusal) = &track.state else {
+            unreachable!();
+        };
+        assert_eq!((refusal.code.as_str(), sent), ("number_taken", 6));
+        assert_eq!(refusal.words, "Invoice # must be unique");
+        // A person has freed the number: it is looked for once more, and has all its rounds again.
+        let (retried, _) = step(&track, Event::Retry, certainty, at(now)).expect("retried");
+        assert!(matches!(retried.state, State::Uncertain { .. }) && retried.taken == 0);
+    }
+}
+
+#[test]
+fn a_look_up_that_is_throttled_waits_as_long_as_the_system_says() {
+    let certainty = certainties()[2];
+    let mut track = Track::new(at(0));
+    for event in [Event::Due, Event::Answered(Outcome::Uncertain("lost".to_owned()))] {
+        track = step(&track, event, certainty, at(0)).expect("possible").0;
+    }
+    let retry_after = Some(Duration::from_secs(77));
+    let found = Event::Found(Found::Throttled { retry_after });
+    track = step(&track, found, certainty, at(100)).expect("possible").0;
+    assert_eq!(track.due_at(), Some(at(177)));
 }
 
 fn row(track: Track) -> Row {

@@ -34,7 +34,7 @@ use accrue::stream::app::{Runtime, RuntimeConfig};
 use accrue::stream::budget::Budget;
 use accrue::stream::layout;
 use accrue::stream::log::embedded::EmbeddedLog;
-use accrue::stream::log::{Consumer, GroupSpec, Log, LogError, LogErrorKind, Membership, Positions, Producer};
+use accrue::stream::log::{Cleanup, Consumer, GroupSpec, Log, LogError, LogErrorKind, Membership, Positions, Producer};
 use accrue::stream::metrics::Metrics;
 use accrue::stream::partitioner::partition_for;
 use accrue::stream::record::{Outgoing, Timestamp, Topic, TopicPartition};
@@ -297,6 +297,8 @@ struct World {
     clock: Clock,
     log: Arc<EmbeddedLog>,
     schemas: Arc<Schemas>,
+    /// Of the last start.
+    figures: Mutex<prometheus::Registry>,
 }
 
 const PARTITIONS: u32 = 2;
@@ -320,6 +322,7 @@ impl World {
             clock: clock(),
             log,
             schemas,
+            figures: Mutex::default(),
         }
     }
 
@@ -397,6 +400,7 @@ impl World {
 
     fn start(&self, ledger: &Arc<Ledger>, life: Option<Arc<Life>>) -> (Application, Runtime) {
         let registry = prometheus::Registry::new();
+        *self.figures.lock().expect("figures") = registry.clone();
         let application = application::build(
             &self.topology,
             self.sink(),
@@ -822,4 +826,157 @@ fn summaries_carry_every_entry_once() {
     world.drain(&ledger);
     assert_eq!(world.receipts().len(), receipts.len(), "a replay writes nothing");
     assert_eq!(ledger.books.lock().expect("books").written.len(), receipts.len());
+}
+
+#[test]
+fn entries_of_other_tenants_are_left_to_other_sinks_and_not_remembered() {
+    let mut world = World::new("tenants = [\"acme\"]");
+    let ours = entries(2, 2);
+    let mut theirs = entries(2, 2);
+    for entry in &mut theirs {
+        entry.tenant = TenantId::parse("beta").expect("a tenant");
+        entry.entry_id = EntryId::parse(format!("beta_{}", entry.entry_id)).expect("an id");
+    }
+    world.issue(&ours);
+    world.issue(&theirs);
+    let ledger = ledger(LOOK_UP, &[]);
+    world.drain(&ledger);
+    world.assert_whole(&ledger, &ours);
+    // Once the sink is theirs too, nothing of them counts as delivered.
+    world.topology = topology(world.dir.path(), "", ACCOUNTS);
+    world.issue(&theirs);
+    world.drain(&ledger);
+    assert_eq!(world.receipts().len(), ours.len() + theirs.len());
+}
+
+#[test]
+fn what_was_delivered_counts_for_the_books_it_was_delivered_to() {
+    let mut world = World::new("");
+    let all = entries(2, 1);
+    world.issue(&all);
+    let sandbox = ledger(LOOK_UP, &[]);
+    world.drain(&sandbox);
+    // The same sink, and other books: it says so, and sends nothing.
+    let production = ledger(LOOK_UP, &[]);
+    let elsewhere = world.dir.path().join("production");
+    world.topology = topology(&elsewhere, "", ACCOUNTS);
+    let (_, runtime) = world.start(&production, None);
+    wait("it ends", || runtime.is_finished());
+    let refused = runtime.join().expect_err("other books").to_string();
+    let before = world.dir.path().join("unused").display().to_string();
+    for part in ["other books", &before, "another name", "moved_from = "] {
+        assert!(refused.contains(part), "{part}: {refused}");
+    }
+    assert!(production.books.lock().expect("books").sends.is_empty());
+    // The same books at another address: they know what they have.
+    world.topology = topology(&elsewhere, &format!("moved_from = \"file {before}\""), ACCOUNTS);
+    world.issue(&all);
+    world.drain(&production);
+    world.topology = topology(&elsewhere, "", ACCOUNTS);
+    world.drain(&production);
+    assert!(production.books.lock().expect("books").sends.is_empty());
+}
+
+#[test]
+fn the_intake_keeps_entries_as_long_as_the_journal() {
+    for (retention, kept) in [("forever", None), ("90d", Some(Duration::from_secs(90 * 86_400)))] {
+        let mut world = World::new("");
+        let text = format!("{ACCOUNTS}[outputs]\nretention = \"{retention}\"\n");
+        world.topology = topology(world.dir.path(), "", &text);
+        let specs = application::topics(&world.topology);
+        let intake = specs.iter().find(|spec| spec.topic.as_str().ends_with("-intake"));
+        assert_eq!(intake.expect("intake").cleanup, Cleanup::Delete { retention: kept });
+    }
+}
+
+#[test]
+fn what_can_be_no_request_takes_nothing_of_the_limits() {
+    let world = World::new("limits = { per_minute = 2 }");
+    let mut all = entries(8, 1);
+    // Most need an account that is not mapped.
+    for entry in &mut all[..7] {
+        entry.lines[0].role = Role::TaxPayable;
+        entry.lines[0].account = Role::TaxPayable.name().into_owned();
+    }
+    world.issue(&all);
+    let ledger = ledger(LOOK_UP, &[]);
+    let (application, runtime) = world.start(&ledger, None);
+    let began = Instant::now();
+    wait("one is written and all others are parked", || {
+        application.board.work().parked == 7 && world.receipts().len() == 1
+    });
+    assert!(began.elapsed() < Duration::from_secs(45));
+    runtime.stop();
+    runtime.join().expect("a clean end");
+}
+
+#[test]
+fn the_age_of_what_was_never_delivered_is_a_figure() {
+    let mut world = World::new("");
+    let ledger = ledger(LOOK_UP, &[]);
+    ledger.books.lock().expect("books").refuses.insert("D0".to_owned());
+    world.issue(&entries(2, 1));
+    world.clock = Arc::new(|| {
+        let hour = 3_600_000;
+        Instant9::from_millisecond(Instant9::now().as_millisecond() + hour).expect("a time")
+    });
+    world.drain(&ledger);
+    let families = world.figures.lock().expect("figures").gather();
+    let oldest = families
+        .iter()
+        .find(|family| family.name() == "accrue_sink_oldest_seconds")
+        .expect("the figure");
+    let ages: Vec<f64> = oldest
+        .get_metric()
+        .iter()
+        .map(|it| it.get_gauge().get_value())
+        .collect();
+    assert!(ages.iter().any(|age| (3_600.0..3_700.0).contains(age)), "{ages:?}");
+    assert!(ages.contains(&0.0), "the other partition has nothing: {ages:?}");
+}
+
+/// Entries of one deal, one of each day.
+fn days(days: usize) -> Vec<JournalEntry> {
+    let mut all = entries(1, days);
+    for (n, entry) in all.iter_mut().enumerate() {
+        entry.date = jiff::civil::date(2026, 1, 1 + n as i8);
+    }
+    all
+}
+
+#[test]
+fn a_reversal_is_not_summed_before_the_invoice_that_waits() {
+    let world = World::new("documents = \"invoices\"\ngranularity = \"summary\"\nsummary_interval = \"1h\"");
+    let mut all = days(3);
+    all[0].kind = Kind::Invoice;
+    all[1].kind = Kind::Reversal;
+    all[1].reverses = Some(all[0].entry_id.clone());
+    world.issue(&all);
+    let ledger = ledger(LOOK_UP, &[]);
+    ledger.books.lock().expect("books").refuses.insert("D0".to_owned());
+    world.drain(&ledger);
+    assert_eq!(
+        ledger.books.lock().expect("books").written,
+        Vec::new(),
+        "all of the deal waits"
+    );
+    ledger.books.lock().expect("books").refuses.clear();
+    world.decide("je_0_0", Decision::Retry);
+    world.drain(&ledger);
+    world.assert_whole(&ledger, &all);
+}
+
+#[test]
+fn a_summary_that_is_full_does_not_overtake_an_older_one() {
+    let world = World::new("granularity = \"summary\"\nsummary_interval = \"1h\"");
+    let mut all = entries(1, 2_001);
+    all[0].date = jiff::civil::date(2026, 1, 30);
+    world.issue(&all);
+    let ledger = ledger(LOOK_UP, &[]);
+    let (_, runtime) = world.start(&ledger, None);
+    wait("both are written", || world.receipts().len() == 2);
+    runtime.stop();
+    runtime.join().expect("a clean end");
+    let counts: Vec<usize> = world.receipts().iter().map(|receipt| receipt.entries.len()).collect();
+    assert_eq!(counts, [1, 2_000]);
 }

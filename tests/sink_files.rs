@@ -15,6 +15,9 @@ use accrue::revenue::journal::{EntryLine, JournalEntry, Kind};
 use accrue::revenue::ledger::Role;
 use accrue::revenue::money::Currency;
 use accrue::revenue::period::Period;
+use accrue::sink::destination::{Outcome, Tries};
+use accrue::sink::document::{Form, Key};
+use accrue::sink::{accounting, assemble};
 use accrue::stream::log::embedded::EmbeddedLog;
 use accrue::stream::log::{Log, Positions};
 use accrue::stream::partitioner::partition_for;
@@ -325,6 +328,39 @@ fn killed_again_and_again_it_writes_each_document_once() {
     assert_eq!(written, entries);
     let verified = text(&done(accrue(dir, &["receipts", "verify"])));
     assert!(verified.contains(&format!("{} receipts", entries.len())), "{verified}");
+}
+
+/// Written to files under one chart of accounts, then under another.
+#[tokio::test]
+async fn an_account_that_is_mapped_anew_stays_declared_for_what_was_written() {
+    let dir = tempfile::tempdir().expect("folder");
+    for (format, declared) in [("hledger", "account "), ("beancount", "1970-01-01 open ")] {
+        let folder = dir.path().join(format);
+        for (n, revenue) in ["Income:Subscription", "Income:Recurring"].into_iter().enumerate() {
+            let text = format!(
+                "[[source]]\nname = \"a\"\ntopic = \"t\"\nformat = \"canonical-json\"\n[sinks.files]\nkind = \"file\"\n\
+                 [sinks.files.file]\nformat = \"{format}\"\ndir = {folder:?}\n[sinks.files.accounts]\n\
+                 accounts_receivable = \"Assets:Receivable\"\ncontract_liability = \"Liabilities:Deferred\"\n\
+                 revenue.subscription = \"{revenue}\"\n"
+            );
+            let topology = config::parse("topology.toml", &text, &|_| None).expect("a topology");
+            let sink = topology.sinks.values().next().expect("a sink");
+            let files = accounting::build(sink).expect("the folder");
+            let entry = entry(0, n + 1);
+            let key = Key::parse(entry.entry_id.as_str()).expect("a key");
+            let document = assemble::document("files", &key, Form::Journal, &[entry], &sink.accounts).expect("mapped");
+            let plan = files.plan(&document).expect("planned");
+            let outcome = files.send(&key, &plan, &Tries::default()).await;
+            assert!(matches!(outcome, Outcome::Acknowledged(_)), "{outcome:?}");
+        }
+        let extension = if format == "hledger" { "journal" } else { format };
+        let ledger = folder.join(format!("acme-corp/ledger.{extension}"));
+        let ledger = std::fs::read_to_string(ledger).expect("the ledger");
+        for account in ["Income:Subscription", "Income:Recurring", "Assets:Receivable"] {
+            let line = format!("{declared}{account}");
+            assert_eq!(ledger.lines().filter(|other| *other == line).count(), 1, "{ledger}");
+        }
+    }
 }
 
 /// The folder as hledger and Beancount read it.

@@ -51,24 +51,20 @@ async fn system_at(name: &str, speed: u32) -> (Sandbox, Arc<dyn Destination>) {
         ),
         _ => String::new(),
     };
+    let text = format!("{sink}timeout = \"600ms\"\nlook_up_after = \"600ms\"\n{more}");
+    (sandbox, accounting::build(&sink_of(name, &text)).unwrap())
+}
+
+/// The sink of a table, beside the shipped ones.
+fn sink_of(name: &str, table: &str) -> config::Sink {
     let shipped = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/topology.toml")).unwrap();
-    let text = format!("{shipped}\n{sink}timeout = \"600ms\"\nlook_up_after = \"600ms\"\n{more}");
-    let topology = config::parse("topology.toml", &text, &|_| None).unwrap_or_else(|problems| {
-        panic!(
-            "{}",
-            problems
-                .iter()
-                .map(|problem| format!("{problem}\n"))
-                .collect::<String>()
-        );
-    });
-    let sink = topology
-        .sinks
-        .iter()
+    let topology = config::parse("topology.toml", &format!("{shipped}\n{table}"), &|_| None)
+        .unwrap_or_else(|problems| panic!("{:?}", problems.iter().map(ToString::to_string).collect::<Vec<_>>()));
+    let mut sinks = topology.sinks.into_iter();
+    sinks
         .find(|(known, _)| known.as_str() == name)
         .map(|(_, sink)| sink)
-        .unwrap();
-    (sandbox, accounting::build(sink).unwrap())
+        .unwrap()
 }
 
 fn three(run: &str) -> [Document; 3] {
@@ -367,7 +363,8 @@ async fn a_job_of_oracle_that_stays_pending_is_asked_about_and_not_submitted_aga
     let plan = destination.plan(&document).unwrap();
     let outcome = destination.send(&document.key, &plan, &Tries::default()).await;
     assert!(
-        matches!(&outcome, Outcome::Uncertain(why) if why.contains("is still WAIT")),
+        // No failure, and looked at soon: the system serves.
+        matches!(&outcome, Outcome::Taken(why) if why.contains("is still WAIT")),
         "{outcome:?}"
     );
     let Found::Unfinished { external_id: job } = destination.look_up(&document.key, &plan).await else {
@@ -375,12 +372,72 @@ async fn a_job_of_oracle_that_stays_pending_is_asked_about_and_not_submitted_aga
     };
     let mut end = destination.send(&document.key, &plan, &resumed(&job)).await;
     for _ in 0..5 {
-        if matches!(end, Outcome::Uncertain(_)) {
+        if matches!(end, Outcome::Taken(_)) {
             end = destination.send(&document.key, &plan, &resumed(&job)).await;
         }
     }
     assert!(matches!(end, Outcome::Acknowledged(_)), "{end:?}");
     assert_eq!((sandbox.writes("oracle"), sandbox.documents("oracle").len()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_job_of_oracle_whose_number_cannot_be_read_is_not_taken_for_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let sink = settings::topology("oracle", "http://127.0.0.1:1") + &format!("jobs_dir = {:?}\n", dir.path());
+    let destination = accounting::build(&sink_of("oracle", &sink)).unwrap();
+    let document = recognition("je_unread", "2026-02-28", "10.00");
+    let plan = destination.plan(&document).unwrap();
+    // A folder where the note should be: any error but that it is not there.
+    std::fs::create_dir(dir.path().join(plan.reference.replace(':', "_"))).unwrap();
+    let found = destination.look_up(&document.key, &plan).await;
+    assert!(
+        matches!(&found, Found::Unknown(why) if why.contains("cannot be read")),
+        "{found:?}"
+    );
+}
+
+/// A server that gives tokens, and asks for patience whatever else it is asked.
+fn throttling() -> String {
+    use std::io::{Read as _, Write as _};
+
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut asked = [0; 4096];
+            let read = stream.read(&mut asked).unwrap_or(0);
+            let is_token = String::from_utf8_lossy(&asked[..read]).contains("token");
+            let (status, body) = match is_token {
+                true => ("200 OK", r#"{"access_token":"t","expires_in":3600}"#),
+                false => ("429 Too Many Requests\r\nretry-after: 7", ""),
+            };
+            let head = format!(
+                "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+                body.len()
+            );
+            let _ = stream.write_all((head + body).as_bytes());
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn a_question_that_is_throttled_is_no_outage() {
+    let seven = Some(Duration::from_secs(7));
+    for name in NAMES {
+        let sink = settings::topology(name, &throttling());
+        let destination = accounting::build(&sink_of(name, &sink)).unwrap();
+        let document = match name {
+            "oracle" => recognition("je_slow", "2026-02-28", "10.00"),
+            _ => invoice("je_slow", "2026-02-28"),
+        };
+        let plan = destination.plan(&document).unwrap();
+        // Where a customer is looked for first, that is what is throttled.
+        let sent = destination.send(&document.key, &plan, &Tries::default()).await;
+        assert!(matches!(&sent, Outcome::Throttled { .. }), "{name}: {sent:?}");
+        let found = destination.look_up(&document.key, &plan).await;
+        assert_eq!(found, Found::Throttled { retry_after: seven }, "{name}");
+    }
 }
 
 fn body(plan: Result<accrue::sink::destination::Plan, accrue::sink::destination::Refusal>) -> Value {

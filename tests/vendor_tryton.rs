@@ -107,6 +107,11 @@ fn every_kind_of_fault_has_its_outcome() {
         assert!(!refusal.words.is_empty() && refusal.advice.len() > 20, "{refusal:?}");
     }
     assert!(matches!(business("ConcurrencyException", "x"), Outcome::Unavailable(_)));
+    let retry_after = Some(Duration::from_secs(7));
+    assert_eq!(
+        judge::fault(rpc::Fault::Throttled(retry_after)),
+        Outcome::Throttled { retry_after }
+    );
     assert!(matches!(
         judge::fault(rpc::Fault::Unknown("x".into())),
         Outcome::Uncertain(_)

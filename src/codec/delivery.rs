@@ -17,6 +17,7 @@ use crate::revenue::journal::JournalEntry;
 static STORED: LazyLock<Versions> = LazyLock::new(|| {
     let versions = [
         include_str!("../../avro/delivery-store.1.avsc"),
+        include_str!("../../avro/delivery-store.2.avsc"),
         include_str!("../../avro/delivery-store.avsc"),
     ];
     Versions::new("delivery store", &versions)
@@ -35,6 +36,8 @@ pub enum Stored {
     Chain(ChainRow),
     /// The number of the next document.
     Sequence(u64),
+    /// The identity of the system that the rest is about.
+    Books(String),
 }
 
 /// A document on its way. See avro/delivery-store.avsc for each field.
@@ -63,6 +66,7 @@ pub struct DeliveryRow {
     pub why: String,
     pub refusal: Option<RefusalRow>,
     pub rounds: u64,
+    pub taken: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,6 +132,7 @@ pub fn encode(value: &Stored) -> Result<Vec<u8>, Refused> {
             });
         }
         Stored::Sequence(next) => wire.sequence = Some(signed(*next)),
+        Stored::Books(identity) => wire.books = Some(identity.clone()),
     }
     STORED.encode(&wire)
 }
@@ -168,6 +173,9 @@ pub fn decode(bytes: &[u8]) -> Result<Stored, Refused> {
             hash: row.hash.0,
         }));
     }
+    if let Some(identity) = wire.books {
+        return Ok(Stored::Books(identity));
+    }
     match wire.sequence {
         Some(next) => Ok(Stored::Sequence(count(next)?)),
         None => Err(Refused::new("bad_store", "delivery store: a value without content")),
@@ -192,6 +200,8 @@ struct StoredWire<'a> {
     group: Option<GroupWire>,
     chain: Option<ChainWire>,
     sequence: Option<i64>,
+    #[serde(default)]
+    books: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -220,6 +230,8 @@ struct DeliveryWire {
     refusal: Option<RefusalRow>,
     #[serde(default)]
     rounds: i64,
+    #[serde(default)]
+    taken: i64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -271,6 +283,7 @@ impl From<DeliveryRow> for DeliveryWire {
             why: row.why,
             refusal: row.refusal,
             rounds: signed(row.rounds),
+            taken: signed(row.taken),
         }
     }
 }
@@ -303,6 +316,7 @@ impl TryFrom<DeliveryWire> for DeliveryRow {
             why: wire.why,
             refusal: wire.refusal,
             rounds: count(wire.rounds)?,
+            taken: count(wire.taken)?,
         })
     }
 }

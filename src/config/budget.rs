@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::kinds::{self, Key};
-use super::leaf::{HttpUrl, Name, Secret};
+use super::leaf::{HttpUrl, Name, Secret, plain};
 use super::measure::Interval;
 use super::problem::{KeyPath, Problems};
 use super::tenants::TenantName;
@@ -65,6 +65,27 @@ pub enum BudgetPlace {
         url: HttpUrl,
         token: Option<Secret>,
     },
+}
+
+impl BudgetPlace {
+    /// Where it is, whoever writes there.
+    fn describe(&self) -> String {
+        match self {
+            BudgetPlace::Folder(folder) => format!("folder {}", plain(folder).display()),
+            BudgetPlace::Sftp {
+                host,
+                port,
+                user,
+                folder,
+                ..
+            } => {
+                // A relative folder is the account's own.
+                let user = if folder.starts_with('/') { "" } else { user };
+                format!("sftp {user}@{host}:{port} {}", folder.trim_end_matches('/'))
+            }
+            BudgetPlace::Http { url, .. } => format!("http {}", url.as_str().trim_end_matches('/')),
+        }
+    }
 }
 
 /// Where a feed goes.
@@ -122,7 +143,18 @@ pub(super) struct BudgetText {
     interval: Option<Interval>,
 }
 
+impl BudgetText {
+    /// The key that names the place.
+    fn place_key(&self) -> &'static str {
+        match self.kind {
+            BudgetKind::Folder | BudgetKind::Sftp => "folder",
+            BudgetKind::Http => "url",
+        }
+    }
+}
+
 pub(super) fn budgets(texts: BTreeMap<Name, BudgetText>, problems: &mut Problems<'_>) -> BTreeMap<Name, Budget> {
+    let mut taken: BTreeMap<String, Name> = BTreeMap::new();
     let checked = texts.into_iter().filter_map(|(name, text)| {
         let table = KeyPath::of(["budgets", name.as_str()]);
         // What an unknown kind needs is unknown too.
@@ -130,6 +162,12 @@ pub(super) fn budgets(texts: BTreeMap<Name, BudgetText>, problems: &mut Problems
             return None;
         }
         let place = place(&text, &table, problems)?;
+        if let Some(other) = taken.insert(place.describe(), name.clone()) {
+            let said = format!(
+                "the place of [budgets.{other}] as well, and each would overwrite the other's months; give each its own"
+            );
+            problems.report(&table.key(text.place_key()), said);
+        }
         Some((
             name,
             Budget {

@@ -185,7 +185,7 @@ fn topology(
         })
         .collect();
     let sources = source::sources(document.source, &mappings, &outputs, problems);
-    let sinks = document
+    let sinks: BTreeMap<Name, Sink> = document
         .sinks
         .into_iter()
         .filter_map(|(name, text)| Some((name.clone(), sink::sink(&name, text, problems)?)))
@@ -193,6 +193,7 @@ fn topology(
     let warehouses = warehouse::warehouses(document.warehouses, problems);
     let budgets = budget::budgets(document.budgets, problems);
     let settings = tenants::settings(document.tenants, document.policies, problems);
+    sink::check(&sinks, &settings, problems);
     Some(Topology {
         application_id: document.application_id,
         log: log?,

@@ -9,7 +9,6 @@
 //! is in one partition. Deliberately absent: the processors (`collect`, `worker`).
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::board::Board;
 use super::collect::Collect;
@@ -21,7 +20,7 @@ use super::reading::{self, ReadError};
 use super::store::STORE;
 use super::worker::{Deliver, Shared, Topics};
 use crate::codec::schemas::Schemas;
-use crate::config::{self, Sink};
+use crate::config::{self, Retention, Sink};
 use crate::stream::fault::Fault;
 use crate::stream::layout::Recorded;
 use crate::stream::log::{Cleanup, Log, LogError, TopicSpec};
@@ -77,9 +76,6 @@ fn intake(topology: &config::Topology, sink: &Sink) -> Topic {
     Topic::new(format!("{}-intake", application_id(topology, sink)))
 }
 
-/// How long the intake keeps what was collected. It is read as soon as it is written.
-const INTAKE_KEPT: Duration = Duration::from_secs(7 * 86_400);
-
 /// The topics that sinks need beside those of the pipeline.
 pub fn topics(topology: &config::Topology) -> Vec<TopicSpec> {
     let spec = |topic: Topic, cleanup: Cleanup| TopicSpec {
@@ -88,8 +84,13 @@ pub fn topics(topology: &config::Topology) -> Vec<TopicSpec> {
         replication_factor: topology.runtime.replication_factor.map_or(-1, i32::from),
         cleanup,
     };
+    // An entry that was collected is read from the journal no more: the intake must keep it as long, or a sink that is
+    // away meanwhile loses it.
     let kept = Cleanup::Delete {
-        retention: Some(INTAKE_KEPT),
+        retention: match topology.outputs.retention {
+            Retention::Forever => None,
+            Retention::For(interval) => Some(interval.get()),
+        },
     };
     let of_sink = |sink: &Sink| {
         [
@@ -210,11 +211,11 @@ pub fn build(
     let gate = Gate::new(destination.limits(), sink.limits, sink.breaker, partitions);
     let board = Board::default();
     let collect: ProcessorFactory = {
-        let (name, schemas, clock) = (sink.name.as_str().to_owned(), schemas.clone(), clock.clone());
-        let (commands, intake) = (topic(&out.sink_commands), intake(topology, sink));
+        let (sink, schemas, clock) = (sink.clone(), schemas.clone(), clock.clone());
+        let (commands, intake) = (topic(&out.sink_commands), intake(topology, &sink));
         Arc::new(move || {
             Box::new(Collect::new(
-                name.clone(),
+                sink.clone(),
                 schemas.clone(),
                 clock.clone(),
                 commands.clone(),

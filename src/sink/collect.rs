@@ -2,12 +2,14 @@
 //!
 //! Owns: the intake topic, which carries entries and operators' decisions as they were, keyed by deal. Two topics read by
 //! one stateful stage would not do: a consumer group may give equal partitions of two topics to two members, and a store
-//! has one owner. Invariant: entries of a deal keep their order. Deliberately absent: state, and what an entry means.
+//! has one owner. Invariants: entries of a deal keep their order; those of tenants that the sink does not serve end here,
+//! so nothing is remembered of them. Deliberately absent: state, and what an entry means.
 
 use std::sync::Arc;
 
 use super::courier::Clock;
 use crate::codec::schemas::Schemas;
+use crate::config::Sink;
 use crate::revenue::ids::{DealId, TenantId};
 use crate::stream::processor::{Context, Emission, Failure, Processor, Progress, Rejected, Route};
 use crate::stream::record::{Header, Partition, Record, Timestamp, Topic};
@@ -36,7 +38,7 @@ impl Kind {
 
 /// See the module.
 pub struct Collect {
-    sink: String,
+    sink: Sink,
     schemas: Arc<Schemas>,
     clock: Clock,
     commands: Topic,
@@ -44,7 +46,7 @@ pub struct Collect {
 }
 
 impl Collect {
-    pub fn new(sink: String, schemas: Arc<Schemas>, clock: Clock, commands: Topic, intake: Topic) -> Collect {
+    pub fn new(sink: Sink, schemas: Arc<Schemas>, clock: Clock, commands: Topic, intake: Topic) -> Collect {
         Collect {
             sink,
             schemas,
@@ -62,19 +64,22 @@ impl Processor for Collect {
         };
         let (kind, route, key) = if record.at.topic == self.commands {
             let command = self.schemas.decode_sink_command(value)?;
-            if command.sink != self.sink {
+            if command.sink != self.sink.name.as_str() {
                 return Ok(Progress::Done);
             }
             // Who has the document knows it; a summary is of no one deal.
             (Kind::Command, Route::Everywhere, command.key)
         } else {
             let entry = self.schemas.decode_journal_entry(value)?;
+            if !self.sink.takes(&entry.tenant) {
+                return Ok(Progress::Done);
+            }
             (Kind::Entry, Route::ByKey, partition_key(&entry.tenant, &entry.deal))
         };
         cx.emit(Emission {
             topic: self.intake.clone(),
             route,
-            // The topic is kept for days after now, however old what it carries is.
+            // How long the topic is kept counts from now, however old what it carries is.
             timestamp: Timestamp((self.clock)().as_millisecond()),
             key: Some(key.into_bytes()),
             value: Some(value.clone()),

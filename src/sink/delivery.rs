@@ -20,8 +20,8 @@
 //!
 //! Owns: [`step`], the only way from one state to another; pure. Invariants: a document is sent only from `Planned`, and
 //! comes there with doubt only while the system remembers the key; doubt ends only by a look-up that found nothing after
-//! the system's longest commit time, or by a person; `Acknowledged` and `Cancelled` are final. Deliberately absent:
-//! storing, sending, waiting, order.
+//! the system's longest commit time, or by a person; a number that is taken, and taken again after looks that found
+//! nothing, is parked; `Acknowledged` and `Cancelled` are final. Deliberately absent: storing, sending, waiting, order.
 
 use std::time::Duration;
 
@@ -45,7 +45,12 @@ pub struct Track {
     pub remake: bool,
     /// How often that was done.
     pub rounds: u64,
+    /// Times that the system said it has a document of this number, while none was found.
+    pub taken: u64,
 }
+
+/// How often a number may be taken by a document that no look finds, before a person has to look.
+const TAKEN_MOST: u64 = 5;
 
 /// See the diagram.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,6 +147,7 @@ impl Track {
             doubt: false,
             remake: false,
             rounds: 0,
+            taken: 0,
         }
     }
 
@@ -320,7 +326,10 @@ fn looked_up(track: &Track, found: Found, looks: u64, certainty: Certainty, now:
             }
             Some(_) | None => (planned(None, "looked up, and not found"), Effect::None),
         },
-        Found::Unfinished { external_id } => (planned(Some(external_id), "begun, and not completed"), Effect::None),
+        Found::Unfinished { external_id } => {
+            let begun = planned(Some(external_id), "begun, and not completed");
+            (Track { taken: 0, ..begun }, Effect::None)
+        }
         Found::Different { external_id, what } => parked(
             "different_content",
             format!(
@@ -334,6 +343,14 @@ fn looked_up(track: &Track, found: Found, looks: u64, certainty: Certainty, now:
                 ids.join(", ")
             ),
         ),
+        Found::Throttled { retry_after } => {
+            let state = State::Uncertain {
+                look_up_at: later(now, retry_after.unwrap_or_else(|| backoff(looks))),
+                looks,
+                why: "the system asked for patience".to_owned(),
+            };
+            (since(track, state, now), Effect::None)
+        }
         Found::Unknown(why) => {
             let state = State::Uncertain {
                 look_up_at: later(now, backoff(looks)),
@@ -372,9 +389,22 @@ fn in_doubt(track: &Track, certainty: Certainty, why: String, now: Timestamp) ->
 }
 
 /// The system has a document of this key or number: there is something to look at now, and sending again tells nothing.
+/// Where no look finds it, round after round, it is there for the system alone.
 fn taken(track: &Track, certainty: Certainty, why: String, now: Timestamp) -> Track {
-    let soon = commit_time(certainty).map(|after| after.min(backoff(track.failures)));
-    to_look(&doubted(track), soon, why, now)
+    let track = Track {
+        taken: track.taken + 1,
+        ..doubted(track)
+    };
+    if track.taken > TAKEN_MOST {
+        let refusal = Refusal {
+            code: "number_taken".to_owned(),
+            words: why,
+            advice: "the system says that it has a document of this number or key, and shows none: look for it there, among deleted and voided ones too. Confirm it if it is this one; else free the number and retry".to_owned(),
+        };
+        return track.to(State::Parked(refusal), now);
+    }
+    let soon = commit_time(certainty).map(|after| after.min(backoff(track.failures - 1)));
+    to_look(&track, soon, why, now)
 }
 
 fn doubted(track: &Track) -> Track {
@@ -425,6 +455,7 @@ fn is_remembered(track: &Track, certainty: Certainty, now: Timestamp) -> bool {
 fn retried(track: &Track, certainty: Certainty, now: Timestamp) -> Track {
     let track = Track {
         failures: 0,
+        taken: 0,
         remake: true,
         ..track.clone()
     };

@@ -138,6 +138,10 @@ pub enum Found {
     /// More than one document under this reference.
     Several(Vec<String>),
     Nothing,
+    /// The system asks for patience: look again then.
+    Throttled {
+        retry_after: Option<Duration>,
+    },
     /// The look-up itself failed: look again.
     Unknown(String),
 }

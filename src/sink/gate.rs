@@ -144,6 +144,7 @@ impl Gate {
             | Found::Unfinished { .. }
             | Found::Several(_)
             | Found::Nothing => inner.served(),
+            Found::Throttled { retry_after } => inner.throttled(*retry_after, now),
             Found::Unknown(why) => inner.failed(why, now),
         }
     }

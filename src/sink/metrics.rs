@@ -13,6 +13,9 @@ pub struct Metrics {
     pub answers: IntCounterVec,
     /// `accrue_sink_documents{sink,partition,state}`: documents at the head of their deal: active or parked.
     pub documents: IntGaugeVec,
+    /// `accrue_sink_oldest_seconds{sink,partition}`: time since the oldest source event of what has no receipt yet; 0 without
+    /// any. What is never delivered breaches no promise by a receipt: this shows it.
+    pub oldest: IntGaugeVec,
     /// `accrue_sink_breaker_open{sink}`: 1 while nothing is sent.
     pub breaker: IntGaugeVec,
     /// `accrue_sink_event_to_ledger_seconds{sink}`: from the source event to the receipt.
@@ -51,6 +54,11 @@ impl Metrics {
                 "documents",
                 "documents at the head of their deal",
                 &["sink", "partition", "state"],
+            )?,
+            oldest: gauges(
+                "oldest_seconds",
+                "time since the oldest source event of what has no receipt yet",
+                &["sink", "partition"],
             )?,
             breaker: gauges("breaker_open", "1 while nothing is sent", &["sink"])?,
             latency,

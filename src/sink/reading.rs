@@ -110,7 +110,7 @@ pub fn holdings(log: &dyn Log, topology: &Topology, sink: &Sink) -> Result<Holdi
                     .chains
                     .insert((sink.name.as_str().to_owned(), partition.0), row);
             }
-            Stored::Placed(_) | Stored::Done(_) | Stored::Sequence(_) => {}
+            Stored::Placed(_) | Stored::Done(_) | Stored::Sequence(_) | Stored::Books(_) => {}
         }
     }
     for waiting in &mut holdings.waiting {

@@ -7,6 +7,7 @@
 //! g 0 GROUP              a summary that is being gathered
 //! c                      the chain of receipts
 //! n                      the number of the next document
+//! b                      the books that all of it is about: the identity of the system
 //! ```
 //!
 //! Owns: these keys, and [`Row`]: a document on its way. Invariant: ids hold no control character, so a zero ends one.
@@ -120,6 +121,7 @@ impl Row {
             why: String::new(),
             refusal: None,
             rounds: track.rounds,
+            taken: track.taken,
         };
         match &track.state {
             State::Planned {
@@ -201,6 +203,7 @@ impl Row {
                 doubt: row.doubt,
                 remake: row.remake,
                 rounds: row.rounds,
+                taken: row.taken,
             },
             source: row.source,
             entries: row.entries,
@@ -356,6 +359,19 @@ impl Store<'_, '_> {
 
     pub fn put_chain(&mut self, row: &ChainRow) -> Result<(), Fault> {
         self.put(b"c".to_vec(), &Stored::Chain(row.clone()))
+    }
+
+    /// The identity of the system that all of this is about; `None` before anything was written down.
+    pub fn books(&self) -> Result<Option<String>, Fault> {
+        match self.get(b"b")? {
+            Some(Stored::Books(identity)) => Ok(Some(identity)),
+            Some(_) => Err(strange(b"b")),
+            None => Ok(None),
+        }
+    }
+
+    pub fn put_books(&mut self, identity: &str) -> Result<(), Fault> {
+        self.put(b"b".to_vec(), &Stored::Books(identity.to_owned()))
     }
 
     /// The number of the next document; it is used up.

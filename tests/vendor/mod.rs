@@ -198,7 +198,7 @@ pub async fn deliver_plan(system: &dyn Destination, key: &Key, plan: &Plan) -> E
                         Found::Several(ids) => return End::Parked(format!("{} documents", ids.len())),
                         Found::Unfinished { external_id } => tries = resumed(&external_id),
                         Found::Nothing => {}
-                        Found::Unknown(_) => {
+                        Found::Unknown(_) | Found::Throttled { .. } => {
                             tokio::time::sleep(Duration::from_millis(50)).await;
                             continue;
                         }

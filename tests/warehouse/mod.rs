@@ -356,10 +356,8 @@ pub const NEVER: [(&str, &str); 5] = [
          (SELECT sum(amount) AS a, sum(posted_amount) AS b FROM recognition_current) r WHERE f.a <> r.a OR f.b <> r.b",
     ),
     (
-        "what remains is not what is unposted",
-        "SELECT m.remaining FROM mart_rpo m JOIN (SELECT tenant_id, currency, sum(amount) AS amount \
-         FROM recognition_current WHERE NOT posted GROUP BY tenant_id, currency) r ON r.tenant_id = m.tenant_id \
-         AND r.currency = m.currency WHERE r.amount <> m.remaining OR m.within_12_periods + m.later <> m.remaining",
+        "what remains is not what is due soon and later",
+        "SELECT remaining FROM mart_rpo WHERE within_12_periods + later <> remaining",
     ),
 ];
 
@@ -388,6 +386,73 @@ pub fn compare(books: &BTreeMap<&'static str, Vec<String>>, ask: &mut dyn FnMut(
     assert!(found.iter().any(|row| row[0] == "agrees"), "{found:?}");
 }
 
+/// What `mart_rpo` must say once a period is posted in part: 1,200 raised to 2,400 with a cumulative catch-up within a
+/// month that is open. The judge is `accrue books report rpo`, whose `waiting` is planned and not posted, too.
+pub const RPO: &str = "SELECT tenant_id, currency, remaining FROM mart_rpo WHERE remaining <> 0";
+
+pub fn posted_in_part(data: &Data) -> Vec<String> {
+    let accrue = |arguments: &[&str]| {
+        let out = Command::new(env!("CARGO_BIN_EXE_accrue"))
+            .args(arguments)
+            .env("ACCRUE_DATA_DIR", data.dir.path())
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .output()
+            .expect("accrue");
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        out.stdout
+    };
+    let event = |id: &str, kind: &str, day: &str, payload: Json| {
+        let at = format!("{day}T00:00:00Z");
+        serde_json::json!({"event_id": id, "source": "test", "type": kind, "occurred_at": at, "tenant_id": "acme-corp",
+            "payload": payload})
+        .to_string()
+    };
+    let deal = |amount: u32| {
+        serde_json::json!({"deal_id": "D-part", "amount": amount, "currency": "USD", "term_months": 12,
+            "billing_cycle": "annual", "contract_start": "2027-01-01", "line_items": [{"id": "a", "type": "subscription",
+            "amount": amount, "recurring": true}]})
+    };
+    let mut raised = deal(2400);
+    raised["effective_date"] = "2027-03-10".into();
+    raised["amendment"] = serde_json::json!({"treatment": "cumulative_catch_up"});
+    let deals = [
+        event("part-1", "deal.closed", "2027-01-01", deal(1200)),
+        event("part-2", "deal.amended", "2027-03-10", raised),
+    ];
+    let clock = event(
+        "part-3",
+        "clock.ticked",
+        "2027-03-15",
+        serde_json::json!({"date": "2027-03-15"}),
+    );
+    for (name, source, lines) in [
+        ("deals.jsonl", "deal-events", deals.join("\n")),
+        ("clock.jsonl", "reference-facts", clock),
+    ] {
+        let file = data.dir.path().join(name);
+        std::fs::write(&file, lines).expect("events");
+        accrue(&["facts", "post", &file.display().to_string(), "--source", source]);
+    }
+    accrue(&[
+        "quickstart",
+        "--books-only",
+        "--dir",
+        &data.dir.path().display().to_string(),
+    ]);
+    let report = accrue(&["books", "report", "rpo", "--format", "json"]);
+    let report: Json = serde_json::from_slice(&report).expect("report");
+    let amount = |cell: &Json| Decimal::from_str_exact(cell.as_str().expect("amount")).expect("amount");
+    let rows = report["rows"].as_array().expect("rows").iter();
+    let left = rows.filter(|row| row["basis"] == "contract").filter_map(|row| {
+        let left = amount(&row["waiting"]) + amount(&row["remaining"]);
+        let texts = ["tenant_id", "currency"].map(|field| row[field].as_str().unwrap_or_default().to_owned());
+        (!left.is_zero()).then(|| format!("{}|{}", texts.join("|"), left.normalize()))
+    });
+    let mut left: Vec<String> = left.collect();
+    left.sort();
+    left
+}
+
 /// Runs until idle.
 pub fn fill(data: &Data, log: &Arc<dyn Log>, warehouse: &mut dyn Warehouse, max_rows: usize) -> u64 {
     warehouse.prepare(false).expect("prepare");
@@ -411,7 +476,7 @@ fn line(row: &Json, fields: &[&str]) -> String {
     joined(&cells)
 }
 
-fn joined(cells: &[String]) -> String {
+pub fn joined(cells: &[String]) -> String {
     let plain = cells.iter().map(|cell| match Decimal::from_str_exact(cell) {
         Ok(number) => number.normalize().to_string(),
         Err(_) => cell.clone(),

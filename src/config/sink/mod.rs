@@ -9,6 +9,8 @@ mod accounts;
 mod file;
 mod systems;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -17,9 +19,14 @@ pub use file::{FileFormat, FileSystem};
 pub use systems::{NetSuiteSystem, OAuth, OdooSystem, OracleSystem, QuickBooksSystem, TrytonSystem, XeroSystem};
 
 use super::kinds::{self, Key};
-use super::leaf::Name;
+use super::leaf::{HttpUrl, Name, plain};
 use super::measure::Interval;
 use super::problem::{KeyPath, Problems};
+use super::shape::quoted;
+use super::tenants::TenantName;
+use crate::revenue::ids::TenantId;
+use crate::revenue::money::Currency;
+use crate::revenue::reference::Settings;
 use accounts::{AccountsText, TenantAccountsText};
 use file::FileText;
 
@@ -28,6 +35,10 @@ use file::FileText;
 pub struct Sink {
     pub name: Name,
     pub system: System,
+    /// Whose entries are delivered; `None`: everybody's.
+    pub tenants: Option<BTreeSet<TenantId>>,
+    /// The identity that these books had before they moved: see [`System::identity`].
+    pub moved_from: Option<String>,
     pub documents: Documents,
     pub granularity: Granularity,
     pub accounts: Accounts,
@@ -35,6 +46,20 @@ pub struct Sink {
     pub sla: Interval,
     pub limits: SinkLimits,
     pub breaker: Breaker,
+}
+
+impl Sink {
+    /// Whether entries of the tenant are delivered here.
+    pub fn takes(&self, tenant: &TenantId) -> bool {
+        self.tenants.as_ref().is_none_or(|tenants| tenants.contains(tenant))
+    }
+
+    fn shares_tenants_with(&self, other: &Sink) -> bool {
+        match (&self.tenants, &other.tenants) {
+            (Some(ours), Some(theirs)) => !ours.is_disjoint(theirs),
+            (Some(_) | None, _) => true,
+        }
+    }
 }
 
 /// The system behind a sink, with what it needs.
@@ -60,6 +85,47 @@ impl System {
             System::NetSuite(_) => "netsuite",
             System::Oracle(_) => "oracle",
             System::Odoo(_) => "odoo",
+        }
+    }
+
+    /// Which books these are: the kind, the address, and the company there. What was delivered counts for these alone, and
+    /// is kept with this text, so it must stay as it is.
+    pub fn identity(&self) -> String {
+        let some = |text: &Option<String>| text.clone().unwrap_or_default();
+        let address = |url: &Option<HttpUrl>| url.as_ref().map_or("", HttpUrl::as_str).to_owned();
+        let (url, company) = match self {
+            System::File(it) => (String::new(), plain(&it.dir).display().to_string()),
+            System::Tryton(it) => (
+                it.url.as_str().to_owned(),
+                format!("{} {}", it.database, some(&it.company)),
+            ),
+            System::Xero(it) => (address(&it.url), it.organisation.clone()),
+            System::QuickBooks(it) => (address(&it.url), it.company.clone()),
+            System::NetSuite(it) => (it.url.as_str().to_owned(), some(&it.subsidiary)),
+            System::Oracle(it) => (it.url.as_str().to_owned(), it.ledger_id.to_string()),
+            System::Odoo(it) => {
+                let company = it.company.map(|id| id.to_string());
+                (
+                    it.url.as_str().to_owned(),
+                    format!("{} {}", some(&it.database), some(&company)),
+                )
+            }
+        };
+        let parts = [self.kind(), url.trim_end_matches('/'), company.trim()];
+        let parts = parts.into_iter().filter(|part| !part.is_empty());
+        parts.collect::<Vec<_>>().join(" ")
+    }
+
+    /// Whether it posts in the one currency of a company, so that entries of tenants with several would be posted wrong.
+    fn has_one_currency(&self) -> bool {
+        match self {
+            System::File(_) => false,
+            System::Tryton(_)
+            | System::Xero(_)
+            | System::QuickBooks(_)
+            | System::NetSuite(_)
+            | System::Oracle(_)
+            | System::Odoo(_) => true,
         }
     }
 }
@@ -161,6 +227,11 @@ impl Default for Breaker {
 pub(super) struct SinkText {
     /// The kind of system; its own settings are in the table of that name.
     kind: SystemKind,
+    /// Whose entries are delivered; without it, those of every tenant. One company keeps its books in one currency.
+    tenants: Option<Vec<TenantName>>,
+    /// Only after the same books got another address: what the sink wrote to before, as the refusal of a start says it.
+    #[schemars(length(min = 1))]
+    moved_from: Option<String>,
     /// What entries become.
     #[serde(default = "journals")]
     documents: Documents,
@@ -267,6 +338,10 @@ pub(super) fn sink(name: &Name, text: SinkText, problems: &mut Problems<'_>) -> 
     Some(Sink {
         name: name.clone(),
         system: system?,
+        tenants: text
+            .tenants
+            .map(|tenants| tenants.into_iter().map(TenantId::from).collect()),
+        moved_from: text.moved_from,
         documents: text.documents,
         granularity: match text.granularity {
             GranularityText::Entry => Granularity::Entry,
@@ -279,4 +354,53 @@ pub(super) fn sink(name: &Name, text: SinkText, problems: &mut Problems<'_>) -> 
         limits: text.limits,
         breaker: text.breaker,
     })
+}
+
+/// What no sink can see alone: which tenants have which currency, and which sinks write to the same books.
+pub(super) fn check(sinks: &BTreeMap<Name, Sink>, settings: &Settings, problems: &mut Problems<'_>) {
+    for (position, (name, sink)) in sinks.iter().enumerate() {
+        let at = KeyPath::of(["sinks", name.as_str()]);
+        if sink.tenants.as_ref().is_some_and(BTreeSet::is_empty) {
+            let message = "names nobody, so nothing would be delivered; name tenants, or leave it out for all";
+            problems.report(&at.key("tenants"), message);
+        }
+        one_currency(sink, settings, &at, problems);
+        let same = |other: &&Sink| other.system.identity() == sink.system.identity() && other.shares_tenants_with(sink);
+        if let Some(other) = sinks.values().take(position).find(same) {
+            // Without the address, which may have come from the environment.
+            let message = format!(
+                "writes to the same books as [sinks.{}], so every entry would be there twice; remove one of them, or give each tenants of its own",
+                other.name
+            );
+            problems.report(&at.key("kind"), message);
+        }
+    }
+}
+
+/// A company has one currency, and a sink that posts to it tenants of that currency.
+fn one_currency(sink: &Sink, settings: &Settings, at: &KeyPath, problems: &mut Problems<'_>) {
+    if !sink.system.has_one_currency() {
+        return;
+    }
+    let mut by_currency: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (tenant, books) in &settings.tenants {
+        if let (true, Some(currency)) = (sink.takes(tenant), &books.functional_currency) {
+            by_currency
+                .entry(Currency::code(currency))
+                .or_default()
+                .push(tenant.as_str());
+        }
+    }
+    let Some(first) = by_currency.values().next().filter(|_| by_currency.len() > 1) else {
+        return;
+    };
+    let listed = by_currency
+        .iter()
+        .map(|(currency, tenants)| format!("{} in {currency}", tenants.join(", ")));
+    let message = format!(
+        "a company has one currency, and the tenants keep their books {}; write tenants = [{}] here, and a sink of its own for each other currency",
+        listed.collect::<Vec<_>>().join("; "),
+        quoted(first.iter().copied())
+    );
+    problems.report(&at.key("tenants"), message);
 }

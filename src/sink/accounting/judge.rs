@@ -128,8 +128,26 @@ pub fn in_state(document: &Value, begun: &[&str], completed: &[&str], found: Fou
     }
 }
 
+/// What a question before the document's own request came to, where the system asks for patience: that is no failure.
+///
+/// # Errors
+/// It does.
+pub fn patient(reply: Reply) -> Result<Reply, Outcome> {
+    match reply.status {
+        429 => Err(Outcome::Throttled {
+            retry_after: reply.retry_after,
+        }),
+        _ => Ok(reply),
+    }
+}
+
 /// A look-up's reply, when it is none: look again.
 pub fn unknown(reply: &Reply, system: &str) -> Found {
+    if reply.status == 429 {
+        return Found::Throttled {
+            retry_after: reply.retry_after,
+        };
+    }
     Found::Unknown(format!(
         "{system} answered the look-up with HTTP {}: {}",
         reply.status,

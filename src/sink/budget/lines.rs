@@ -114,6 +114,9 @@ fn text<'a>(table: &Table, row: &'a Row, column: &str) -> &'a str {
     }
 }
 
+/// What a line sums: day, category, currency, deal, amount.
+type Part = (Date, String, String, String, Decimal);
+
 impl Feed {
     /// For people, in the manifest.
     pub fn describe(&self) -> String {
@@ -131,10 +134,10 @@ impl Feed {
     /// The lines of each month, named `2026-02` after the day they bear.
     ///
     /// # Errors
-    /// A sum beyond 28 digits.
+    /// A sum beyond 28 digits; a period without a row that says its days.
     pub fn months(&self, rows: &Rows) -> Result<BTreeMap<String, Vec<Line>>, WarehouseError> {
         let mut sums: BTreeMap<(Date, String, String, String), Decimal> = BTreeMap::new();
-        for (date, category, currency, deal, amount) in self.parts(rows) {
+        for (date, category, currency, deal, amount) in self.parts(rows)? {
             let deal = match self.by {
                 By::Deal => deal,
                 By::Category => String::new(),
@@ -169,7 +172,7 @@ impl Feed {
         Ok(months)
     }
 
-    fn parts(&self, rows: &Rows) -> Vec<(Date, String, String, String, Decimal)> {
+    fn parts(&self, rows: &Rows) -> Result<Vec<Part>, WarehouseError> {
         let mut parts = Vec::new();
         let (plan, named) = match self.basis {
             Basis::Recognition => (FACT_RECOGNITION, "schedule_revision"),
@@ -201,7 +204,16 @@ impl Feed {
                     self.named("billing", "Billings"),
                 ),
             };
-            if let (Some(Value::Day(date)), Value::Decimal(amount)) = (date, cell(&plan, row, "amount")) {
+            let Some(Value::Day(date)) = date else {
+                // Left out, its amount would be missing from the budget without a word.
+                return Err(WarehouseError::Refused(format!(
+                    "deal {} has an amount in {}, a period whose days are not known: is fiscal_calendar of [tenants.{}] the one that it was planned by?",
+                    text(&plan, row, "deal_id"),
+                    text(&plan, row, "period"),
+                    self.tenant
+                )));
+            };
+            if let Value::Decimal(amount) = cell(&plan, row, "amount") {
                 let date = match self.basis {
                     Basis::Recognition => *date,
                     Basis::Billing => date.first_of_month(),
@@ -216,7 +228,7 @@ impl Feed {
                 ));
             }
         }
-        parts
+        Ok(parts)
     }
 
     fn category(&self, line_type: &str) -> String {

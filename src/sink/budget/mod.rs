@@ -96,7 +96,7 @@ impl Budget {
         );
         if self.behind_at.as_ref() == Some(&self.held) {
             return Err(WarehouseError::Refused(format!(
-                "{what}, and the topic has no more; was it made anew? Then remove the manifest"
+                "{what}, and the topic has no more; was it made anew? Then write \"positions\": {{}} in {MANIFEST} there: the months it lists are published again, and emptied where the plan has them no more"
             )));
         }
         self.behind_at = Some(self.held.clone());
@@ -106,7 +106,10 @@ impl Budget {
     fn publish(&mut self) -> Result<(), WarehouseError> {
         let ours = self.positions_by_partition();
         let manifest = self.manifest()?.unwrap_or(Json::Null);
-        self.behind(&manifest, &ours)?;
+        // What another feed left is to be emptied or replaced; how far that one had read says nothing of this one.
+        if manifest["feed"] == self.feed.describe().as_str() {
+            self.behind(&manifest, &ours)?;
+        }
         let mut months = self.feed.months(&self.rows)?;
         // A month that was published and has nothing any more is published as empty.
         for known in manifest["months"]

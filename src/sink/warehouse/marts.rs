@@ -23,7 +23,8 @@ pub const ALL: &[View] = views! {
     "billing_current": "The billing plan that stands, one row for each planned invoice.",
     "mart_deferred_waterfall": "Deferred revenue by tenant, currency and period: opening + billed - recognised + fx = closing, in \
         both currencies.",
-    "mart_rpo": "Remaining performance obligations (ASC 606-10-50-13) by tenant and currency: planned and not posted, due \
+    "mart_rpo": "Remaining performance obligations (ASC 606-10-50-13) by tenant and currency: planned, less what the journal holds of \
+        it (a period may be posted in part); as `accrue books report rpo` says it, with what waits for a rate or a close; due \
         within twelve periods of the latest posted one, and later.",
     "mart_arr_movement": "Annual recurring revenue by tenant, currency and period: opening + new_business + expansion - contraction - churn = \
         closing. What is active on the period's last day, as the terms that stand now say, not as they were known then; \

@@ -2,9 +2,11 @@
 //!
 //! Invariant: an entry that is known, on its way or settled, is passed over, so a replay of the topics writes nothing.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 
-use super::{Deliver, Unmapped};
+use super::{Deliver, Gathered, Unmapped};
 use crate::codec::delivery::GroupRow;
 use crate::codec::delivery_command::{Decision, SinkCommand};
 use crate::config::Granularity;
@@ -13,7 +15,7 @@ use crate::sink::assemble::{NOT_MAPPED, form, summary_key};
 use crate::sink::collect::COMMANDS;
 use crate::sink::delivery::{Event, Person, State, Track, later, step};
 use crate::sink::document::{Form, Key};
-use crate::sink::store::{Known, Row, Store, group, place};
+use crate::sink::store::{Known, Row, Store, group, place, queue, queue_of};
 use crate::stream::fault::Fault;
 use crate::stream::processor::{Context, Emission, Failure, Rejected, Route};
 use crate::stream::record::{Record, Timestamp as RecordTime};
@@ -33,6 +35,10 @@ impl Deliver {
             return Ok(());
         };
         let entry = self.shared.schemas.decode_journal_entry(value)?;
+        // Collected before the topology named the sink's tenants.
+        if !self.shared.sink.takes(&entry.tenant) {
+            return Ok(());
+        }
         let id = entry.entry_id.as_str();
         let Some(key) = Key::parse(id) else {
             return Err(rejected(
@@ -46,9 +52,13 @@ impl Deliver {
         let now = (self.shared.clock)();
         let source_at = Timestamp::from_millisecond(source_time.0).unwrap_or(now);
         let form = form(&entry, self.shared.sink.documents);
-        match (self.shared.sink.granularity, form) {
-            (Granularity::Summary { .. }, Form::Journal) => self.gather(&entry, source_at, now, cx)?,
-            (Granularity::Summary { .. }, Form::Invoice | Form::CreditNote) | (Granularity::Entry, _) => {
+        let summed = match (self.shared.sink.granularity, form) {
+            (Granularity::Summary { .. }, Form::Journal) => self.may_be_summed(&entry, cx)?,
+            (Granularity::Summary { .. }, Form::Invoice | Form::CreditNote) | (Granularity::Entry, _) => false,
+        };
+        match summed {
+            true => self.gather(&entry, source_at, now, cx)?,
+            false => {
                 let mut store = Store(cx);
                 store.put_entry(id, 0, &entry)?;
                 let row = Row {
@@ -67,6 +77,19 @@ impl Deliver {
             }
         }
         Ok(())
+    }
+
+    /// Whether an entry may go into a summary: not before what its deal still waits for, unless it reverses an entry that
+    /// is in a summary itself.
+    fn may_be_summed(&self, entry: &JournalEntry, cx: &mut Context<'_>) -> Result<bool, Fault> {
+        if let Some(reversed) = &entry.reverses {
+            match Store(cx).known(reversed.as_str())? {
+                Some(Known::Gathered) => return Ok(true),
+                Some(Known::OnItsWay(at)) => return Ok(queue_of(&at) == Some(queue(&entry.tenant, None))),
+                Some(Known::Done(_)) | None => {}
+            }
+        }
+        Ok(!self.heads.contains_key(&queue(&entry.tenant, Some(&entry.deal))))
     }
 
     /// Puts a document at the end of its queue.
@@ -117,16 +140,27 @@ impl Deliver {
         row.count += 1;
         row.source_at = row.source_at.min(source_at);
         store.put_group(&name, &row)?;
-        let due = match row.count >= MOST_ENTRIES {
-            true => now,
-            false => self.group_due(row.opened_at),
-        };
-        self.gathering.insert(name, due);
+        let mut gathered = self.gathered(&row);
+        if row.count >= MOST_ENTRIES {
+            gathered.due = now;
+        }
+        self.gathering.insert(name, gathered);
         Ok(())
     }
 
+    /// What is kept in memory of a summary that is being gathered.
+    pub(super) fn gathered(&self, row: &GroupRow) -> Gathered {
+        let number = row.source.rsplit('/').next().and_then(|number| number.parse().ok());
+        Gathered {
+            tenant: row.tenant.clone(),
+            number: number.unwrap_or(0),
+            due: self.group_due(row.opened_at),
+            source_at: row.source_at,
+        }
+    }
+
     /// When a summary is written.
-    pub(super) fn group_due(&self, opened_at: Timestamp) -> Timestamp {
+    fn group_due(&self, opened_at: Timestamp) -> Timestamp {
         match self.shared.sink.granularity {
             Granularity::Summary { every } => later(opened_at, every.get()),
             // The topology asked for summaries once; what was gathered is written now.
@@ -134,16 +168,24 @@ impl Deliver {
         }
     }
 
-    /// Queues the summaries whose time has come.
+    /// Queues the summaries whose time has come, and before each what was begun earlier of its tenant: a reversal must not
+    /// come before what it reverses.
     pub(super) fn write_groups(&mut self, now: Timestamp, cx: &mut Context<'_>) -> Result<(), Fault> {
         let flush = self.shared.board.is_flushing();
-        let due: Vec<String> = self
-            .gathering
-            .iter()
-            .filter(|(_, due)| flush || **due <= now)
-            .map(|(name, _)| name.clone())
-            .collect();
-        for name in due {
+        let mut last_due: BTreeMap<&str, u64> = BTreeMap::new();
+        for group in self.gathering.values().filter(|group| flush || group.due <= now) {
+            let last = last_due.entry(&group.tenant).or_default();
+            *last = group.number.max(*last);
+        }
+        let is_due = |group: &Gathered| {
+            last_due
+                .get(group.tenant.as_str())
+                .is_some_and(|last| group.number <= *last)
+        };
+        let due = self.gathering.iter().filter(|(_, group)| is_due(group));
+        let mut due: Vec<(u64, String)> = due.map(|(name, group)| (group.number, name.clone())).collect();
+        due.sort_unstable();
+        for (_, name) in due {
             self.gathering.remove(&name);
             let mut store = Store(cx);
             let Some(group_row) = store.group(&name)? else {

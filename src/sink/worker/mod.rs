@@ -63,9 +63,21 @@ enum Unmapped {
     Asked,
 }
 
+/// A summary that is being gathered.
+struct Gathered {
+    tenant: String,
+    /// Which was begun first.
+    number: u64,
+    /// When it is written.
+    due: Timestamp,
+    source_at: Timestamp,
+}
+
 /// The first document of a queue.
 struct Head {
     place: Place,
+    /// The event behind it: the oldest of its queue.
+    source_at: Timestamp,
     /// As in `ready`; `None` when it is not there.
     due: Option<Timestamp>,
 }
@@ -79,6 +91,8 @@ pub struct Deliver {
     share: Option<Share>,
     /// The first document of each queue that has one.
     heads: HashMap<Queue, Head>,
+    /// Heads by the events behind them: the first has waited longest.
+    waiting: BTreeSet<(Timestamp, Queue)>,
     /// Heads that something is to be done about, by when.
     ready: BTreeSet<(Timestamp, Queue)>,
     /// Queues whose head waits for an answer.
@@ -87,8 +101,10 @@ pub struct Deliver {
     /// Heads that were sent by a task before this one.
     orphans: Vec<Queue>,
     unmapped: Unmapped,
-    /// Summaries that are being gathered, with the time they are written.
-    gathering: BTreeMap<String, Timestamp>,
+    /// A head that was planned, and could not be sent then: it is not planned again before it can.
+    held_up: Option<Place>,
+    /// Summaries that are being gathered, by name.
+    gathering: BTreeMap<String, Gathered>,
     chain: ChainRow,
     /// Staged as sent; they leave with the commit.
     outbox: Vec<Job>,
@@ -108,11 +124,13 @@ impl Deliver {
             partition: Partition(0),
             share: None,
             heads: HashMap::new(),
+            waiting: BTreeSet::new(),
             ready: BTreeSet::new(),
             awaited: BTreeSet::new(),
             parked: BTreeSet::new(),
             orphans: Vec::new(),
             unmapped: Unmapped::None,
+            held_up: None,
             gathering: BTreeMap::new(),
             chain: ChainRow::default(),
             outbox: Vec::new(),
@@ -123,12 +141,29 @@ impl Deliver {
         }
     }
 
+    /// What is remembered counts for the books it was delivered to, and for no others.
+    fn keep_books(&self, cx: &mut Context<'_>) -> Result<(), Fault> {
+        let sink = &self.shared.sink;
+        let (mut store, books) = (Store(cx), sink.system.identity());
+        match store.books()? {
+            Some(known) if known == books => Ok(()),
+            Some(known) if sink.moved_from.as_ref() != Some(&known) => Err(Fault::Fatal(format!(
+                "sink {0} has delivered to other books: {known}; the topology says {books}. What was delivered there is not in the new ones, and would never be sent to them. Put the old ones back; or leave [sinks.{0}] as it was and give the new ones a sink of another name, which delivers everything there; or, if they are the same books at another address, write moved_from = \"{known}\" in [sinks.{0}]",
+                sink.name
+            ))),
+            // Versions before this one wrote nothing down: these are the books that it delivered to.
+            Some(_) | None => store.put_books(&books),
+        }
+    }
+
     /// Remembers what is at the head of a queue.
     fn note(&mut self, place: Place, row: &Row) {
         let queue = row.queue();
         self.forget(&queue);
         let due = row.track.due_at();
-        self.heads.insert(queue.clone(), Head { place, due });
+        let source_at = row.source_at;
+        self.waiting.insert((source_at, queue.clone()));
+        self.heads.insert(queue.clone(), Head { place, source_at, due });
         match &row.track.state {
             State::Planned { .. } | State::Uncertain { .. } => {
                 self.ready.extend(due.map(|due| (due, queue)));
@@ -144,8 +179,11 @@ impl Deliver {
     }
 
     fn forget(&mut self, queue: &Queue) {
-        if let Some(Head { due: Some(due), .. }) = self.heads.remove(queue) {
-            self.ready.remove(&(due, queue.clone()));
+        if let Some(Head { due, source_at, .. }) = self.heads.remove(queue) {
+            self.waiting.remove(&(source_at, queue.clone()));
+            if let Some(due) = due {
+                self.ready.remove(&(due, queue.clone()));
+            }
         }
         self.awaited.remove(queue);
         self.parked.remove(queue);
@@ -277,9 +315,14 @@ impl Deliver {
             let Some(mut row) = Store(cx).row(&place)? else {
                 return Err(Fault::Fatal(format!("the head of {queue} is not in the store")));
             };
-            let Some(permit) = self.shared.gate.enter(now) else {
-                break;
-            };
+            // Planned first: what cannot be made into a request takes nothing of the limits.
+            let mut permit = None;
+            if self.held_up.as_ref() == Some(&place) {
+                permit = self.shared.gate.enter(now);
+                if permit.is_none() {
+                    break;
+                }
+            }
             let mut event = Event::Due;
             if row.plan.is_none() || row.track.is_remade() {
                 match self.plan(&row, cx)? {
@@ -301,7 +344,21 @@ impl Deliver {
                 }
             }
             match step(&row.track, event, self.certainty, now) {
-                Ok((track, effect)) => self.apply(place, row, track, effect, Some(permit), cx)?,
+                Ok((track, effect)) => {
+                    let asks = match &effect {
+                        Effect::Send { .. } | Effect::LookUp => true,
+                        Effect::None | Effect::Settle => false,
+                    };
+                    if asks && permit.is_none() {
+                        permit = self.shared.gate.enter(now);
+                        if permit.is_none() {
+                            self.held_up = Some(place);
+                            break;
+                        }
+                    }
+                    self.held_up = None;
+                    self.apply(place, row, track, effect, permit, cx)?;
+                }
                 Err(misplaced) => {
                     return Err(Fault::Fatal(format!("document {}: {misplaced}", row.key)));
                 }
@@ -314,6 +371,16 @@ impl Deliver {
     fn plan(&self, row: &Row, cx: &mut Context<'_>) -> Result<Result<Option<Plan>, Refusal>, Fault> {
         let entries = Store(cx).entries(&row.source)?;
         let sink = &self.shared.sink;
+        if !sink.takes(&row.tenant) {
+            return Ok(Err(Refusal {
+                code: "not_of_this_sink".to_owned(),
+                words: String::new(),
+                advice: format!(
+                    "{} is not among the tenants of [sinks.{}] any more: cancel the document, or name the tenant there again and retry",
+                    row.tenant, sink.name
+                ),
+            }));
+        }
         let document = assemble::document(sink.name.as_str(), &row.key, row.form, &entries, &sink.accounts);
         Ok(document.and_then(|document| match document.lines.is_empty() {
             true => Ok(None),
@@ -341,6 +408,16 @@ impl Deliver {
         };
         gauge("active", work.active);
         gauge("parked", work.parked);
+        let oldest = self.waiting.first().map(|(source_at, _)| *source_at).into_iter();
+        let oldest = oldest.chain(self.gathering.values().map(|group| group.source_at)).min();
+        let age = oldest.map_or(0, |oldest| {
+            (self.shared.clock)().duration_since(oldest).as_secs().max(0)
+        });
+        self.shared
+            .metrics
+            .oldest
+            .with_label_values(&[sink, &partition])
+            .set(age);
         let open = i64::from(!self.shared.gate.is_closed());
         self.shared.metrics.breaker.with_label_values(&[sink]).set(open);
     }
@@ -350,6 +427,7 @@ impl Processor for Deliver {
     fn open(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
         self.partition = cx.partition();
         self.share = Some(self.shared.gate.join());
+        self.keep_books(cx)?;
         let store = Store(cx);
         self.chain = store.chain()?;
         let mut last: Option<Queue> = None;
@@ -368,8 +446,8 @@ impl Processor for Deliver {
             last = Some(queue);
         }
         for (name, row) in store.groups()? {
-            let due = self.group_due(row.opened_at);
-            self.gathering.insert(name, due);
+            let gathered = self.gathered(&row);
+            self.gathering.insert(name, gathered);
         }
         self.report();
         Ok(())

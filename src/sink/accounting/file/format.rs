@@ -48,10 +48,22 @@ pub fn extension(format: FileFormat) -> &'static str {
     }
 }
 
-/// The file that declares the accounts of a folder and includes its documents.
-pub fn ledger(format: FileFormat, accounts: &Accounts) -> Option<String> {
+/// The accounts that a ledger file declares.
+pub fn declared(format: FileFormat, ledger: &str) -> BTreeSet<&str> {
+    let name = |line| match format {
+        FileFormat::Csv => None,
+        FileFormat::Hledger => str::strip_prefix(line, "account "),
+        FileFormat::Beancount => str::strip_prefix(line, "1970-01-01 open "),
+    };
+    ledger.lines().filter_map(name).collect()
+}
+
+/// The file that declares the accounts of a folder and includes its documents. `before` are those it declared: documents
+/// that were written keep the accounts they had, whatever is mapped today.
+pub fn ledger(format: FileFormat, accounts: &Accounts, before: &BTreeSet<&str>) -> Option<String> {
     let extension = extension(format);
-    let names: BTreeSet<&str> = accounts.names().collect();
+    let mut names: BTreeSet<&str> = accounts.names().collect();
+    names.extend(before);
     let mut text =
         String::from("; Written by accrue. Each document is a file of its own; manifest.jsonl lists them.\n");
     match format {

@@ -141,7 +141,9 @@ impl Manifests {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             fs::create_dir_all(&documents)?;
             let known = known.entry(place.home.clone()).or_default();
-            known.read_on(&mut locked(&home)?)?;
+            // Held while the ledger file is written, which goes by what stands in it.
+            let mut manifest = locked(&home)?;
+            known.read_on(&mut manifest)?;
             if let Some(wrote) = known.wrote(key.as_str(), &sha256) {
                 return Ok(wrote);
             }
@@ -197,13 +199,15 @@ impl Manifests {
 
     /// The file that declares the accounts and includes the documents, where the format has such a thing.
     fn write_ledger(&self, home: &Path) -> io::Result<()> {
-        let Some(text) = format::ledger(self.format, &self.accounts) else {
-            return Ok(());
-        };
         let name = format!("ledger.{}", format::extension(self.format));
-        match fs::read(home.join(&name)) {
-            Ok(there) if there == text.as_bytes() => Ok(()),
-            Ok(_) | Err(_) => replace(home, &name, text.as_bytes()),
+        let there = match fs::read_to_string(home.join(&name)) {
+            Ok(there) => there,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(error),
+        };
+        match format::ledger(self.format, &self.accounts, &format::declared(self.format, &there)) {
+            Some(text) if text != there => replace(home, &name, text.as_bytes()),
+            Some(_) | None => Ok(()),
         }
     }
 }

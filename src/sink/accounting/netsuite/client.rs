@@ -60,6 +60,7 @@ impl NetSuite {
             .ask(Method::GET, &path, None)
             .await
             .map_err(|lost| unsent(lost.to_string()))?;
+        let found = common::patient(found)?;
         if !judge::is_there(&found).map_err(unsent)? {
             let made = self.ask(Method::POST, "customer", Some(customer)).await;
             let made = made.map_err(|lost| unsent(lost.to_string()))?;

@@ -225,9 +225,10 @@ impl Destination for Odoo {
 
     fn look_up<'a>(&'a self, _key: &'a Key, plan: &'a Plan) -> Answer<'a, Found> {
         Box::pin(async move {
-            self.find(plan)
-                .await
-                .unwrap_or_else(|fault| Found::Unknown(fault.to_string()))
+            self.find(plan).await.unwrap_or_else(|fault| match fault {
+                Fault::Throttled(retry_after) => Found::Throttled { retry_after },
+                fault => Found::Unknown(fault.to_string()),
+            })
         })
     }
 

@@ -84,8 +84,9 @@ impl Oracle {
                     self.forget(&plan.reference);
                     return judge::failed(&job, &status);
                 }
+                // It serves, and takes its time: a look soon, which goes on with the job.
                 Ok(Job::Pending(status)) if Instant::now() >= until => {
-                    return Outcome::Uncertain(format!("job {job} is still {status}"));
+                    return Outcome::Taken(format!("job {job} is still {status}"));
                 }
                 Err(why) if Instant::now() >= until => return Outcome::Uncertain(format!("job {job}: {why}")),
                 Ok(Job::Pending(_)) | Err(_) => tokio::time::sleep(self.settings.poll_every).await,
@@ -99,6 +100,9 @@ impl Oracle {
             Found::Nothing => {
                 self.forget(&plan.reference);
                 judge::failed(&job, "SUCCEEDED without a batch")
+            }
+            Found::Throttled { .. } => {
+                Outcome::Taken(format!("job {job} has ended; its batch is read when Oracle allows"))
             }
             found @ (Found::Different { .. } | Found::Unfinished { .. } | Found::Several(_) | Found::Unknown(_)) => {
                 Outcome::Uncertain(format!("job {job} has ended, and its batch: {found:?}"))
@@ -144,10 +148,21 @@ impl Oracle {
         File::open(&self.settings.jobs_dir)?.sync_all()
     }
 
-    fn noted(&self, reference: &str) -> Option<String> {
-        fs::read_to_string(self.path(reference))
-            .ok()
-            .filter(|job| judge::is_job(job))
+    /// The number of the document's job; `None` where none was submitted.
+    ///
+    /// # Errors
+    /// It cannot be told: a job may run, so nothing is to be submitted.
+    fn noted(&self, reference: &str) -> Result<Option<String>, String> {
+        let path = self.path(reference);
+        match fs::read_to_string(&path) {
+            Ok(job) if judge::is_job(&job) => Ok(Some(job)),
+            Ok(_) => Err(format!("{} holds no number of a job", path.display())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(format!(
+                "the job's number in {} cannot be read: {error}",
+                path.display()
+            )),
+        }
     }
 
     /// A note that stays behind costs one question more.
@@ -175,8 +190,10 @@ impl Destination for Oracle {
 
     fn look_up<'a>(&'a self, _key: &'a Key, plan: &'a Plan) -> Answer<'a, Found> {
         Box::pin(async move {
-            let Some(job) = self.noted(&plan.reference) else {
-                return self.batch(plan).await;
+            let job = match self.noted(&plan.reference) {
+                Ok(Some(job)) => job,
+                Ok(None) => return self.batch(plan).await,
+                Err(why) => return Found::Unknown(why),
             };
             match self.status(&job).await {
                 Ok(Job::Pending(_)) => Found::Unfinished { external_id: job },

@@ -106,6 +106,7 @@ impl QuickBooks {
         // Nothing of the document was sent yet: whatever goes wrong here, it is not in QuickBooks.
         let unsent = |why: String| Outcome::Unavailable(format!("the customer {name:?} could not be looked up: {why}"));
         let found = self.query(&find).await.map_err(|lost| unsent(lost.to_string()))?;
+        let found = common::patient(found)?;
         let id = match judge::first_id(&found, "Customer").map_err(unsent)? {
             Some(id) => id,
             None => {

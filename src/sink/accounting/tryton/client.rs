@@ -135,7 +135,7 @@ fn model(form: Form) -> (&'static str, Values) {
 fn before<T>(result: Result<T, Fault>) -> Result<T, Fault> {
     result.map_err(|fault| match fault {
         Fault::Unknown(why) => Fault::Unsent(why),
-        Fault::Business { .. } | Fault::Unsent(_) => fault,
+        Fault::Business { .. } | Fault::Unsent(_) | Fault::Throttled(_) => fault,
     })
 }
 
@@ -162,9 +162,10 @@ impl Destination for Tryton {
 
     fn look_up<'a>(&'a self, _key: &'a Key, plan: &'a Plan) -> Answer<'a, Found> {
         Box::pin(async move {
-            self.find(plan)
-                .await
-                .unwrap_or_else(|fault| Found::Unknown(fault.to_string()))
+            self.find(plan).await.unwrap_or_else(|fault| match fault {
+                Fault::Throttled(retry_after) => Found::Throttled { retry_after },
+                fault => Found::Unknown(fault.to_string()),
+            })
         })
     }
 

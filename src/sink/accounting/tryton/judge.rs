@@ -101,6 +101,7 @@ const MESSAGES: &[Sign] = &[
 pub fn fault(fault: Fault) -> Outcome {
     match fault {
         Fault::Unsent(why) => Outcome::Unavailable(why),
+        Fault::Throttled(retry_after) => Outcome::Throttled { retry_after },
         Fault::Unknown(why) => Outcome::Uncertain(why),
         Fault::Business { kind, words } if kind == "ConcurrencyException" => {
             Outcome::Unavailable(format!("another user changed the record at the same time: {words}"))

@@ -244,7 +244,7 @@ async fn find_or_make_party(session: &Session, party: &Value) -> Result<Value, F
         Ok(_) | Err(Fault::Business { .. } | Fault::Unknown(_)) => {
             session.call("model.party.party.search", find).await?
         }
-        Err(Fault::Unsent(why)) => return Err(Fault::Unsent(why)),
+        Err(fault @ (Fault::Unsent(_) | Fault::Throttled(_))) => return Err(fault),
     };
     found.get(0).cloned().ok_or_else(|| {
         missing(

@@ -4,6 +4,8 @@
 //! Source: `trytond/protocols/jsonrpc.py` and `dispatcher.py` of release 8.2: a business error is HTTP 200 with an `error`
 //! of `[kind, [message, description, domain]]`; a call that takes too long ends as 504.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::civil::Date;
@@ -51,6 +53,9 @@ pub enum Fault {
     /// Nothing was done.
     #[error("{0}")]
     Unsent(String),
+    /// Nothing was done; Tryton asks for patience.
+    #[error("Tryton answered HTTP 429")]
+    Throttled(Option<Duration>),
     /// Perhaps done.
     #[error("{0}")]
     Unknown(String),
@@ -153,7 +158,7 @@ fn result(reply: &Reply) -> Result<Value, Fault> {
             ));
         }
         404 => return Err(Fault::Unsent("there is no such database at this address".to_owned())),
-        429 => return Err(Fault::Unsent("Tryton answered HTTP 429".to_owned())),
+        429 => return Err(Fault::Throttled(reply.retry_after)),
         // 504 is Tryton's own time limit, which rolls back; but a proxy says 504 as well.
         status => {
             return Err(Fault::Unknown(format!(

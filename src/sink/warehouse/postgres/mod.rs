@@ -7,6 +7,7 @@
 //! Sources: <https://www.postgresql.org/docs/15/sql-copy.html> (text format), <https://www.postgresql.org/docs/15/sql-merge.html>.
 
 use std::io::Write as _;
+use std::time::Duration;
 
 use postgres::{Client, Transaction};
 
@@ -14,6 +15,13 @@ use super::row::{Row, Value};
 use super::table::{Kind, Table};
 use super::{Held, Move, TableBatch, Warehouse, WarehouseError, marts, sql};
 use crate::stream::record::{Offset, Partition, Topic, TopicPartition};
+
+/// How long a connection may take to come about.
+const CONNECT: Duration = Duration::from_secs(30);
+/// How long what was sent may stay without a sign that it arrived.
+const UNANSWERED: Duration = Duration::from_secs(60);
+/// The library's own.
+const KEEPALIVES_IDLE_UNLESS_SET: Duration = Duration::from_secs(2 * 60 * 60);
 
 const POSITIONS: &str = "CREATE TABLE IF NOT EXISTS accrue_position (table_name text NOT NULL, topic text NOT NULL, \
      partition integer NOT NULL, next_offset bigint NOT NULL, PRIMARY KEY (table_name, topic, partition))";
@@ -69,6 +77,17 @@ fn connect(dsn: &str) -> Result<Client, WarehouseError> {
         )
     })?;
     config.application_name("accrue");
+    // A server or a firewall that has gone without a word ends the connection within minutes, not never. What the string
+    // says counts.
+    if config.get_connect_timeout().is_none() {
+        config.connect_timeout(CONNECT);
+    }
+    if config.get_tcp_user_timeout().is_none() {
+        config.tcp_user_timeout(UNANSWERED);
+    }
+    if config.get_keepalives_idle() == KEEPALIVES_IDLE_UNLESS_SET {
+        config.keepalives_idle(UNANSWERED / 2);
+    }
     let tls = openssl::ssl::SslConnector::builder(openssl::ssl::SslMethod::tls_client())
         .map_err(|error| refused(format!("TLS cannot be set up: {error}")))?;
     config
