@@ -792,7 +792,7 @@ fn a_sink_under_a_new_name_is_refused_since_it_would_deliver_everything_again() 
     let world = World::new();
     let text = |sinks: &[&str]| {
         let tables = sinks.iter().map(|name| {
-            format!("[sinks.{name}]\nkind = \"file\"\n[sinks.{name}.file]\ndir = \"ledger\"\nformat = \"csv\"\n")
+            format!("[sinks.{name}]\nkind = \"file\"\n[sinks.{name}.file]\ndir = \"ledger-{name}\"\nformat = \"csv\"\n")
         });
         format!(
             "[[source]]\nname = \"events\"\ntopic = \"events\"\nformat = \"canonical-json\"\n{}",
