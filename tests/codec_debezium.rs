@@ -558,7 +558,7 @@ fn every_temporal_mode() {
 }
 
 #[test]
-fn an_unchanged_toast_column_is_merged_and_never_kept() {
+fn an_unchanged_toast_column_is_merged_and_never_taken_for_empty() {
     for (column, sent) in [
         ("notes", r#""__debezium_unavailable_value""#),
         ("blob", r#""X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ==""#),
@@ -581,8 +581,11 @@ fn an_unchanged_toast_column_is_merged_and_never_kept() {
         let known: Row = [(column.to_string(), Value::Text("long".into()))].into_iter().collect();
         merged.fill_unavailable(&known);
         assert_eq!(merged.text(column).unwrap().as_deref(), Some("long"));
-        row.fill_unavailable(&Row::new());
-        assert_eq!(row.get(column), None);
+        // Sent twice, and still unknown.
+        for previous in [Row::new(), row.clone()] {
+            row.fill_unavailable(&previous);
+            assert_eq!(row.get(column), Some(&Value::Unavailable));
+        }
         assert_eq!(row.integer("id").unwrap(), Some(1));
     }
 }
