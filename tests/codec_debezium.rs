@@ -691,6 +691,32 @@ fn an_unknown_schema_is_refused_and_an_absent_registry_is_not() {
 }
 
 /// Through the topology that is shipped: what a source says, and what it leaves out.
+/// Whoever may register a schema must not be able to stop the process: data of a schema within itself is as deep as it likes.
+#[test]
+fn data_without_end_is_refused_before_it_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let registry = Arc::new(Embedded::open(folder.path()).unwrap());
+    let schemas = Schemas::register(registry.clone(), |product| format!("{product:?}")).unwrap();
+    let schema = r#"{"type":"record","name":"Chain","fields":[{"name":"next","type":["null","Chain"]}]}"#;
+    let id = registry.register(&Subject::value_of("chain"), schema).unwrap();
+    let mut value = vec![0];
+    value.extend(id.0.to_be_bytes());
+    value.extend(std::iter::repeat_n(2, 1_000_000));
+    value.push(0);
+    let refused = schemas.decode_debezium_avro(&Incoming {
+        topic: "t",
+        partition: 0,
+        offset: 0,
+        key: Some(br#"{"id":1}"#),
+        value: Some(&value),
+        headers: &[],
+    });
+    assert!(
+        matches!(&refused, Err(DecodeError::Refused(refused)) if refused.code == "not_avro"),
+        "{refused:?}"
+    );
+}
+
 #[test]
 fn a_source_says_what_its_mapping_names() {
     let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("topology.toml")).unwrap();

@@ -101,6 +101,8 @@ impl Product {
 /// meaning, so each is parsed and kept once, and their number is that of the ids met.
 pub(super) struct Datum {
     plan: Plan,
+    /// Whether its data could be nested without end.
+    endless: bool,
     reader: GenericDatumReader<'static>,
     pub(super) shape: Arc<Shape>,
 }
@@ -118,7 +120,12 @@ impl Datum {
             .human_readable(false)
             .build()
             .map_err(|error| format!("not a readable Avro schema: {error}"))?;
-        Ok(Datum { plan, reader, shape })
+        Ok(Datum {
+            endless: plan.is_endless(),
+            plan,
+            reader,
+            shape,
+        })
     }
 
     /// A schema of this repository; a test parses each.
@@ -139,8 +146,13 @@ impl Datum {
         avro::read(&self.plan, bytes).map_err(not_avro)
     }
 
-    /// Reads a datum that has no struct of ours.
+    /// Reads a datum that has no struct of ours. The Avro library goes as deep as the data does, so data of a schema within
+    /// itself could ask for more stack than there is.
     pub(super) fn read_value(&self, bytes: &[u8]) -> Result<apache_avro::types::Value, Refused> {
+        if self.endless {
+            let message = "the schema is within itself, and a row of a table is not; name the topic of a table";
+            return Err(Refused::new("not_avro", message));
+        }
         let mut bytes = Exactly { bytes, short: false };
         let value = self.reader.read_value(&mut bytes).map_err(not_avro)?;
         bytes.end()?;
