@@ -645,8 +645,8 @@ fn what_is_no_debezium_record_says_why() {
 
 #[test]
 fn an_unknown_schema_is_refused_and_an_absent_registry_is_not() {
-    struct Away;
-    impl Registry for Away {
+    struct Answers(RegistryError);
+    impl Registry for Answers {
         fn register(&self, _: &Subject, _: &str) -> Result<SchemaId, RegistryError> {
             Ok(SchemaId(1))
         }
@@ -654,7 +654,7 @@ fn an_unknown_schema_is_refused_and_an_absent_registry_is_not() {
             Ok(None)
         }
         fn schema(&self, _: SchemaId) -> Result<String, RegistryError> {
-            Err(RegistryError::Unavailable("connection refused".into()))
+            Err(self.0.clone())
         }
         fn check(&self, _: &Subject, _: &str) -> Result<(), RegistryError> {
             Ok(())
@@ -664,9 +664,28 @@ fn an_unknown_schema_is_refused_and_an_absent_registry_is_not() {
         }
     }
     let sample = &samples("avro-confluent-wire.jsonl")[0];
-    let away = Schemas::register(Arc::new(Away), |product| format!("{product:?}")).unwrap();
-    let error = sample.read(|record| away.decode_debezium_avro(record)).unwrap_err();
-    assert!(matches!(error, DecodeError::Unavailable(_)), "{error}");
+    let told = |answer: RegistryError| {
+        let schemas = Schemas::register(Arc::new(Answers(answer)), |product| format!("{product:?}")).unwrap();
+        sample.read(|record| schemas.decode_debezium_avro(record)).unwrap_err()
+    };
+    // Not there, and not let in: neither says anything about the record.
+    for answer in [
+        RegistryError::Unavailable("connection refused".into()),
+        RegistryError::Refused("401 Unauthorized".into()),
+    ] {
+        let error = told(answer);
+        assert!(matches!(error, DecodeError::Unavailable(_)), "{error}");
+    }
+    let kind = "Protobuf".to_string();
+    let error = told(RegistryError::NotAvro { id: SchemaId(7), kind });
+    assert!(
+        matches!(&error, DecodeError::Refused(refused) if refused.code == "not_avro"),
+        "{error}"
+    );
+    assert!(
+        error.to_string().contains("schema id 7 is Protobuf, not Avro"),
+        "{error}"
+    );
 
     let folder = tempfile::tempdir().unwrap();
     let empty = Schemas::register(Arc::new(Embedded::open(folder.path()).unwrap()), |product| {

@@ -196,7 +196,7 @@ fn not_avro(error: impl std::error::Error) -> Refused {
 /// Schemas by id, whoever registered them; asked of the registry once.
 pub(super) struct Readers {
     registry: Arc<dyn Registry>,
-    /// A schema that does not parse never will: that is remembered too.
+    /// A schema that does not parse, or is not Avro, never will be: that is remembered too.
     known: RwLock<HashMap<SchemaId, Result<Arc<Datum>, Refused>>>,
 }
 
@@ -214,22 +214,23 @@ impl Readers {
         if let Some(known) = self.known.read().unwrap_or_else(PoisonError::into_inner).get(&id) {
             return Ok((known.clone()?, datum));
         }
-        let text = match self.registry.schema(id) {
-            Ok(text) => text,
-            Err(error @ RegistryError::UnknownSchema(_)) => {
+        let found = match self.registry.schema(id) {
+            Ok(text) => match Datum::parse(&text) {
+                Ok(parsed) => Ok(Arc::new(parsed)),
+                Err(error) => Err(Refused::new("unknown_schema", format!("schema id {}: {error}", id.0))),
+            },
+            Err(error @ RegistryError::NotAvro { .. }) => Err(Refused::new("not_avro", error.to_string())),
+            // A clear answer about this id, but another may register it yet.
+            Err(error @ (RegistryError::UnknownSchema(_) | RegistryError::Incompatible { .. })) => {
                 return Err(Refused::new("unknown_schema", error.to_string()).into());
             }
             Err(RegistryError::Unavailable(why)) => return Err(DecodeError::Unavailable(why)),
-            Err(error @ (RegistryError::Incompatible { .. } | RegistryError::Refused(_))) => {
-                return Err(DecodeError::Unavailable(error.to_string()));
-            }
+            // We are not let in: that says nothing about the record, and is mended without it.
+            Err(error @ RegistryError::Refused(_)) => return Err(DecodeError::Unavailable(error.to_string())),
         };
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        let parsed = known.entry(id).or_insert_with(|| match Datum::parse(&text) {
-            Ok(parsed) => Ok(Arc::new(parsed)),
-            Err(error) => Err(Refused::new("unknown_schema", format!("schema id {}: {error}", id.0))),
-        });
-        Ok((parsed.clone()?, datum))
+        let found = known.entry(id).or_insert(found);
+        Ok((found.clone()?, datum))
     }
 }
 
