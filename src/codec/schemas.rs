@@ -252,14 +252,27 @@ pub struct Schemas {
 }
 
 impl Schemas {
-    /// Registers the schema of every product under its topic's subject and sets its compatibility; idempotent.
-    /// `topic` gives each product's topic name.
+    /// Registers the schema of every product under its topic's subject; idempotent. `topic` gives each product's topic
+    /// name.
     ///
     /// # Errors
     /// The registry is away (try again), or refuses a schema (it names the subject and the reason).
     pub fn register(registry: Arc<dyn Registry>, topic: impl Fn(Product) -> String) -> Result<Schemas, RegistryError> {
+        Schemas::register_at(registry, topic, Product::compatibility)
+    }
+
+    /// As [`Schemas::register`]; `level` gives each subject's compatibility. It is set before a schema is registered: a
+    /// stricter one that came after would not have been asked about this version.
+    ///
+    /// # Errors
+    /// As [`Schemas::register`].
+    pub fn register_at(
+        registry: Arc<dyn Registry>,
+        topic: impl Fn(Product) -> String,
+        level: impl Fn(Product) -> Compatibility,
+    ) -> Result<Schemas, RegistryError> {
         for product in Product::ALL {
-            registry.set_compatibility(&Subject::value_of(&topic(product)), product.compatibility())?;
+            registry.set_compatibility(&Subject::value_of(&topic(product)), level(product))?;
         }
         Schemas::with_ids(registry.clone(), |product| {
             registry.register(&Subject::value_of(&topic(product)), product.schema_text())
