@@ -156,7 +156,7 @@ pub fn dead_letters(schemas: Arc<Schemas>) -> DeadLetterEncoder {
             .into_iter()
             .map(|(name, value)| Header::new(name, value))
             .collect();
-        (letter.record.key.clone(), written.value, headers)
+        (written.key, written.value, headers)
     })
 }
 

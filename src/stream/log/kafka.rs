@@ -32,6 +32,9 @@ use self::producer::KafkaProducer;
 use super::{Cleanup, Consumer, GroupSpec, Log, LogError, Positions, Producer, Reader, TopicFound, TopicSpec};
 use crate::stream::record::{Header, Offset, Partition, Record, Timestamp, Topic, TopicPartition};
 
+/// Kafka's own `max.message.bytes`; librdkafka's producer stops at 1,000,000 by itself.
+const LARGEST_MESSAGE_BYTES: &str = "1048588";
+
 /// Records handed out by one poll at most.
 const MAX_POLL_RECORDS: usize = 2_000;
 /// Keys and values handed out by one poll at most, after which the next record is left for the next poll.
@@ -306,6 +309,8 @@ impl Log for KafkaLog {
             .set("compression.type", "lz4")
             .set("linger.ms", "5")
             .set("batch.num.messages", "10000")
+            // As much as brokers take by default: less would stop us at a record that the source's producer could write.
+            .set("message.max.bytes", LARGEST_MESSAGE_BYTES)
             .set("queue.buffering.max.kbytes", kbytes(self.queues.unconfirmed_bytes));
         for (key, value) in &self.properties {
             config.set(key, value);
