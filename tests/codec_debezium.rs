@@ -611,6 +611,20 @@ fn other_connectors_have_positions_too() {
         position(r#"{"connector":"oracle","scn":"2868546"}"#),
         Some([2_868_546, 0, 0])
     );
+    let of_one_scn = |rs_id: &str, ssn: i64| {
+        position(&format!(
+            r#"{{"connector":"oracle","scn":"2868546","rs_id":"{rs_id}","ssn":{ssn}}}"#
+        ))
+        .unwrap()
+    };
+    let changes = [
+        of_one_scn(" 0x000022.00000f2c.0010 ", 0),
+        of_one_scn(" 0x000022.00000f2c.0010 ", 1),
+        of_one_scn(" 0x000022.00000f2c.01a4 ", 0),
+        of_one_scn(" 0x000022.00000f2d.0010 ", 0),
+        of_one_scn(" 0x000023.00000001.0010 ", 0),
+    ];
+    assert!(changes.is_sorted_by(|one, next| one < next), "{changes:?}");
     assert_eq!(position(r#"{"connector":"postgresql"}"#), None);
 }
 

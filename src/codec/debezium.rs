@@ -220,6 +220,8 @@ fn flattened(record: &Incoming<'_>, key: Row, fields: &Map<String, Json>, shape:
         .partition(|(name, _)| name.starts_with("__"));
     let source: Map<String, Json> = meta
         .into_iter()
+        // The connector's clock, which a record that it sends again has anew, is not the database's.
+        .filter(|(name, _)| !matches!(name.as_str(), "__ts_ms" | "__ts_us" | "__ts_ns"))
         .map(|(name, value)| {
             (
                 name.trim_start_matches("__").trim_start_matches("source_").to_string(),
