@@ -558,7 +558,7 @@ fn every_temporal_mode() {
 }
 
 #[test]
-fn an_unchanged_toast_column_is_merged_and_never_kept() {
+fn an_unchanged_toast_column_is_merged_and_never_taken_for_empty() {
     for (column, sent) in [
         ("notes", r#""__debezium_unavailable_value""#),
         ("blob", r#""X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ==""#),
@@ -581,8 +581,11 @@ fn an_unchanged_toast_column_is_merged_and_never_kept() {
         let known: Row = [(column.to_string(), Value::Text("long".into()))].into_iter().collect();
         merged.fill_unavailable(&known);
         assert_eq!(merged.text(column).unwrap().as_deref(), Some("long"));
-        row.fill_unavailable(&Row::new());
-        assert_eq!(row.get(column), None);
+        // Sent twice, and still unknown.
+        for previous in [Row::new(), row.clone()] {
+            row.fill_unavailable(&previous);
+            assert_eq!(row.get(column), Some(&Value::Unavailable));
+        }
         assert_eq!(row.integer("id").unwrap(), Some(1));
     }
 }
@@ -608,6 +611,20 @@ fn other_connectors_have_positions_too() {
         position(r#"{"connector":"oracle","scn":"2868546"}"#),
         Some([2_868_546, 0, 0])
     );
+    let of_one_scn = |rs_id: &str, ssn: i64| {
+        position(&format!(
+            r#"{{"connector":"oracle","scn":"2868546","rs_id":"{rs_id}","ssn":{ssn}}}"#
+        ))
+        .unwrap()
+    };
+    let changes = [
+        of_one_scn(" 0x000022.00000f2c.0010 ", 0),
+        of_one_scn(" 0x000022.00000f2c.0010 ", 1),
+        of_one_scn(" 0x000022.00000f2c.01a4 ", 0),
+        of_one_scn(" 0x000022.00000f2d.0010 ", 0),
+        of_one_scn(" 0x000023.00000001.0010 ", 0),
+    ];
+    assert!(changes.is_sorted_by(|one, next| one < next), "{changes:?}");
     assert_eq!(position(r#"{"connector":"postgresql"}"#), None);
 }
 
@@ -642,8 +659,8 @@ fn what_is_no_debezium_record_says_why() {
 
 #[test]
 fn an_unknown_schema_is_refused_and_an_absent_registry_is_not() {
-    struct Away;
-    impl Registry for Away {
+    struct Answers(RegistryError);
+    impl Registry for Answers {
         fn register(&self, _: &Subject, _: &str) -> Result<SchemaId, RegistryError> {
             Ok(SchemaId(1))
         }
@@ -651,7 +668,7 @@ fn an_unknown_schema_is_refused_and_an_absent_registry_is_not() {
             Ok(None)
         }
         fn schema(&self, _: SchemaId) -> Result<String, RegistryError> {
-            Err(RegistryError::Unavailable("connection refused".into()))
+            Err(self.0.clone())
         }
         fn check(&self, _: &Subject, _: &str) -> Result<(), RegistryError> {
             Ok(())
@@ -661,9 +678,28 @@ fn an_unknown_schema_is_refused_and_an_absent_registry_is_not() {
         }
     }
     let sample = &samples("avro-confluent-wire.jsonl")[0];
-    let away = Schemas::register(Arc::new(Away), |product| format!("{product:?}")).unwrap();
-    let error = sample.read(|record| away.decode_debezium_avro(record)).unwrap_err();
-    assert!(matches!(error, DecodeError::Unavailable(_)), "{error}");
+    let told = |answer: RegistryError| {
+        let schemas = Schemas::register(Arc::new(Answers(answer)), |product| format!("{product:?}")).unwrap();
+        sample.read(|record| schemas.decode_debezium_avro(record)).unwrap_err()
+    };
+    // Not there, and not let in: neither says anything about the record.
+    for answer in [
+        RegistryError::Unavailable("connection refused".into()),
+        RegistryError::Refused("401 Unauthorized".into()),
+    ] {
+        let error = told(answer);
+        assert!(matches!(error, DecodeError::Unavailable(_)), "{error}");
+    }
+    let kind = "Protobuf".to_string();
+    let error = told(RegistryError::NotAvro { id: SchemaId(7), kind });
+    assert!(
+        matches!(&error, DecodeError::Refused(refused) if refused.code == "not_avro"),
+        "{error}"
+    );
+    assert!(
+        error.to_string().contains("schema id 7 is Protobuf, not Avro"),
+        "{error}"
+    );
 
     let folder = tempfile::tempdir().unwrap();
     let empty = Schemas::register(Arc::new(Embedded::open(folder.path()).unwrap()), |product| {
@@ -688,6 +724,32 @@ fn an_unknown_schema_is_refused_and_an_absent_registry_is_not() {
 }
 
 /// Through the topology that is shipped: what a source says, and what it leaves out.
+/// Whoever may register a schema must not be able to stop the process: data of a schema within itself is as deep as it likes.
+#[test]
+fn data_without_end_is_refused_before_it_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let registry = Arc::new(Embedded::open(folder.path()).unwrap());
+    let schemas = Schemas::register(registry.clone(), |product| format!("{product:?}")).unwrap();
+    let schema = r#"{"type":"record","name":"Chain","fields":[{"name":"next","type":["null","Chain"]}]}"#;
+    let id = registry.register(&Subject::value_of("chain"), schema).unwrap();
+    let mut value = vec![0];
+    value.extend(id.0.to_be_bytes());
+    value.extend(std::iter::repeat_n(2, 1_000_000));
+    value.push(0);
+    let refused = schemas.decode_debezium_avro(&Incoming {
+        topic: "t",
+        partition: 0,
+        offset: 0,
+        key: Some(br#"{"id":1}"#),
+        value: Some(&value),
+        headers: &[],
+    });
+    assert!(
+        matches!(&refused, Err(DecodeError::Refused(refused)) if refused.code == "not_avro"),
+        "{refused:?}"
+    );
+}
+
 #[test]
 fn a_source_says_what_its_mapping_names() {
     let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("topology.toml")).unwrap();

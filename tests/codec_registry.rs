@@ -279,6 +279,34 @@ fn a_registry_that_is_away_is_unavailable() {
     ));
 }
 
+/// A topic that another converter wrote: its schema is there, and no retry will make it Avro.
+#[test]
+fn a_schema_of_another_kind_is_said_to_be_no_avro() {
+    use std::io::{Read as _, Write as _};
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            let body = r#"{"schema":"syntax = \"proto3\";","schemaType":"PROTOBUF"}"#;
+            let head = format!(
+                "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+                body.len()
+            );
+            stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
+        }
+    });
+    let error = Confluent::new(&url, Access::Open)
+        .unwrap()
+        .schema(SchemaId(7))
+        .unwrap_err();
+    assert!(
+        matches!(error, RegistryError::NotAvro { id: SchemaId(7), .. }),
+        "{error}"
+    );
+}
+
 #[test]
 fn access_shows_no_secret() {
     let access = Access::Basic {

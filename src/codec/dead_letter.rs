@@ -1,7 +1,10 @@
 //! Dead letters: a record that could not be used, whole, with the reason.
 //!
-//! Invariant: the original key, value and headers are kept byte for byte, so that the record can be sent round again.
-//! Writing a dead letter never fails: it is the last resort.
+//! Invariant: the original key, value and headers are kept byte for byte, so that the record can be sent round again; what a
+//! letter has no room for is left out whole, and the letter says so. Writing a dead letter never fails, and none is larger
+//! than a broker takes by default: it is the last resort.
+
+use std::borrow::Cow;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -11,6 +14,13 @@ use super::trace::Trace;
 use super::wire::{Bytes, Text};
 use super::{DecodeError, Incoming, Refused};
 use crate::revenue::ids::{DealId, TenantId};
+
+/// Bytes of a record's key, value and headers that a letter has room for. A record may be as large as its broker takes, and
+/// its letter is that and more; a broker takes 1,048,588 bytes by default, batch included.
+const LARGEST_ORIGINAL_BYTES: usize = 1_000_000;
+
+/// Of a message, which may quote the value.
+const LARGEST_MESSAGE_BYTES: usize = 8 << 10;
 
 /// A dead letter as it is read back.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +33,8 @@ pub struct DeadLetter {
     pub key: Option<Vec<u8>>,
     pub value: Option<Vec<u8>>,
     pub headers: Vec<(String, Vec<u8>)>,
+    /// Whether key, value or headers were too large to be kept. They are where the record is, by topic, partition and offset.
+    pub cut: bool,
     pub stage: String,
     pub code: String,
     pub message: String,
@@ -34,6 +46,8 @@ pub struct DeadLetter {
 /// A dead letter as it is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {
+    /// The record's own, if there is room for it.
+    pub key: Option<Vec<u8>>,
     pub value: Vec<u8>,
     pub headers: Vec<(String, Vec<u8>)>,
 }
@@ -49,15 +63,41 @@ impl Schemas {
         message: &str,
     ) -> Written {
         let (tenant, deal) = owner(record.key);
+        let place = format!("{}/{}/{}", record.topic, record.partition, record.offset);
+        let mut room = LARGEST_ORIGINAL_BYTES;
+        let mut fits = |bytes: usize| {
+            let left = room.checked_sub(bytes);
+            room = left.unwrap_or(room);
+            left.is_some()
+        };
+        // The key is the letter's own, too.
+        let key = record.key.filter(|key| fits(2 * key.len()));
+        let headers = match fits(
+            record
+                .headers
+                .iter()
+                .map(|(name, value)| name.len() + value.len())
+                .sum(),
+        ) {
+            true => record.headers,
+            false => &[],
+        };
+        let kept = record.value.filter(|value| fits(value.len()));
+        let cut = key.is_none() != record.key.is_none()
+            || headers.len() != record.headers.len()
+            || kept.is_none() != record.value.is_none();
+        let mut message = shortened(message);
+        if cut {
+            message = format!("{message} (the record is too large to be kept here whole: it is at {place})").into();
+        }
         let letter = LetterWire {
             topic: record.topic.into(),
             partition: i32::try_from(record.partition).unwrap_or(i32::MAX),
             offset: i64::try_from(record.offset).unwrap_or(i64::MAX),
             timestamp,
-            key: record.key.map(|bytes| Bytes(bytes.to_vec())),
-            value: record.value.map(|bytes| Bytes(bytes.to_vec())),
-            headers: record
-                .headers
+            key: key.map(|bytes| Bytes(bytes.to_vec())),
+            value: kept.map(|bytes| Bytes(bytes.to_vec())),
+            headers: headers
                 .iter()
                 .map(|(name, value)| HeaderWire {
                     name: (*name).into(),
@@ -69,8 +109,8 @@ impl Schemas {
             message: message.into(),
             tenant_id: tenant.as_ref().map(|tenant| tenant.as_str().into()),
             deal_id: deal.as_ref().map(|deal| deal.as_str().into()),
+            cut,
         };
-        let place = format!("{}/{}/{}", record.topic, record.partition, record.offset);
         let source = format!("accrue/{stage}");
         let time = Timestamp::from_millisecond(timestamp)
             .unwrap_or(Timestamp::UNIX_EPOCH)
@@ -93,8 +133,9 @@ impl Schemas {
         // Text and bytes always fit the schema; should they not, the original must not be lost over it.
         let value = self
             .encode(Product::DeadLetters, &letter)
-            .unwrap_or_else(|_| record.value.unwrap_or_default().to_vec());
+            .unwrap_or_else(|_| kept.unwrap_or_default().to_vec());
         Written {
+            key: key.map(<[u8]>::to_vec),
             value,
             headers: named
                 .chain(trace.headers().map(|(name, value)| (name.to_string(), value.into())))
@@ -117,12 +158,20 @@ impl Schemas {
                 .into_iter()
                 .map(|header| (header.name.into_owned(), header.value.0))
                 .collect(),
+            cut: wire.cut,
             stage: wire.stage.into_owned(),
             code: wire.code.into_owned(),
             message: wire.message.into_owned(),
             tenant: wire.tenant_id.and_then(|tenant| TenantId::parse(&*tenant)),
             deal: wire.deal_id.and_then(|deal| DealId::parse(&*deal)),
         })
+    }
+}
+
+fn shortened(message: &str) -> Cow<'_, str> {
+    match message.len() <= LARGEST_MESSAGE_BYTES {
+        true => message.into(),
+        false => format!("{}...", &message[..message.floor_char_boundary(LARGEST_MESSAGE_BYTES)]).into(),
     }
 }
 
@@ -152,6 +201,8 @@ struct LetterWire<'a> {
     message: Text<'a>,
     tenant_id: Option<Text<'a>>,
     deal_id: Option<Text<'a>>,
+    #[serde(default)]
+    cut: bool,
 }
 
 #[derive(Serialize, Deserialize)]

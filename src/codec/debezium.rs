@@ -7,7 +7,7 @@
 //!
 //! Source: <https://debezium.io/documentation/reference/stable/connectors/postgresql.html#postgresql-events>.
 
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use jiff::Timestamp;
 use serde_json::{Map, Value as Json};
@@ -210,7 +210,9 @@ fn envelope(record: &Incoming<'_>, key: Row, fields: &Map<String, Json>, shape: 
 }
 
 /// `ExtractNewRecordState`: the row itself, with `__op`, `__deleted` and any `add.fields` beside the columns. Without
-/// them a row is what now stands; `__source_` and `__` prefixes are the two spellings the transform uses.
+/// them a row is what now stands; `__source_` and `__` prefixes are the two spellings the transform uses. Deletes are heard
+/// only with `delete.tombstone.handling.mode=rewrite`: by its default the transform leaves a tombstone, which has no position,
+/// and could be that of a row that is there again.
 fn flattened(record: &Incoming<'_>, key: Row, fields: &Map<String, Json>, shape: &Shape) -> Result<Message, Refused> {
     let (meta, columns): (Map<_, _>, Map<_, _>) = fields
         .iter()
@@ -218,6 +220,8 @@ fn flattened(record: &Incoming<'_>, key: Row, fields: &Map<String, Json>, shape:
         .partition(|(name, _)| name.starts_with("__"));
     let source: Map<String, Json> = meta
         .into_iter()
+        // The connector's clock, which a record that it sends again has anew, is not the database's.
+        .filter(|(name, _)| !matches!(name.as_str(), "__ts_ms" | "__ts_us" | "__ts_ns"))
         .map(|(name, value)| {
             (
                 name.trim_start_matches("__").trim_start_matches("source_").to_string(),
@@ -226,6 +230,16 @@ fn flattened(record: &Incoming<'_>, key: Row, fields: &Map<String, Json>, shape:
         })
         .collect();
     let text = |name: &str| source.get(name).and_then(Json::as_str);
+    if !source.contains_key("deleted") {
+        static TOLD: Once = Once::new();
+        TOLD.call_once(|| {
+            tracing::warn!(
+                topic = record.topic,
+                "flattened rows without __deleted: a deleted row would only leave a tombstone, which says nothing; set \
+                 transforms.unwrap.delete.tombstone.handling.mode=rewrite at the connector"
+            );
+        });
+    }
     let deleted = match source.get("deleted") {
         Some(Json::String(text)) => text == "true",
         Some(Json::Bool(flag)) => *flag,

@@ -41,7 +41,11 @@ impl LogPosition {
                 let file_and_block = file.checked_mul(1 << 32)?.checked_add(block)?;
                 [file_and_block, slot, number("event_serial_no").unwrap_or(0)]
             }
-            "oracle" => [number("scn")?, number("ssn").unwrap_or(0), 0],
+            "oracle" => {
+                let (redo, offset) = text("rs_id").and_then(redo_place).unwrap_or_default();
+                let ssn = number("ssn").unwrap_or(0);
+                [number("scn")?, redo, offset.checked_mul(1 << 32)?.checked_add(ssn)?]
+            }
             // PostgreSQL, and flattened records, which seldom name their connector.
             _ => [number("lsn")?, 0, 0],
         };
@@ -79,4 +83,13 @@ impl fmt::Display for TransactionId {
 /// A number, or a number as text (Oracle's `scn`).
 fn whole(json: &Json) -> Option<i64> {
     json.as_i64().or_else(|| json.as_str()?.parse().ok())
+}
+
+/// Oracle's `rs_id`, ` 0x000022.00000f2c.0010 `: file and block of the redo log as one number, and the offset in the block.
+/// Changes of one `scn` often differ in nothing else.
+fn redo_place(rs_id: &str) -> Option<(i64, i64)> {
+    let mut parts = rs_id.trim().trim_start_matches("0x").split('.');
+    let mut part = || i64::from_str_radix(parts.next()?, 16).ok();
+    let (file, block, offset) = (part()?, part()?, part()?);
+    Some((file.checked_mul(1 << 32)?.checked_add(block)?, offset))
 }

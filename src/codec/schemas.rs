@@ -104,6 +104,8 @@ impl Product {
 pub(super) struct Datum {
     schema: &'static Schema,
     plan: Plan,
+    /// Whether its data could be nested without end.
+    endless: bool,
     reader: GenericDatumReader<'static>,
     pub(super) shape: Arc<Shape>,
 }
@@ -123,6 +125,7 @@ impl Datum {
             .map_err(|error| format!("not a readable Avro schema: {error}"))?;
         Ok(Datum {
             schema,
+            endless: plan.is_endless(),
             plan,
             reader,
             shape,
@@ -147,8 +150,13 @@ impl Datum {
         avro::read(&self.plan, bytes).map_err(not_avro)
     }
 
-    /// Reads a datum that has no struct of ours.
+    /// Reads a datum that has no struct of ours. The Avro library goes as deep as the data does, so data of a schema within
+    /// itself could ask for more stack than there is.
     pub(super) fn read_value(&self, bytes: &[u8]) -> Result<apache_avro::types::Value, Refused> {
+        if self.endless {
+            let message = "the schema is within itself, and a row of a table is not; name the topic of a table";
+            return Err(Refused::new("not_avro", message));
+        }
         let mut bytes = Exactly { bytes, short: false };
         let value = self.reader.read_value(&mut bytes).map_err(not_avro)?;
         bytes.end()?;
@@ -201,7 +209,7 @@ fn not_avro(error: impl std::error::Error) -> Refused {
 /// Schemas by id, whoever registered them; asked of the registry once.
 pub(super) struct Readers {
     registry: Arc<dyn Registry>,
-    /// A schema that does not parse never will: that is remembered too.
+    /// A schema that does not parse, or is not Avro, never will be: that is remembered too.
     known: RwLock<HashMap<SchemaId, Result<Arc<Datum>, Refused>>>,
 }
 
@@ -219,22 +227,23 @@ impl Readers {
         if let Some(known) = self.known.read().unwrap_or_else(PoisonError::into_inner).get(&id) {
             return Ok((known.clone()?, datum));
         }
-        let text = match self.registry.schema(id) {
-            Ok(text) => text,
-            Err(error @ RegistryError::UnknownSchema(_)) => {
+        let found = match self.registry.schema(id) {
+            Ok(text) => match Datum::parse(&text) {
+                Ok(parsed) => Ok(Arc::new(parsed)),
+                Err(error) => Err(Refused::new("unknown_schema", format!("schema id {}: {error}", id.0))),
+            },
+            Err(error @ RegistryError::NotAvro { .. }) => Err(Refused::new("not_avro", error.to_string())),
+            // A clear answer about this id, but another may register it yet.
+            Err(error @ (RegistryError::UnknownSchema(_) | RegistryError::Incompatible { .. })) => {
                 return Err(Refused::new("unknown_schema", error.to_string()).into());
             }
             Err(RegistryError::Unavailable(why)) => return Err(DecodeError::Unavailable(why)),
-            Err(error @ (RegistryError::Incompatible { .. } | RegistryError::Refused(_))) => {
-                return Err(DecodeError::Unavailable(error.to_string()));
-            }
+            // We are not let in: that says nothing about the record, and is mended without it.
+            Err(error @ RegistryError::Refused(_)) => return Err(DecodeError::Unavailable(error.to_string())),
         };
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        let parsed = known.entry(id).or_insert_with(|| match Datum::parse(&text) {
-            Ok(parsed) => Ok(Arc::new(parsed)),
-            Err(error) => Err(Refused::new("unknown_schema", format!("schema id {}: {error}", id.0))),
-        });
-        Ok((parsed.clone()?, datum))
+        let found = known.entry(id).or_insert(found);
+        Ok((found.clone()?, datum))
     }
 }
 
@@ -256,14 +265,27 @@ pub struct Schemas {
 }
 
 impl Schemas {
-    /// Registers the schema of every product under its topic's subject and sets its compatibility; idempotent.
-    /// `topic` gives each product's topic name.
+    /// Registers the schema of every product under its topic's subject; idempotent. `topic` gives each product's topic
+    /// name.
     ///
     /// # Errors
     /// The registry is away (try again), or refuses a schema (it names the subject and the reason).
     pub fn register(registry: Arc<dyn Registry>, topic: impl Fn(Product) -> String) -> Result<Schemas, RegistryError> {
+        Schemas::register_at(registry, topic, Product::compatibility)
+    }
+
+    /// As [`Schemas::register`]; `level` gives each subject's compatibility. It is set before a schema is registered: a
+    /// stricter one that came after would not have been asked about this version.
+    ///
+    /// # Errors
+    /// As [`Schemas::register`].
+    pub fn register_at(
+        registry: Arc<dyn Registry>,
+        topic: impl Fn(Product) -> String,
+        level: impl Fn(Product) -> Compatibility,
+    ) -> Result<Schemas, RegistryError> {
         for product in Product::ALL {
-            registry.set_compatibility(&Subject::value_of(&topic(product)), product.compatibility())?;
+            registry.set_compatibility(&Subject::value_of(&topic(product)), level(product))?;
         }
         Schemas::with_ids(registry.clone(), |product| {
             registry.register(&Subject::value_of(&topic(product)), product.schema_text())

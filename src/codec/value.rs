@@ -85,20 +85,14 @@ impl Row {
         self.0.retain(|name, _| wanted(name));
     }
 
-    /// Replaces every `Unavailable` by what `previous` knows, and drops those it does not know either.
+    /// Replaces every `Unavailable` by what `previous` knows. One that it does not know stays: the column is not empty, and
+    /// whoever needs it must hear that.
     pub fn fill_unavailable(&mut self, previous: &Row) {
-        self.0.retain(|name, value| {
-            if *value != Value::Unavailable {
-                return true;
+        for (name, value) in &mut self.0 {
+            if let (Value::Unavailable, Some(known)) = (&value, previous.get(name)) {
+                *value = known.clone();
             }
-            match previous.get(name) {
-                Some(known) if *known != Value::Unavailable => {
-                    *value = known.clone();
-                    true
-                }
-                Some(_) | None => false,
-            }
-        });
+        }
     }
 
     /// Text, or the plain text of a number, day or instant.

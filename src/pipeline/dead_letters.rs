@@ -92,6 +92,10 @@ pub enum LetterError {
     #[error("dead letter {0} was {how} already", how = .1.as_str())]
     Resolved(LetterId, Resolution),
     #[error(
+        "dead letter {0} has not all of its record, which was too large: send the record of {1} {2}/{3} again by its source"
+    )]
+    Cut(LetterId, String, u32, u64),
+    #[error(
         "dead letter {0} came from {1}, which has no partition {2} any more; the record can only be sent by its source"
     )]
     NoWayBack(LetterId, String, u32),
@@ -192,6 +196,10 @@ impl<'a> Clerk<'a> {
         let letter = self.open(id)?.letter.clone();
         let topic = Topic::new(letter.topic.as_str());
         let to = TopicPartition::new(&topic, Partition(letter.partition));
+        // Without its value it would be a tombstone.
+        if letter.cut {
+            return Err(LetterError::Cut(id, letter.topic, letter.partition, letter.offset));
+        }
         if self
             .log
             .partitions(&topic)?

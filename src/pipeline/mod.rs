@@ -156,7 +156,7 @@ pub fn dead_letters(schemas: Arc<Schemas>) -> DeadLetterEncoder {
             .into_iter()
             .map(|(name, value)| Header::new(name, value))
             .collect();
-        (letter.record.key.clone(), written.value, headers)
+        (written.key, written.value, headers)
     })
 }
 
@@ -203,36 +203,34 @@ pub fn topics(topology: &config::Topology) -> Vec<TopicSpec> {
 /// Every subject with the compatibility it is registered under: the public topic's own, and for the others what the
 /// configuration says.
 pub fn subjects(topology: &config::Topology) -> Vec<(Subject, Compatibility)> {
-    let others = match topology.registry.compatibility {
-        config::Compatibility::Backward => Compatibility::Backward,
-        config::Compatibility::BackwardTransitive => Compatibility::BackwardTransitive,
-        config::Compatibility::Full => Compatibility::Full,
-        config::Compatibility::FullTransitive => Compatibility::FullTransitive,
-    };
     Product::ALL
         .into_iter()
         .map(|product| {
-            let compatibility = match product.compatibility() {
-                Compatibility::FullTransitive => Compatibility::FullTransitive,
-                _ => others,
-            };
             (
                 Subject::value_of(product_topic(topology, product).as_str()),
-                compatibility,
+                compatibility(topology, product),
             )
         })
         .collect()
 }
 
+fn compatibility(topology: &config::Topology, product: Product) -> Compatibility {
+    match (product.compatibility(), topology.registry.compatibility) {
+        (Compatibility::FullTransitive, _) => Compatibility::FullTransitive,
+        (_, config::Compatibility::Backward) => Compatibility::Backward,
+        (_, config::Compatibility::BackwardTransitive) => Compatibility::BackwardTransitive,
+        (_, config::Compatibility::Full) => Compatibility::Full,
+        (_, config::Compatibility::FullTransitive) => Compatibility::FullTransitive,
+    }
+}
+
 /// Registers the schemas of all topics we write.
 pub fn schemas(topology: &config::Topology, registry: Arc<dyn Registry>) -> Result<Schemas, RegistryError> {
-    let schemas = Schemas::register(registry.clone(), |product| {
-        product_topic(topology, product).as_str().to_owned()
-    })?;
-    for (subject, compatibility) in subjects(topology) {
-        registry.set_compatibility(&subject, compatibility)?;
-    }
-    Ok(schemas)
+    Schemas::register_at(
+        registry,
+        |product| product_topic(topology, product).as_str().to_owned(),
+        |product| compatibility(topology, product),
+    )
 }
 
 /// The topic that has a product.

@@ -24,6 +24,9 @@ use crate::revenue::reference::Settings;
 use crate::stream::processor::{Context, Emission, Failure, Processor, Progress, Rejected, Route};
 use crate::stream::record::{Header, Record, Topic};
 
+/// What a broker takes by default, less the headers. One that is larger would stop the task.
+const LARGEST_CHANGE_BYTES: usize = 1_000_000;
+
 /// See the module.
 pub struct Rekey {
     schemas: Arc<Schemas>,
@@ -71,6 +74,15 @@ impl Processor for Rekey {
             said,
         };
         let value = self.schemas.encode_change(&change)?;
+        if value.len() > LARGEST_CHANGE_BYTES {
+            return Err(Failure::Record(Rejected {
+                code: "too_large".to_owned(),
+                message: format!(
+                    "the columns that the mapping names are {} bytes, and at most {LARGEST_CHANGE_BYTES} can go on",
+                    value.len()
+                ),
+            }));
+        }
         let trace = incoming(record, Trace::of);
         cx.emit(Emission {
             topic: self.changes.clone(),

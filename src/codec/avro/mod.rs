@@ -13,7 +13,7 @@ mod read;
 mod tests;
 mod write;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
@@ -151,6 +151,33 @@ impl Plan {
         };
         known.insert(name.clone(), plan.clone());
         plan
+    }
+
+    /// Whether it has a schema within itself.
+    pub(super) fn is_endless(&self) -> bool {
+        self.has_endless(&mut HashSet::new())
+    }
+
+    /// `seen` are the records that were looked into: one may stand in many places.
+    fn has_endless(&self, seen: &mut HashSet<*const Record>) -> bool {
+        match self {
+            Plan::Endless => true,
+            Plan::Array(of) | Plan::Map(of) | Plan::Optional(of) => of.has_endless(seen),
+            Plan::Union(branches) => branches.iter().any(|of| of.has_endless(seen)),
+            Plan::Record(record) => {
+                seen.insert(Arc::as_ptr(record)) && record.fields.iter().any(|field| field.plan.has_endless(seen))
+            }
+            Plan::Null
+            | Plan::Boolean
+            | Plan::Int
+            | Plan::Long
+            | Plan::Float
+            | Plan::Double
+            | Plan::Bytes
+            | Plan::Text
+            | Plan::Fixed(_)
+            | Plan::Enum(_) => false,
+        }
     }
 
     /// For messages.

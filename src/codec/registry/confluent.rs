@@ -165,10 +165,10 @@ impl Registry for Confluent {
         self.wait(async move {
             match get_schema_by_id(id.0, &settings).await {
                 Ok(found) if found.schema_type == SchemaType::Avro => Ok(found.schema),
-                Ok(found) => Err(RegistryError::Refused(format!(
-                    "schema {} is {:?}, not Avro",
-                    id.0, found.schema_type
-                ))),
+                Ok(found) => Err(RegistryError::NotAvro {
+                    id,
+                    kind: format!("{:?}", found.schema_type),
+                }),
                 Err(error) if code(&error).is_some_and(is_not_found) => Err(RegistryError::UnknownSchema(id)),
                 Err(error) => Err(judge(error, &Subject::new(format!("schema id {}", id.0)))),
             }

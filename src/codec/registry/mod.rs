@@ -61,6 +61,9 @@ pub enum RegistryError {
     /// The registry answered that there is no such id: no retry will find it.
     #[error("schema id {} is unknown to the registry; was the record written against another registry?", .0.0)]
     UnknownSchema(SchemaId),
+    /// The registry answered with a schema of another kind: no retry will make it Avro.
+    #[error("schema id {} is {kind}, not Avro; set the connector's converters to Avro", .id.0)]
+    NotAvro { id: SchemaId, kind: String },
     /// The new schema breaks the subject's compatibility: change the schema.
     #[error("schema refused for subject {subject}: {reason}")]
     Incompatible { subject: Subject, reason: String },

@@ -255,6 +255,6 @@ fn failure(error: RegistryError) -> Failure {
             Failure { code: 42201, message }
         }
         RegistryError::Incompatible { .. } => Failure { code: 409, message },
-        RegistryError::Refused(_) => Failure { code: 42201, message },
+        RegistryError::Refused(_) | RegistryError::NotAvro { .. } => Failure { code: 42201, message },
     }
 }
