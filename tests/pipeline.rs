@@ -1,12 +1,13 @@
 //! The stages on the embedded log: what a CRM says, record by record, and what becomes of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use accrue::codec::crm_store::DealPicture;
 use accrue::codec::dead_letter::DeadLetter;
-use accrue::codec::registry::Embedded;
-use accrue::codec::schemas::Schemas;
+use accrue::codec::registry::{Embedded, Registry, RegistryError, Subject};
+use accrue::codec::schemas::{Product, Schemas};
 use accrue::config::{self, Topology};
 use accrue::pipeline;
 use accrue::pipeline::dead_letters::{self, Clerk, LetterError, LetterId, Resolution};
@@ -98,8 +99,11 @@ struct Crm {
 
 impl Crm {
     fn new(transactions: bool) -> Crm {
-        let text = TOPOLOGY.replace("#TRANSACTIONS", if transactions { TRANSACTIONS } else { "" });
-        let topology = config::parse("test.toml", &text, &|_| None).expect("topology");
+        Crm::with(&TOPOLOGY.replace("#TRANSACTIONS", if transactions { TRANSACTIONS } else { "" }))
+    }
+
+    fn with(topology: &str) -> Crm {
+        let topology = config::parse("test.toml", topology, &|_| None).expect("topology");
         let dir = tempfile::tempdir().expect("folder");
         let log = Arc::new(EmbeddedLog::open(&dir.path().join("log"), false).expect("log"));
         log.create_topics(&pipeline::topics(&topology)).expect("topics");
@@ -137,14 +141,22 @@ impl Crm {
 
     /// A change event of transaction `tx`; `after` of `None` is a delete.
     fn row(&mut self, topic: &str, op: &str, tx: i64, id: &str, after: Option<Json>) {
+        self.keyed(topic, op, tx, json!({"id": id}), after);
+    }
+
+    fn keyed(&mut self, topic: &str, op: &str, tx: i64, key: Json, after: Option<Json>) {
         self.lsn += 100;
+        let transaction = match self.sends_ends() && op != "r" {
+            true => json!({"id": format!("{tx}:{}", self.lsn), "total_order": 1, "data_collection_order": 1}),
+            false => Json::Null,
+        };
         let event = json!({
             "before": null, "after": after, "op": op, "ts_ms": self.clock,
             "source": {"connector": "postgresql", "schema": "public", "table": topic, "txId": tx, "lsn": self.lsn,
                        "ts_ms": self.clock, "snapshot": if op == "r" { "true" } else { "false" }},
-            "transaction": null,
+            "transaction": transaction,
         });
-        self.send(topic, Some(json!({"id": id})), Some(event));
+        self.send(topic, Some(key), Some(event));
     }
 
     fn deal(&mut self, tx: i64, id: &str, stage: &str, amount: &str) {
@@ -173,17 +185,24 @@ impl Crm {
         self.end(1, 1);
     }
 
+    fn sends_ends(&self) -> bool {
+        let mut sources = self.topology.sources.iter();
+        sources.any(|source| source.name.as_str() == "transactions")
+    }
+
     fn end(&mut self, tx: i64, events: u64) {
-        if self
-            .topology
-            .sources
-            .iter()
-            .any(|source| source.name.as_str() == "transactions")
-        {
+        if self.sends_ends() {
             let mark = json!({"status": "END", "id": format!("{tx}:{}", self.lsn), "event_count": events,
                               "data_collections": [], "ts_ms": self.clock});
             self.send("crm.transaction", Some(json!({"id": tx.to_string()})), Some(mark));
         }
+    }
+
+    /// Time goes on by so many minutes, as far as the records say.
+    fn pass_minutes(&mut self, minutes: i64) {
+        self.clock += minutes * 60 * 1_000;
+        let id = format!("tick-{}", self.clock);
+        self.fact(&id, "clock.ticked", json!({"date": "2026-01-02"}));
     }
 
     fn fact(&mut self, id: &str, kind: &str, payload: Json) {
@@ -329,10 +348,10 @@ fn what_changes_nothing_announces_nothing() {
     // An older change of the row, delivered again, does not undo the newer one.
     crm.line(8, "L1", "D1", "1500");
     crm.deal(8, "D1", "won", "1500");
-    let (lsn, newest) = (crm.lsn, 1_100);
-    crm.lsn = newest;
+    let (lsn, clock) = (crm.lsn, crm.clock);
+    (crm.lsn, crm.clock) = (1_100, clock - 60_000);
     crm.line(5, "L1", "D1", "1200");
-    crm.lsn = lsn;
+    (crm.lsn, crm.clock) = (lsn, clock);
     crm.process();
     assert_eq!(
         crm.announced(),
@@ -381,6 +400,154 @@ fn a_missing_end_of_transaction_holds_a_deal_only_for_its_time() {
     crm.fact("tick", "clock.ticked", json!({"date": "2026-01-02"}));
     crm.process();
     assert_eq!(crm.announced(), ["deal.closed 1200 [L1=1200]"]);
+}
+
+#[test]
+fn a_missing_end_holds_a_deal_only_for_its_time_though_its_row_meant_nothing() {
+    let mut crm = Crm::new(true);
+    crm.customer();
+    crm.deal(5, "D1", "negotiation", "1200");
+    crm.deal(6, "D1", "won", "1200");
+    crm.line(6, "L1", "D1", "1200");
+    crm.end(6, 2);
+    crm.process();
+    assert_eq!(crm.announced(), Vec::<String>::new(), "transaction 5 may have more");
+    crm.pass_minutes(11);
+    crm.process();
+    assert_eq!(crm.announced(), ["deal.closed 1200 [L1=1200]"]);
+    assert_eq!(crm.codes(), Vec::<String>::new());
+}
+
+#[test]
+fn half_a_transaction_cancels_nothing() {
+    let mut crm = Crm::new(true);
+    crm.customer();
+    crm.deal(5, "D1", "won", "1200");
+    crm.line(5, "L1", "D1", "1200");
+    crm.end(5, 2);
+    crm.deal(6, "D1", "cancelled", "1200");
+    crm.process();
+    assert_eq!(crm.announced(), ["deal.closed 1200 [L1=1200]"]);
+    crm.deal(6, "D1", "won", "1200");
+    crm.end(6, 2);
+    crm.process();
+    assert_eq!(crm.announced(), ["deal.closed 1200 [L1=1200]"]);
+}
+
+#[test]
+fn a_transaction_whose_end_is_not_sent_is_not_waited_for() {
+    let mut crm = Crm::new(true);
+    // Debezium names the transaction of a row in its source block, also without transaction metadata.
+    let name = &mut crm
+        .topology
+        .sources
+        .iter_mut()
+        .find(|it| it.name.as_str() == "transactions");
+    name.as_mut().expect("source").name = "others".parse().expect("name");
+    crm.customer();
+    crm.deal(5, "D1", "won", "1200");
+    crm.line(5, "L1", "D1", "1200");
+    crm.process();
+    assert_eq!(crm.announced(), ["deal.closed 1200 [L1=1200]"]);
+}
+
+#[test]
+fn the_end_of_another_databases_transaction_ends_nothing_here() {
+    let crm = TOPOLOGY.replace("#TRANSACTIONS", TRANSACTIONS);
+    let (_, mapping) = crm.split_once("[mapping.crm]").expect("mapping");
+    let mapping = format!(
+        "[mapping.crm]{}",
+        mapping.replace("[tenants.acme]\nfunctional_currency = \"USD\"", "")
+    );
+    let erp = |text: &str| text.replace("crm", "erp");
+    let sources = "[[source]]\nname = \"erp-deals\"\ntopic = \"crm.erp-deals\"\nformat = \"debezium-json\"\nmapping = \"crm\"\ntable = \"deals\"\n";
+    let ends = TRANSACTIONS.replace("\"transactions\"", "\"erp-transactions\"");
+    let mut crm = Crm::with(&format!("{crm}{}{}{}", erp(sources), erp(&ends), erp(&mapping)));
+    crm.customer();
+    crm.line(5, "L1", "D1", "1200");
+    crm.deal(5, "D1", "won", "1200");
+    let end = json!({"status": "END", "id": "5:77", "event_count": 1, "data_collections": [], "ts_ms": crm.clock});
+    crm.send("erp.transaction", Some(json!({"id": "5"})), Some(end));
+    crm.deal(5, "D1", "won", "1300");
+    crm.process();
+    assert_eq!(crm.announced(), Vec::<String>::new());
+    crm.line(5, "L2", "D1", "100");
+    crm.end(5, 4);
+    crm.process();
+    assert_eq!(crm.announced(), ["deal.closed 1300 [L1=1200 L2=100]"]);
+}
+
+#[test]
+fn a_deal_whose_mapping_went_is_parked_and_fails_no_other_record() {
+    let mut crm = Crm::new(false);
+    crm.customer();
+    crm.deal(5, "D1", "won", "1300");
+    crm.line(5, "L1", "D1", "1200");
+    crm.process();
+    let renamed = TOPOLOGY
+        .replace("\"crm\"", "\"sales\"")
+        .replace("[mapping.crm", "[mapping.sales");
+    crm.topology = config::parse("test.toml", &renamed, &|_| None).expect("topology");
+    crm.pass_minutes(11);
+    for deal in ["F1", "F2", "F3"] {
+        let terms = json!({"deal_id": deal, "amount": 10, "currency": "USD", "term_months": 12, "contract_start": "2026-02-01"});
+        crm.fact(deal, "deal.closed", terms);
+    }
+    crm.process();
+    assert_eq!(crm.announced(), ["deal.closed 10 []"; 3]);
+    assert_eq!(crm.codes(), ["unknown_mapping"]);
+    let told = &crm.letters()[0].message;
+    assert!(told.starts_with("deal acme/D1 is parked"), "{told}");
+    crm.customer();
+    crm.line(6, "L2", "D1", "100");
+    crm.process();
+    assert_eq!(crm.announced().last().expect("D1"), "deal.closed 1300 [L1=1200 L2=100]");
+}
+
+/// Ids may hold spaces: one may be the beginning of another.
+#[test]
+fn ids_that_begin_alike_are_kept_apart() {
+    let text = TOPOLOGY
+        .replace("#TRANSACTIONS", TRANSACTIONS)
+        .replace("partitions = 3", "partitions = 1");
+    let mut crm = Crm::with(&text);
+    crm.customer();
+    for (tx, deal) in [(5, "Acme"), (6, "Acme 2")] {
+        crm.deal(tx, deal, "won", "1200");
+        crm.line(tx, &format!("L{tx}"), deal, "1200");
+    }
+    crm.deal(7, "Acme 2", "won", "1500");
+    crm.line(7, "L6", "Acme 2", "1500");
+    crm.end(5, 2);
+    crm.process();
+    assert_eq!(crm.announced(), ["deal.closed 1200 [L5=1200]"]);
+    crm.end(6, 2);
+    crm.end(7, 2);
+    crm.process();
+    assert_eq!(
+        crm.announced()[1..],
+        ["deal.closed 1200 [L6=1200]", "deal.amended 1500 [L6=1500]"]
+    );
+
+    let mut crm = Crm::with(&TOPOLOGY.replace("partitions = 3", "partitions = 1"));
+    for (n, customer) in [(1, "C"), (2, "C 2")] {
+        let deal = format!("D{n}");
+        let after = json!({"id": deal, "stage": "won", "amount": "12", "start": "2026-02-01", "months": 12, "customer": customer});
+        crm.row("crm.deals", "u", 5, &deal, Some(after));
+        crm.line(5, &format!("L{n}"), &deal, "12");
+    }
+    crm.row("crm.customers", "c", 6, "C", Some(json!({"id": "C", "name": "Globex"})));
+    crm.process();
+    assert_eq!(crm.announced(), ["deal.closed 12 [L1=12]"]);
+    crm.row(
+        "crm.customers",
+        "c",
+        6,
+        "C 2",
+        Some(json!({"id": "C 2", "name": "Initech"})),
+    );
+    crm.process();
+    assert_eq!(crm.announced()[1..], ["deal.closed 12 [L2=12]"]);
 }
 
 #[test]
@@ -853,6 +1020,526 @@ fn a_step_that_issues_thousands_of_entries_writes_several_pages() {
     assert!(pages.count() >= 6);
 }
 
+/// A deal with the columns that few tests need.
+fn deal_row(id: &str, stage: &str, amount: &str, more: Json) -> Json {
+    let mut row = json!({"id": id, "stage": stage, "amount": amount, "currency": "USD", "start": "2026-02-01",
+                         "months": 12, "customer": "C-1"});
+    let more = more.as_object().expect("columns").clone();
+    row.as_object_mut().expect("columns").extend(more);
+    row
+}
+
+/// The deals that the public facts are about, with their ids and types.
+fn told(crm: &Crm) -> Vec<String> {
+    let records = crm.read("deal.canonical");
+    let facts = records.iter().map(|record| {
+        let fact = crm
+            .schemas
+            .decode_deal_event(record.value.as_deref().unwrap())
+            .expect("fact");
+        let deal = fact.body.deal_id().expect("deal");
+        format!("{} {} {deal}", fact.event_id, fact.body.type_name())
+    });
+    facts.collect()
+}
+
+#[test]
+fn a_renewal_by_a_row_of_its_own_goes_on_with_the_contract_of_the_first() {
+    let text = TOPOLOGY
+        .replace("won = \"closed\"", "won = \"closed\"\nrenewed = \"renewed\"")
+        .replace("partitions = 3", "partitions = 1")
+        .replace(
+            "effective_date = \"effective\"",
+            "effective_date = \"effective\"\nrenewed_from = \"prior\"",
+        );
+    let mut crm = Crm::with(&text);
+    crm.customer();
+    crm.line(5, "L1", "D1", "1200");
+    crm.deal(5, "D1", "won", "1200");
+    crm.process();
+    let next = |amount, stage| deal_row("D2", stage, amount, json!({"start": "2027-02-01", "prior": "D1"}));
+    crm.line(6, "L2", "D2", "1500");
+    crm.row("crm.deals", "c", 6, "D2", Some(next("1500", "renewed")));
+    crm.process();
+    crm.line(7, "L2", "D2", "1600");
+    crm.row("crm.deals", "u", 7, "D2", Some(next("1600", "renewed")));
+    crm.process();
+    crm.row("crm.deals", "u", 8, "D2", Some(next("1600", "cancelled")));
+    crm.process();
+    assert_eq!(
+        told(&crm),
+        [
+            "crm:D1:000001 deal.closed D1",
+            "crm:D2:000001 deal.renewed D1",
+            "crm:D2:000002 deal.amended D1",
+            "crm:D2:000003 deal.cancelled D1",
+        ]
+    );
+    assert_eq!(crm.codes(), Vec::<String>::new());
+}
+
+const MILESTONES: &str = r#"
+[[source]]
+name = "milestones"
+topic = "crm.milestones"
+format = "debezium-json"
+mapping = "crm"
+table = "milestones"
+"#;
+
+const MILESTONE_COLUMNS: &str = r#"
+[mapping.crm.milestone]
+id = "id"
+deal_id = "deal"
+line_item_id = "line"
+accepted_on = "accepted"
+percent = "percent"
+[tenants.acme]"#;
+
+fn with_milestones() -> String {
+    TOPOLOGY
+        .replace("#TRANSACTIONS", MILESTONES)
+        .replace("[tenants.acme]", MILESTONE_COLUMNS)
+        .replace("partitions = 3", "partitions = 1")
+}
+
+#[test]
+fn a_baseline_keeps_quiet_about_what_it_states_and_about_nothing_later() {
+    let mut crm = Crm::with(&with_milestones().replace("settle_timeout", "snapshot = \"baseline\"\nsettle_timeout"));
+    crm.customer();
+    let milestone = |id: &str, line: &str, accepted: Json| json!({"id": id, "deal": "D1", "line": line, "percent": 100, "accepted": accepted});
+    let line = |id: &str, amount: &str| json!({"id": id, "deal": "D1", "amount": amount});
+    crm.row(
+        "crm.deals",
+        "r",
+        5,
+        "D1",
+        Some(deal_row("D1", "won", "1200", json!({}))),
+    );
+    crm.row(
+        "crm.deals",
+        "r",
+        5,
+        "D2",
+        Some(deal_row("D2", "negotiation", "10", json!({}))),
+    );
+    crm.row(
+        "crm.deals",
+        "r",
+        5,
+        "D3",
+        Some(deal_row("D3", "cancelled", "10", json!({}))),
+    );
+    crm.row("crm.lines", "r", 5, "L1", Some(line("L1", "1000")));
+    crm.row("crm.lines", "r", 5, "L2", Some(line("L2", "200")));
+    crm.row(
+        "crm.milestones",
+        "r",
+        5,
+        "M1",
+        Some(milestone("M1", "L1", json!("2026-01-15"))),
+    );
+    crm.row("crm.milestones", "r", 5, "M2", Some(milestone("M2", "L2", Json::Null)));
+    crm.process();
+    assert_eq!(crm.announced(), Vec::<String>::new());
+    crm.line(6, "L1", "D1", "1300");
+    crm.deal(6, "D1", "won", "1500");
+    crm.process();
+    crm.row(
+        "crm.milestones",
+        "u",
+        7,
+        "M2",
+        Some(milestone("M2", "L2", json!("2026-03-15"))),
+    );
+    crm.deal(8, "D1", "cancelled", "1500");
+    // A deal that was open when the books were, is new to them when it is won.
+    crm.line(9, "L9", "D2", "10");
+    crm.deal(9, "D2", "won", "10");
+    crm.process();
+    let mut told: Vec<String> = told(&crm);
+    told.sort();
+    assert_eq!(
+        told,
+        [
+            "crm:D1:000004 deal.amended D1",
+            "crm:D1:000005 milestone.accepted D1",
+            "crm:D1:000006 deal.cancelled D1",
+            "crm:D2:000001 deal.closed D2",
+        ]
+    );
+    assert_eq!(crm.codes(), Vec::<String>::new());
+}
+
+/// A deal with a new id is the old one for the books: each of its events is for people to send.
+#[test]
+fn a_renamed_deal_says_nothing_under_its_new_id() {
+    let mut crm = Crm::with(&TOPOLOGY.replace("partitions = 3", "partitions = 1"));
+    crm.customer();
+    crm.line(5, "L1", "D1", "1200");
+    crm.deal(5, "D1", "won", "1200");
+    crm.process();
+    crm.lsn += 100;
+    let moved = json!({"before": null, "after": deal_row("D9", "won", "1200", json!({})), "op": "c",
+                       "source": {"connector": "postgresql", "lsn": crm.lsn, "ts_ms": crm.clock}, "transaction": null});
+    let mut producer = crm.log.producer("crm").expect("producer");
+    producer.begin().expect("begin");
+    let old_key = accrue::stream::record::Header::new("__debezium.oldkey", json!({"id": "D1"}).to_string());
+    producer
+        .send(Outgoing {
+            to: TopicPartition::new(&Topic::new("crm.deals"), Partition(0)),
+            timestamp: Timestamp(crm.clock),
+            key: Some(json!({"id": "D9"}).to_string().into_bytes()),
+            value: Some(moved.to_string().into_bytes()),
+            headers: vec![old_key],
+        })
+        .expect("send");
+    producer.commit(&Positions::new(), None).expect("commit");
+    crm.line(6, "L1", "D9", "1200");
+    crm.process();
+    crm.deal(7, "D9", "cancelled", "1200");
+    crm.process();
+    assert_eq!(crm.announced(), ["deal.closed 1200 [L1=1200]"]);
+    let letters = crm.letters();
+    assert!(
+        letters.iter().all(|letter| letter.code == "deal_renamed"),
+        "{letters:?}"
+    );
+    assert!(
+        letters.last().expect("letter").message.contains("deal.cancelled"),
+        "{letters:?}"
+    );
+}
+
+fn of_two_tenants() -> String {
+    with_milestones()
+        .replace("tenant = \"acme\"", "tenant = { column = \"tenant\" }")
+        .replace(
+            "[tenants.acme]",
+            "[tenants.globex]\nfunctional_currency = \"USD\"\n[tenants.acme]",
+        )
+}
+
+#[test]
+fn rows_of_two_tenants_with_the_same_ids_are_two() {
+    let mut crm = Crm::with(&of_two_tenants());
+    for (tenant, name) in [("acme", "Wile E."), ("globex", "Hank")] {
+        let row = json!({"tenant": tenant, "id": "C-1", "name": name});
+        crm.keyed(
+            "crm.customers",
+            "c",
+            1,
+            json!({"tenant": tenant, "id": "C-1"}),
+            Some(row),
+        );
+    }
+    for tenant in ["acme", "globex"] {
+        let line = json!({"tenant": tenant, "id": "L1", "deal": "D1", "amount": "1200"});
+        crm.keyed("crm.lines", "c", 5, json!({"tenant": tenant, "id": "L1"}), Some(line));
+        let deal = deal_row("D1", "won", "1200", json!({"tenant": tenant}));
+        crm.keyed("crm.deals", "c", 5, json!({"tenant": tenant, "id": "D1"}), Some(deal));
+    }
+    crm.process();
+    let records = crm.read("deal.canonical");
+    let customers: BTreeSet<String> = records
+        .iter()
+        .map(|record| {
+            let fact = crm
+                .schemas
+                .decode_deal_event(record.value.as_deref().unwrap())
+                .expect("fact");
+            let customer = fact
+                .body
+                .terms()
+                .and_then(|deal| deal.customer.clone())
+                .expect("customer");
+            format!("{} {}", fact.tenant, customer.name.unwrap_or_default())
+        })
+        .collect();
+    assert_eq!(
+        customers,
+        BTreeSet::from(["acme Wile E.".to_owned(), "globex Hank".to_owned()])
+    );
+    crm.keyed("crm.deals", "d", 6, json!({"tenant": "acme", "id": "D1"}), None);
+    crm.process();
+    assert_eq!(crm.codes(), ["deal_deleted"]);
+    let told = &crm.letters()[0].message;
+    assert!(told.contains("deal acme/D1"), "{told}");
+}
+
+#[test]
+fn lines_are_numbered_within_their_deals_and_milestones_within_their_lines() {
+    let mut crm = Crm::with(&with_milestones());
+    crm.customer();
+    let line = |deal: &str, no: i64, amount: &str| json!({"deal": deal, "id": no, "amount": amount});
+    let key = |deal: &str, no: i64| json!({"deal": deal, "id": no});
+    for deal in ["D1", "D2"] {
+        crm.keyed("crm.lines", "c", 5, key(deal, 1), Some(line(deal, 1, "700")));
+        crm.keyed("crm.lines", "c", 5, key(deal, 2), Some(line(deal, 2, "500")));
+        for no in [1, 2] {
+            let row = json!({"deal": deal, "line": no, "id": "M", "percent": 100, "accepted": null});
+            let key = json!({"deal": deal, "line": no, "id": "M"});
+            crm.keyed("crm.milestones", "c", 5, key, Some(row));
+        }
+        crm.deal(5, deal, "won", "1200");
+    }
+    crm.process();
+    crm.keyed("crm.lines", "d", 6, key("D1", 2), None);
+    crm.deal_from(6, "D1", "won", "700", json!("2026-05-01"));
+    crm.process();
+    let both = "deal.closed 1200 [1=700 2=500]";
+    assert_eq!(crm.announced(), [both, both, "deal.amended 700 [1=700]"]);
+    for no in [1, 2] {
+        let row = json!({"deal": "D2", "line": no, "id": "M", "percent": 100, "accepted": "2026-03-01"});
+        crm.keyed(
+            "crm.milestones",
+            "u",
+            7,
+            json!({"deal": "D2", "line": no, "id": "M"}),
+            Some(row),
+        );
+    }
+    crm.process();
+    assert_eq!(crm.announced()[3..], ["milestone.accepted", "milestone.accepted"]);
+    assert_eq!(crm.codes(), Vec::<String>::new());
+}
+
+#[test]
+fn a_line_that_goes_to_another_deal_leaves_the_first() {
+    let mut crm = Crm::with(&TOPOLOGY.replace("partitions = 3", "partitions = 1"));
+    crm.customer();
+    crm.line(5, "L1", "D3", "700");
+    crm.line(5, "L2", "D3", "500");
+    crm.deal(5, "D3", "won", "1200");
+    crm.line(5, "L4", "D4", "100");
+    crm.deal(5, "D4", "won", "100");
+    crm.process();
+    crm.line(6, "L2", "D4", "500");
+    crm.deal(6, "D3", "won", "700");
+    crm.deal(6, "D4", "won", "600");
+    crm.process();
+    assert_eq!(
+        crm.announced()[2..],
+        ["deal.amended 700 [L1=700]", "deal.amended 600 [L2=500 L4=100]"]
+    );
+    // Its delete finds it where it is now.
+    crm.row("crm.lines", "d", 7, "L2", None);
+    crm.deal(7, "D4", "won", "100");
+    crm.process();
+    assert_eq!(crm.announced()[4..], ["deal.amended 100 [L4=100]"]);
+    assert_eq!(crm.codes(), Vec::<String>::new());
+}
+
+#[test]
+fn a_restored_database_is_not_taken_for_old_news() {
+    let mut crm = Crm::new(false);
+    crm.customer();
+    crm.line(5, "L1", "D1", "1200");
+    crm.deal(5, "D1", "won", "1200");
+    crm.process();
+    crm.lsn = 10;
+    crm.line(6, "L1", "D1", "1500");
+    crm.deal(6, "D1", "won", "1500");
+    crm.process();
+    assert_eq!(crm.announced(), ["deal.closed 1200 [L1=1200]"]);
+    assert_eq!(crm.codes(), ["log_went_back", "log_went_back"]);
+    let told = &crm.letters()[0].message;
+    assert!(told.contains("give [mapping.crm] another name"), "{told}");
+
+    let renamed = TOPOLOGY
+        .replace("\"crm\"", "\"sales\"")
+        .replace("[mapping.crm", "[mapping.sales");
+    crm.topology = config::parse("test.toml", &renamed, &|_| None).expect("topology");
+    crm.row(
+        "crm.customers",
+        "r",
+        7,
+        "C-1",
+        Some(json!({"id": "C-1", "name": "Globex"})),
+    );
+    crm.row(
+        "crm.deals",
+        "r",
+        7,
+        "D1",
+        Some(deal_row("D1", "won", "1500", json!({}))),
+    );
+    crm.row(
+        "crm.lines",
+        "r",
+        7,
+        "L1",
+        Some(json!({"id": "L1", "deal": "D1", "amount": "1500"})),
+    );
+    crm.process();
+    assert_eq!(crm.announced()[1..], ["deal.amended 1500 [L1=1500]"]);
+}
+
+/// What a connector did not send is not empty: a refund is not guessed from it.
+#[test]
+fn a_refund_that_was_not_sent_is_asked_for() {
+    let text = TOPOLOGY.replace(
+        "effective_date = \"effective\"",
+        "effective_date = \"effective\"\nrefund = \"refund\"",
+    );
+    let mut crm = Crm::with(&text);
+    crm.customer();
+    crm.line(5, "L1", "D1", "1200");
+    let unsent = || json!({"refund": "__debezium_unavailable_value"});
+    crm.row("crm.deals", "u", 5, "D1", Some(deal_row("D1", "won", "1200", unsent())));
+    crm.row(
+        "crm.deals",
+        "u",
+        6,
+        "D1",
+        Some(deal_row("D1", "cancelled", "1200", unsent())),
+    );
+    crm.process();
+    assert_eq!(crm.announced(), ["deal.closed 1200 [L1=1200]"]);
+    assert_eq!(crm.codes(), ["bad_column"]);
+    crm.row(
+        "crm.deals",
+        "u",
+        7,
+        "D1",
+        Some(deal_row("D1", "cancelled", "1200", json!({"refund": "none"}))),
+    );
+    crm.process();
+    assert_eq!(crm.announced()[1..], ["deal.cancelled"]);
+}
+
+/// A record as large as a source's producer can write, and its letter, which is that and more.
+#[test]
+fn the_letter_of_the_largest_record_is_one_that_a_broker_takes() {
+    let mut crm = Crm::new(false);
+    crm.send(
+        "crm.deals",
+        Some(json!({"id": "D1"})),
+        Some(json!("x".repeat(1_048_000))),
+    );
+    crm.row(
+        "crm.deals",
+        "u",
+        5,
+        "D2",
+        Some(deal_row("y".repeat(1_020_000).as_str(), "won", "1", json!({}))),
+    );
+    crm.row(
+        "crm.deals",
+        "u",
+        5,
+        "D3",
+        Some(deal_row("D3", "won", "1", json!({"amount": "z".repeat(1_020_000)}))),
+    );
+    crm.process();
+    let letters = crm.letters();
+    assert_eq!(letters.len(), 3);
+    for letter in &letters {
+        assert!(
+            letter.cut && letter.value.is_none() && letter.key.is_some(),
+            "{}",
+            letter.code
+        );
+        assert!(
+            letter.message.len() < 9_000 && letter.message.contains("it is at crm."),
+            "{}",
+            letter.code
+        );
+    }
+    for topic in ["accrue.dead-letters", "crm.changes"] {
+        for record in crm.read(topic) {
+            assert!(record.bytes() < 1_048_000, "{topic}: {} bytes", record.bytes());
+        }
+    }
+    let topic = Topic::new(crm.topology.outputs.dead_letters.as_str());
+    let mut clerk = Clerk::new(crm.log.as_ref(), "test", &topic, &crm.schemas).expect("clerk");
+    let first = *clerk.letters().keys().next().expect("letter");
+    assert!(matches!(clerk.retry(first, None), Err(LetterError::Cut(..))));
+}
+
+/// As an earlier version left it: rows by their own ids alone, with their deals alone; milestones by their own ids.
+fn as_stored_before(crm: &Crm) {
+    let topic = Topic::new("test-crm-changelog");
+    let mut producer = crm.log.producer("before").expect("producer");
+    producer.begin().expect("begin");
+    let latest: BTreeMap<Vec<u8>, Record> = crm
+        .read("test-crm-changelog")
+        .into_iter()
+        .filter_map(|record| Some((record.key.clone()?, record)))
+        .collect();
+    for (key, record) in latest {
+        let Some(value) = &record.value else { continue };
+        let (old_key, old_value) = if key.starts_with(b"i ") {
+            let own = key.split(|byte| *byte == 0x1f).next_back().expect("id");
+            let kept = key.split(|byte| *byte == b' ').take(3).collect::<Vec<_>>().join(&b' ');
+            let old_key = match key.contains(&0x1f) {
+                true => [&kept, &b" "[..], own].concat(),
+                false => key.clone(),
+            };
+            (
+                old_key,
+                value.split(|byte| *byte == b'\n').next().expect("deal").to_vec(),
+            )
+        } else if key.starts_with(b"d ") {
+            let mut picture = DealPicture::decode(value).expect("picture");
+            let own = |id: String| id.split_once('/').map_or(id.clone(), |(_, own)| own.to_owned());
+            let rows = std::mem::take(&mut picture.milestones);
+            picture.milestones = rows.into_iter().map(|(id, known)| (own(id), known)).collect();
+            picture.accepted = std::mem::take(&mut picture.accepted).into_iter().map(own).collect();
+            (key.clone(), picture.encode().expect("bytes"))
+        } else {
+            continue;
+        };
+        for (key, value) in [(key, None), (old_key, Some(old_value))] {
+            producer
+                .send(Outgoing {
+                    to: TopicPartition::new(&topic, record.at.partition),
+                    timestamp: record.timestamp,
+                    key: Some(key),
+                    value,
+                    headers: Vec::new(),
+                })
+                .expect("send");
+        }
+    }
+    producer.commit(&Positions::new(), None).expect("commit");
+    std::fs::remove_dir_all(crm.dir.path().join("state")).expect("state");
+}
+
+#[test]
+fn what_an_earlier_version_stored_is_found() {
+    let mut crm = Crm::with(&with_milestones());
+    crm.customer();
+    let accepted =
+        |percent: i64| json!({"id": "M1", "deal": "D1", "line": "L1", "percent": percent, "accepted": "2026-03-01"});
+    crm.row("crm.milestones", "c", 5, "M1", Some(accepted(100)));
+    crm.line(5, "L1", "D1", "700");
+    crm.line(5, "L2", "D1", "500");
+    crm.deal(5, "D1", "won", "1200");
+    // A table whose key is of two columns.
+    crm.keyed(
+        "crm.lines",
+        "c",
+        5,
+        json!({"a": "D1", "id": "3"}),
+        Some(json!({"id": "3", "deal": "D1", "amount": "0"})),
+    );
+    crm.process();
+    let before = crm.announced().len();
+    as_stored_before(&crm);
+    crm.row("crm.milestones", "u", 6, "M1", Some(accepted(100)));
+    crm.row("crm.lines", "d", 6, "L2", None);
+    crm.keyed("crm.lines", "d", 6, json!({"a": "D1", "id": "3"}), None);
+    crm.deal(6, "D1", "won", "700");
+    crm.process();
+    assert_eq!(
+        crm.announced()[before..],
+        ["deal.amended 700 [L1=700]"],
+        "and nothing is accepted twice"
+    );
+    assert_eq!(crm.codes(), Vec::<String>::new());
+}
+
 /// Every source from its start again, as `accrue offsets rewind --to-start` has it.
 fn read_again(crm: &Crm) {
     let shape = pipeline::shape(&crm.topology).expect("shape");
@@ -916,6 +1603,26 @@ fn sources_that_are_read_again_change_nothing() {
     let calm = history(false);
     assert!(calm[3].len() >= 6, "{} entries", calm[3].len());
     assert!(history(true) == calm, "the books differ");
+}
+
+/// A schema that only the configured level refuses is refused, and not accepted before the level is set.
+#[test]
+fn schemas_are_registered_under_the_configured_compatibility() {
+    let text = format!("{TOPOLOGY}[registry]\ncompatibility = \"full_transitive\"\n");
+    let topology = config::parse("test.toml", &text, &|_| None).expect("topology");
+    let dir = tempfile::tempdir().expect("folder");
+    let registry = Arc::new(Embedded::open(dir.path()).expect("registry"));
+    // The version before had a field more, without a default: it cannot read what is written now.
+    let mut before: Json = serde_json::from_str(Product::ContractFacts.schema_text()).expect("schema");
+    let fields = before["fields"].as_array_mut().expect("fields");
+    fields.push(json!({"name": "dropped", "type": "string"}));
+    let subject = Subject::value_of("contract.facts");
+    registry.register(&subject, &before.to_string()).expect("registered");
+    let refused = pipeline::schemas(&topology, registry).err();
+    assert!(
+        matches!(refused, Some(RegistryError::Incompatible { .. })),
+        "{refused:?}"
+    );
 }
 
 #[test]

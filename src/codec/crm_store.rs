@@ -37,11 +37,11 @@ pub struct DealPicture {
     pub deal: KnownRow,
     /// By line id.
     pub lines: BTreeMap<String, KnownRow>,
-    /// By milestone row id.
+    /// By line id and milestone id, `L1/M1`.
     pub milestones: BTreeMap<String, KnownRow>,
     /// Database transactions whose END is still to come.
     pub open_transactions: Vec<TransactionId>,
-    /// Milestone row ids whose acceptance was announced.
+    /// Milestones whose acceptance was announced, or is the baseline's.
     pub accepted: Vec<String>,
     /// The terms last announced, as a fact; `None` before the first.
     pub announced: Option<Fact>,
@@ -53,8 +53,10 @@ pub struct DealPicture {
     pub unsettled_since: Option<i64>,
     /// Whether it was parked, visibly, for that.
     pub parked: bool,
-    /// Rows came from a snapshot that is taken as the baseline of the books.
+    /// The baseline of the books has this deal: a snapshot that was taken for that said so.
     pub baseline: bool,
+    /// The CRM gave an older deal this id; the books keep the older one, and hear nothing under this one.
+    pub renamed: bool,
 }
 
 static STORED: LazyLock<Stored> = LazyLock::new(|| {
@@ -63,6 +65,7 @@ static STORED: LazyLock<Stored> = LazyLock::new(|| {
         &[
             include_str!("../../avro/crm-store.1.avsc"),
             include_str!("../../avro/crm-store.2.avsc"),
+            include_str!("../../avro/crm-store.3.avsc"),
             include_str!("../../avro/crm-store.avsc"),
         ],
     )
@@ -132,6 +135,8 @@ struct PictureWire<'a> {
     unsettled_since: Option<i64>,
     parked: bool,
     baseline: bool,
+    #[serde(default)]
+    renamed: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -168,6 +173,7 @@ impl<'a> From<&'a DealPicture> for PictureWire<'a> {
             unsettled_since: picture.unsettled_since,
             parked: picture.parked,
             baseline: picture.baseline,
+            renamed: picture.renamed,
         }
     }
 }
@@ -194,6 +200,7 @@ impl TryFrom<PictureWire<'_>> for DealPicture {
             unsettled_since: wire.unsettled_since,
             parked: wire.parked,
             baseline: wire.baseline,
+            renamed: wire.renamed,
         })
     }
 }

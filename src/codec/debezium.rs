@@ -199,10 +199,10 @@ fn envelope(record: &Incoming<'_>, key: Row, fields: &Map<String, Json>, shape: 
     let connector = source.get("connector").and_then(Json::as_str).unwrap_or_default();
     let position = Position {
         log: LogPosition::of_source(connector, source),
-        transaction: match transaction.get("id").and_then(Json::as_str) {
-            Some(id) => Some(TransactionId::of_metadata(id)),
-            None => TransactionId::of_source(source),
-        },
+        transaction: transaction
+            .get("id")
+            .and_then(Json::as_str)
+            .map(TransactionId::of_metadata),
         total_order: transaction.get("total_order").and_then(Json::as_i64),
     };
     let snapshot = op == Op::Read || !matches!(source.get("snapshot").and_then(Json::as_str), None | Some("false"));
@@ -263,10 +263,7 @@ fn flattened(record: &Incoming<'_>, key: Row, fields: &Map<String, Json>, shape:
     };
     let position = Position {
         log: LogPosition::of_source(text("connector").unwrap_or_default(), &source),
-        transaction: match text("transaction_id") {
-            Some(id) => Some(TransactionId::of_metadata(id)),
-            None => TransactionId::of_source(&source),
-        },
+        transaction: text("transaction_id").map(TransactionId::of_metadata),
         total_order: source.get("transaction_total_order").and_then(Json::as_i64),
     };
     let snapshot = op == Op::Read || !matches!(text("snapshot"), None | Some("false"));

@@ -11,13 +11,15 @@ use serde_json::{Map, Value as Json};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Position {
     pub log: Option<LogPosition>,
+    /// From the transaction metadata alone. The `source` block names the transaction too (`txId`), also where the connector
+    /// sends no ends of transactions, and one whose end never comes is not to be waited for.
     pub transaction: Option<TransactionId>,
     /// The change's number within its transaction, from 1; known only with transaction metadata.
     pub total_order: Option<i64>,
 }
 
 /// A log position in up to three steps, most significant first: PostgreSQL `lsn`; MySQL file number, `pos`, `row`;
-/// SQL Server `change_lsn` (two steps), `event_serial_no`; Oracle `scn`, `ssn`.
+/// SQL Server `change_lsn` (two steps), `event_serial_no`; Oracle `scn`, then the redo record's `rs_id` and `ssn`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LogPosition(pub [i64; 3]);
 
@@ -61,15 +63,6 @@ impl TransactionId {
         match id.split_once(':') {
             Some((transaction, lsn)) if digits(transaction) && digits(lsn) => TransactionId(transaction.to_string()),
             Some(_) | None => TransactionId(id.to_string()),
-        }
-    }
-
-    /// From the `source` block, where no transaction metadata is sent.
-    pub(super) fn of_source(source: &Map<String, Json>) -> Option<TransactionId> {
-        match source.get("txId").or_else(|| source.get("gtid"))? {
-            Json::Number(number) => Some(TransactionId(number.to_string())),
-            Json::String(text) => Some(TransactionId(text.clone())),
-            Json::Null | Json::Bool(_) | Json::Array(_) | Json::Object(_) => None,
         }
     }
 }

@@ -104,7 +104,8 @@ columns! {
             method,
             /// Whether setup fees are deferred: a boolean column.
             defer_setup,
-            /// Id of the deal that this one renews, for CRMs that renew by a new row.
+            /// Id of the deal that this one renews, for CRMs that renew by a new row: the first of all, where one renewal
+            /// follows another.
             renewed_from,
             /// Treatment of an amendment: `auto`, `separate_contract`, `prospective` or `cumulative_catch_up`.
             treatment,

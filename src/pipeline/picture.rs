@@ -77,6 +77,12 @@ pub fn read(
     mapping: &Mapping,
     zone: &TimeZone,
 ) -> Result<Told, Unreadable> {
+    // Before anything else is looked at: half a transaction says nothing, not even that the deal is none of ours.
+    if let Some(open) = picture.open_transactions.first() {
+        return Ok(unsettled(format!(
+            "the end of its database transaction {open} is not here"
+        )));
+    }
     let Some(row) = &picture.deal.row else {
         return Ok(if picture.lines.values().any(|line| line.row.is_some()) {
             unsettled("its lines are here, its own row is not")
@@ -84,15 +90,43 @@ pub fn read(
             Told::Nothing
         });
     };
-    let columns = &mapping.deal;
-    let stage = match row.text(&columns.stage.name)? {
-        Some(stage) => mapping.stage(&stage),
-        None => Stage::Ignore,
-    };
-    match stage {
+    match stage(row, mapping)? {
         Stage::Ignore => Ok(Told::Nothing),
         Stage::Cancelled => cancellation(row, mapping, zone).map(Told::Cancelled),
-        Stage::Closed | Stage::Amended | Stage::Renewed => terms(stage, row, picture, customer, mapping, zone),
+        stage @ (Stage::Closed | Stage::Amended | Stage::Renewed) => {
+            terms(stage, row, picture, customer, mapping, zone)
+        }
+    }
+}
+
+/// What a deal's row says of its stage.
+pub fn stage(row: &Row, mapping: &Mapping) -> Result<Stage, Unreadable> {
+    Ok(match row.text(&mapping.deal.stage.name)? {
+        Some(stage) => mapping.stage(&stage),
+        None => Stage::Ignore,
+    })
+}
+
+/// Milestones are known by their line and their own id; earlier versions knew them by their own alone.
+pub fn name_milestones(picture: &mut DealPicture, mapping: &Mapping) {
+    let Some(columns) = &mapping.milestone else {
+        return;
+    };
+    let line_of = |id: &String| {
+        let row = picture.milestones[id].row.as_ref()?;
+        row.text(&columns.line_item_id.name).ok().flatten()
+    };
+    let old = picture.milestones.keys().filter(|id| !id.contains('/'));
+    let named: Vec<(String, String)> = old
+        .filter_map(|id| Some((id.clone(), format!("{}/{id}", line_of(id)?))))
+        .collect();
+    for (old, new) in named {
+        if let Some(known) = picture.milestones.remove(&old) {
+            picture.milestones.insert(new.clone(), known);
+        }
+        for accepted in picture.accepted.iter_mut().filter(|accepted| **accepted == old) {
+            accepted.clone_from(&new);
+        }
     }
 }
 
@@ -167,11 +201,6 @@ fn terms(
                 lines.len()
             )));
         }
-    }
-    if let Some(open) = picture.open_transactions.first() {
-        return Ok(unsettled(format!(
-            "the end of its database transaction {open} is not here"
-        )));
     }
     let method = match optional_text(row, columns.method.as_ref())? {
         None => None,
@@ -346,7 +375,9 @@ pub fn accepted(
     Ok(Some((line, milestone_id(id, columns)?, date)))
 }
 
+/// `id` is `<line>/<milestone>`.
 fn milestone_id(id: &str, columns: &MilestoneColumns) -> Result<MilestoneId, Unreadable> {
+    let id = id.split_once('/').map_or(id, |(_, own)| own);
     MilestoneId::parse(id)
         .ok_or_else(|| Unreadable::field(&columns.id.name, format!("{id:?} cannot be a milestone id")))
 }

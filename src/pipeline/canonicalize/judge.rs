@@ -8,8 +8,9 @@
 
 use jiff::SignedDuration;
 
+use super::place::CustomerName;
 use super::{At, Canonicalize, Mappings, STORE, expiry, joined};
-use crate::codec::crm_store::{DealPicture, KnownRow};
+use crate::codec::crm_store::DealPicture;
 use crate::codec::trace::Trace;
 use crate::config::{Mapping, Stage};
 use crate::pipeline::emit::{self, incoming};
@@ -50,12 +51,15 @@ impl Canonicalize {
                 self.wait(key, picture, &mapping, at)?;
                 return self.keep(key, picture, at.cx);
             }
-            Told::Cancelled(cancellation) => {
+            Told::Cancelled(mut cancellation) => {
                 self.settle(key, picture, at.cx)?;
-                if picture.announced.is_some() && !picture.cancelled && !picture.baseline {
+                if (picture.announced.is_some() || picture.baseline) && !picture.cancelled {
                     picture.cancelled = true;
-                    let fact = self.fact(&tenant, picture, Body::DealCancelled(cancellation), None, at)?;
-                    self.pass(&fact, at)?;
+                    if let Some(known) = announced_as(picture) {
+                        cancellation.deal_id = known;
+                    }
+                    let fact = self.fact(key, &tenant, picture, Body::DealCancelled(cancellation), None, at)?;
+                    self.tell(key, picture, &fact, at)?;
                 }
             }
             Told::Terms {
@@ -80,12 +84,13 @@ impl Canonicalize {
         cx: &Context<'_>,
     ) -> Result<Result<Told, Unreadable>, Failure> {
         let customer = match picture::customer_of(picture, mapping) {
-            Ok(Some(id)) => match cx.get(STORE, format!("c {} {id}", mapping.name.as_str()).as_bytes())? {
-                Some(bytes) => KnownRow::decode(&bytes)?.row,
-                None => None,
-            },
-            Ok(None) => None,
-            Err(unreadable) => return Ok(Err(unreadable)),
+            Ok(Some(id)) => {
+                let tenant = Some(tenant.to_string());
+                let known = self.known_customer(mapping, &CustomerName { tenant, id }, cx)?;
+                known.and_then(|known| known.row)
+            }
+            // The reading says what is wrong with the column, once it needs it.
+            Ok(None) | Err(_) => None,
         };
         let zone = &self.settings.tenant(tenant).time_zone;
         Ok(picture::read(picture, customer.as_ref(), mapping, zone))
@@ -113,28 +118,48 @@ impl Canonicalize {
             });
             return Ok(());
         }
+        // Where a renewal is a row of its own, the books go on with the contract of the deal that it renews, also in all that
+        // the row says later.
+        let renews = renewed_from.filter(|_| stage == Stage::Renewed);
+        if let Some(known) = announced_as(picture).or_else(|| renews.clone()) {
+            deal.deal_id = known;
+        }
         let last = picture.announced.as_ref().and_then(|fact| fact.body.terms());
-        let body = match (last, stage, renewed_from) {
+        let body = match (last, stage, renews) {
             (Some(last), _, _) if same_terms(last, &deal) => return Ok(()),
             (Some(last), Stage::Renewed, _) if last.contract_start != deal.contract_start => Body::DealRenewed(deal),
             (Some(_), _, _) => Body::DealAmended(deal),
-            (None, Stage::Renewed, Some(old)) => {
-                deal.deal_id = old;
-                Body::DealRenewed(deal)
-            }
+            (None, Stage::Renewed, Some(_)) => Body::DealRenewed(deal),
             (None, _, _) => Body::DealClosed(deal),
         };
         let first = picture.announced.is_none();
-        let fact = self.fact(tenant, picture, body, closed_at.filter(|_| first), at)?;
+        let fact = self.fact(key, tenant, picture, body, closed_at.filter(|_| first), at)?;
         if let Err(rejection) = fact.validate() {
             at.cx.reject(emit::rejected(fact.event_id.as_str(), &rejection));
             return Ok(());
         }
         picture.announced = Some(fact.clone());
-        if picture.baseline && first {
+        // The baseline has it already, however many rows state it; and of a deal with a new id, people were told when it got
+        // that.
+        if picture.baseline && (first || at.baseline) || picture.renamed && first {
             return Ok(());
         }
-        self.pass(&fact, at)
+        self.tell(key, picture, &fact, at)
+    }
+
+    fn tell(&self, key: &[u8], picture: &DealPicture, fact: &Fact, at: &mut At<'_, '_>) -> Result<(), Failure> {
+        if !picture.renamed {
+            return self.pass(fact, at);
+        }
+        at.cx.reject(Rejected {
+            code: "deal_renamed".to_owned(),
+            message: format!(
+                "the books keep deal {} under the id that it had before; its {} was not announced. Send the event under the old id",
+                String::from_utf8_lossy(key),
+                fact.body.type_name()
+            ),
+        });
+        Ok(())
     }
 
     fn announce_milestones(
@@ -162,7 +187,7 @@ impl Canonicalize {
         }
         for (id, (line_id, milestone_id, date)) in accepted {
             picture.accepted.push(id);
-            let (Some(deal_id), false) = (&deal_id, picture.baseline) else {
+            let Some(deal_id) = &deal_id else {
                 continue;
             };
             let body = Body::MilestoneAccepted(MilestoneAccepted {
@@ -171,16 +196,17 @@ impl Canonicalize {
                 milestone_id,
                 date,
             });
-            let fact = self.fact(tenant, picture, body, None, at)?;
-            self.pass(&fact, at)?;
+            let fact = self.fact(key, tenant, picture, body, None, at)?;
+            self.tell(key, picture, &fact, at)?;
         }
         Ok(())
     }
 
-    /// A fact of this deal. Its id counts the deal's facts; its instant is the newest change of the picture, and later
+    /// A fact of this deal's rows. Its id counts their facts, under the deal's own id; its instant is the newest change of the picture, and later
     /// than that of the fact before it.
     fn fact(
         &self,
+        key: &[u8],
         tenant: &TenantId,
         picture: &mut DealPicture,
         body: Body,
@@ -204,7 +230,8 @@ impl Canonicalize {
                 .checked_add(SignedDuration::from_micros(1))
                 .unwrap_or(last.occurred_at);
         }
-        let deal = body.deal_id().map(DealId::to_string).unwrap_or_default();
+        let own = key.splitn(2, |byte| *byte == b'/').last().unwrap_or_default();
+        let deal = String::from_utf8_lossy(own);
         picture.announcements += 1;
         let id = format!("{}:{deal}:{:06}", picture.mapping, picture.announcements);
         Ok(Fact {
@@ -219,7 +246,7 @@ impl Canonicalize {
         })
     }
 
-    fn wait(
+    pub(super) fn wait(
         &self,
         key: &[u8],
         picture: &mut DealPicture,
@@ -250,22 +277,47 @@ impl Canonicalize {
         Ok(())
     }
 
-    /// A deal has waited its time. If only the end of a transaction is missing, its rows agree, and they count.
+    /// A deal has waited its time. The record that moved time on has nothing to do with it: a deal that cannot be judged is
+    /// parked with a letter of its own, or it would fail with every record to come.
     pub(super) fn timed_out(&self, value: &[u8], now: Timestamp, cx: &mut Context<'_>) -> Result<(), Failure> {
         let Some(key) = value.strip_prefix(b"d ") else {
             return Ok(());
         };
+        match self.out_of_time(key, now, cx) {
+            Err(Failure::Record(why)) => {
+                if let Ok(Some(mut picture)) = self.picture(key, cx) {
+                    picture.unsettled_since = None;
+                    picture.parked = true;
+                    self.keep(key, &picture, cx)?;
+                }
+                cx.reject(Rejected {
+                    code: why.code,
+                    message: format!(
+                        "deal {} is parked, its time to settle is over: {}",
+                        String::from_utf8_lossy(key),
+                        why.message
+                    ),
+                });
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
+    /// If only the end of a transaction is missing, the deal's rows agree, and they count.
+    fn out_of_time(&self, key: &[u8], now: Timestamp, cx: &mut Context<'_>) -> Result<(), Failure> {
         let Some(mut picture) = self.picture(key, cx)? else {
             return Ok(());
         };
+        let mapping = Mappings::get(&self.mappings.by_name, &picture.mapping)?;
         let record = timer_record(key, now);
         let trace = incoming(&record, Trace::of);
         let mut at = At {
             record: &record,
             trace,
+            baseline: false,
             cx,
         };
-        let mapping = Mappings::get(&self.mappings.by_name, &picture.mapping)?;
         for open in std::mem::take(&mut picture.open_transactions) {
             at.cx.delete(STORE, joined(&format!("o {open} "), key))?;
         }
@@ -289,6 +341,11 @@ impl Canonicalize {
         }
         self.release_held(key, &mut at)
     }
+}
+
+/// The deal of the books that the picture's facts are about.
+fn announced_as(picture: &DealPicture) -> Option<DealId> {
+    picture.announced.as_ref()?.body.deal_id().cloned()
 }
 
 /// Whether two readings of a deal are the same bargain: since when a change holds, how it is treated, and what the

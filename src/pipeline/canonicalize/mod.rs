@@ -11,23 +11,25 @@
 //!
 //! ```text
 //! d <tenant>/<deal>                        the picture of a deal
-//! i <mapping> <table> <row id>             the deal of a line or milestone, for deletes that carry only its id
-//! a <mapping> <table> <row id>             the first id of a line or milestone whose primary key changed
-//! c <mapping> <customer id>                a customer's row
+//! i <mapping> <table> <row key>            where a row is: its deal, and its id there; of a customer, its tenant
+//! a <mapping> <table> <row key>            the first id of a line or milestone whose primary key changed
+//! c <mapping> <tenant>/<customer id>       a customer's row; without the tenant where its row names none
 //! w <mapping> <customer id> <tenant/deal>  a deal that waits for that customer
-//! t <transaction>                          a database transaction that has ended
+//! t <mapping> <transaction>                a database transaction that has ended
 //! o <transaction> <tenant/deal>            a deal that waits for that end
 //! h <tenant/deal> <log position>           a row of a later transaction than the one the deal waits for
 //! e <milliseconds> <key>                   when to look at a waiting deal, or to forget an end, again
 //! ```
 
 mod judge;
+mod place;
 mod rows;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::emit::{Cause, deal_key, incoming, named};
+use super::picture;
 use crate::codec::change::Said;
 use crate::codec::crm_store::DealPicture;
 use crate::codec::schemas::Schemas;
@@ -114,10 +116,15 @@ impl Processor for Canonicalize {
         let bytes = record.value.as_deref().unwrap_or_default();
         let change = self.schemas.decode_change(bytes)?;
         let trace = incoming(record, Trace::of);
-        let mut at = At { record, trace, cx };
+        let mut at = At {
+            record,
+            trace,
+            baseline: false,
+            cx,
+        };
         match &change.said {
             Said::Fact(fact) => self.pass(fact, &mut at)?,
-            Said::TransactionEnd { id, .. } => self.transaction_ended(id, &mut at)?,
+            Said::TransactionEnd { id, .. } => self.transaction_ended(&change.source, id, &mut at)?,
             Said::Row { table, change: row } => self.row(&change, *table, row, &mut at)?,
         }
         Ok(Progress::Done)
@@ -142,6 +149,8 @@ impl Processor for Canonicalize {
 struct At<'a, 'b> {
     record: &'a Record,
     trace: Trace,
+    /// Whether it was read by a snapshot that is taken as the baseline of the books.
+    baseline: bool,
     cx: &'a mut Context<'b>,
 }
 
@@ -172,7 +181,13 @@ impl Canonicalize {
 
     fn picture(&self, key: &[u8], cx: &Context<'_>) -> Result<Option<DealPicture>, Failure> {
         match cx.get(STORE, &joined("d ", key))? {
-            Some(bytes) => Ok(Some(DealPicture::decode(&bytes)?)),
+            Some(bytes) => {
+                let mut picture = DealPicture::decode(&bytes)?;
+                if let Some(mapping) = self.mappings.by_name.get(&picture.mapping) {
+                    picture::name_milestones(&mut picture, mapping);
+                }
+                Ok(Some(picture))
+            }
             None => Ok(None),
         }
     }
