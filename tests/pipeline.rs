@@ -325,6 +325,22 @@ fn a_deal_is_announced_once_its_rows_agree() {
     assert_eq!(crm.codes(), Vec::<String>::new());
 }
 
+/// More than what is judged between two commits.
+#[test]
+fn the_end_of_a_transaction_of_many_deals_lets_each_go_on_once() {
+    let mut crm = Crm::new(true);
+    crm.customer();
+    let deals = 900;
+    for n in 0..deals {
+        crm.line(5, &format!("L{n}"), &format!("D{n}"), "1200");
+        crm.deal(5, &format!("D{n}"), "won", "1200");
+    }
+    crm.end(5, 2 * deals);
+    crm.process();
+    assert_eq!(crm.announced().len() as u64, deals);
+    assert_eq!(crm.codes(), Vec::<String>::new());
+}
+
 #[test]
 fn what_changes_nothing_announces_nothing() {
     let mut crm = Crm::new(false);

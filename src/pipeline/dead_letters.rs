@@ -99,6 +99,10 @@ pub enum LetterError {
         "dead letter {0} came from {1}, which has no partition {2} any more; the record can only be sent by its source"
     )]
     NoWayBack(LetterId, String, u32),
+    #[error(
+        "dead letter {0} has no record to send again: it is about what was due by then, as its message says. Mend that, and drop the letter"
+    )]
+    NoRecord(LetterId),
 }
 
 /// All letters, oldest first within each partition. A record of the topic that is no letter is left out.
@@ -199,6 +203,9 @@ impl<'a> Clerk<'a> {
         // Without its value it would be a tombstone.
         if letter.cut {
             return Err(LetterError::Cut(id, letter.topic, letter.partition, letter.offset));
+        }
+        if value.is_none() && letter.value.is_none() {
+            return Err(LetterError::NoRecord(id));
         }
         if self
             .log

@@ -170,6 +170,8 @@ pub struct Step {
     pub outcome: Outcome,
     pub outgoing: Vec<Outgoing>,
     pub rejected: Vec<Rejected>,
+    /// What timers could not do that were due by the record's time; the record has no part in it.
+    pub overdue: Vec<Rejected>,
 }
 
 /// What a call of the processor led to.
@@ -385,6 +387,7 @@ impl Task {
         };
         self.overlay.keep();
         self.staged = true;
+        let mut overdue = Vec::new();
         if matches!(outcome, Outcome::Done) && record.timestamp > self.stream_time {
             self.stream_time = record.timestamp;
             // A timer of its own: what it cannot do is not the fault of the record that moved time on, and leaves that alone.
@@ -393,11 +396,11 @@ impl Task {
                 Ok(()) => {
                     self.overlay.keep();
                     outgoing.extend(timers.outgoing);
-                    rejected.extend(timers.rejected);
+                    overdue = timers.rejected;
                 }
                 Err(Failure::Record(why)) => {
                     self.overlay.rollback();
-                    rejected.push(why);
+                    overdue.push(why);
                 }
                 Err(Failure::Fault(fault)) => return Err(fault),
             }
@@ -413,6 +416,7 @@ impl Task {
             outcome,
             outgoing,
             rejected,
+            overdue,
         }))
     }
 }

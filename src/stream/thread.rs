@@ -313,7 +313,16 @@ impl StreamThread {
         for record in step.outgoing {
             producer.send(record).map_err(|error| half_done(error.into()))?;
         }
-        for rejected in &step.rejected {
+        // Nothing of the record that moved time on: whoever deals with the letter must not send that again.
+        let clock = Record {
+            key: None,
+            value: None,
+            headers: Vec::new(),
+            ..step.record.clone()
+        };
+        let of_record = step.rejected.iter().map(|rejected| (rejected, &step.record));
+        let of_timers = step.overdue.iter().map(|rejected| (rejected, &clock));
+        for (rejected, record) in of_record.chain(of_timers) {
             app.metrics
                 .dead_letters
                 .with_label_values(&[&id.sub, &rejected.code])
@@ -325,7 +334,7 @@ impl StreamThread {
             let letter = app.dead_letter(&DeadLetter {
                 stage: &id.sub,
                 rejected,
-                record: &step.record,
+                record,
             });
             producer.send(letter).map_err(|error| half_done(error.into()))?;
         }

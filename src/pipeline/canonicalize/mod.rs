@@ -124,14 +124,13 @@ impl Processor for Canonicalize {
         };
         match &change.said {
             Said::Fact(fact) => self.pass(fact, &mut at)?,
-            Said::TransactionEnd { id, .. } => self.transaction_ended(&change.source, id, &mut at)?,
+            Said::TransactionEnd { id, .. } => return self.transaction_ended(&change.source, id, &mut at),
             Said::Row { table, change: row } => self.row(&change, *table, row, &mut at)?,
         }
         Ok(Progress::Done)
     }
 
     fn punctuate(&mut self, stream_time: Timestamp, cx: &mut Context<'_>) -> Result<(), Failure> {
-        // The record that moved time on is the one that dead letters of a timeout are about.
         let until = time_key(stream_time.0);
         for (key, value) in cx.range(STORE, b"e ", &until, EXPIRIES_PER_TICK)? {
             cx.delete(STORE, key)?;

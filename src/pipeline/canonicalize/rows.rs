@@ -14,8 +14,11 @@ use crate::codec::position::TransactionId;
 use crate::codec::value::Row;
 use crate::config::{Mapping, Snapshot, Stage, TableRole};
 use crate::pipeline::picture;
-use crate::stream::processor::{Failure, Rejected};
+use crate::stream::processor::{Failure, Progress, Rejected};
 use crate::stream::record::Record;
+
+/// Deals judged in one go at the end of a transaction, before the runtime may commit.
+const SLICE: usize = 200;
 
 impl Canonicalize {
     pub(super) fn row(
@@ -322,13 +325,14 @@ impl Canonicalize {
         Ok(())
     }
 
-    /// The numbers of transactions are of one database: another's may be the same.
+    /// The numbers of transactions are of one database: another's may be the same. A transaction of many deals is done in
+    /// slices, so that it fits the overlay.
     pub(super) fn transaction_ended(
         &self,
         source: &str,
         id: &TransactionId,
         at: &mut At<'_, '_>,
-    ) -> Result<(), Failure> {
+    ) -> Result<Progress, Failure> {
         let mapping = Mappings::get(&self.mappings.by_source, source)?;
         let key = ended_key(&mapping, id);
         at.cx.put(STORE, key.clone(), Vec::new())?;
@@ -342,18 +346,29 @@ impl Canonicalize {
         let forget = at.record.timestamp.0.saturating_add(longest as i64);
         at.cx.put(STORE, expiry(forget, &key), key)?;
         let waiting = format!("o {id} ").into_bytes();
-        for (key, _) in at.cx.range(STORE, &waiting, &after(&waiting), usize::MAX)? {
-            let deal = &key[waiting.len()..];
-            if let Some(mut picture) = self.picture(deal, at.cx)?
-                && picture.mapping == mapping.name.as_str()
-            {
-                at.cx.delete(STORE, key.clone())?;
-                picture.open_transactions.retain(|open| open != id);
-                self.judge(deal, &mut picture, false, at)?;
-                self.release_held(deal, at)?;
+        let (mut from, mut done) = (waiting.clone(), 0);
+        loop {
+            let some = at.cx.range(STORE, &from, &after(&waiting), SLICE)?;
+            let Some((last, _)) = some.last() else {
+                return Ok(Progress::Done);
+            };
+            from = [last.as_slice(), &[0]].concat();
+            for (key, _) in some {
+                let deal = &key[waiting.len()..];
+                if let Some(mut picture) = self.picture(deal, at.cx)?
+                    && picture.mapping == mapping.name.as_str()
+                {
+                    at.cx.delete(STORE, key.clone())?;
+                    picture.open_transactions.retain(|open| open != id);
+                    self.judge(deal, &mut picture, false, at)?;
+                    self.release_held(deal, at)?;
+                    done += 1;
+                }
+            }
+            if done >= SLICE {
+                return Ok(Progress::More);
             }
         }
-        Ok(())
     }
 }
 
