@@ -4,7 +4,6 @@
 //! being written) is left out, and says so: it is no failure. Deliberately absent: mending anything.
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -220,7 +219,8 @@ fn outputs(topology: &Topology, shape: &Shape, log: &dyn Log, schemas: &Arc<Sche
         };
         read_until(log, at, log.start(at)?, *end, |record| {
             let bytes = record.value.as_deref().unwrap_or_default();
-            it.holds(record.key.as_deref(), &record.headers, bytes, schemas)
+            it.holds(record.key.as_deref(), &record.headers, bytes, schemas);
+            Ok::<(), LogError>(())
         })?;
     }
     let mut looked_at = Vec::new();
@@ -249,7 +249,6 @@ struct Written {
 }
 
 /// What the last record of a key came to, and how many there are.
-#[derive(PartialEq)]
 enum Held {
     Digest(u64),
     Unreadable(String),
@@ -276,25 +275,20 @@ impl Written {
 
     fn wants(&mut self, key: Option<&[u8]>, headers: &[Header], bytes: &[u8], schemas: &Schemas) -> Result<(), Fault> {
         let unreadable = |error: DecodeError| Fault::Fatal(error.to_string());
-        let digest = digest(key, &schemas.datum(self.product, bytes).map_err(unreadable)?);
-        self.wanted.insert(self.name(key, headers), digest);
+        let datum = schemas.datum(self.product, bytes).map_err(unreadable)?;
+        self.wanted
+            .insert(self.name(key, headers), verify::digest((key, datum)));
         Ok(())
     }
 
-    fn holds(
-        &mut self,
-        key: Option<&[u8]>,
-        headers: &[Header],
-        bytes: &[u8],
-        schemas: &Schemas,
-    ) -> Result<(), LogError> {
+    fn holds(&mut self, key: Option<&[u8]>, headers: &[Header], bytes: &[u8], schemas: &Schemas) {
         let held = match schemas.datum(self.product, bytes) {
-            Ok(datum) => Held::Digest(digest(key, &datum)),
+            Ok(datum) => Held::Digest(verify::digest((key, datum))),
             Err(error) => Held::Unreadable(error.to_string()),
         };
-        let times = self.held.get(&self.name(key, headers)).map_or(0, |(_, times)| *times);
-        self.held.insert(self.name(key, headers), (held, times + 1));
-        Ok(())
+        let name = self.name(key, headers);
+        let times = self.held.get(&name).map_or(0, |(_, times)| *times);
+        self.held.insert(name, (held, times + 1));
     }
 
     /// What does not fit, by name. `again`: everything may have been said more than once.
@@ -323,13 +317,6 @@ impl Written {
         findings.sort_unstable();
         findings
     }
-}
-
-/// Tells records apart; nobody forges them.
-fn digest(key: Option<&[u8]>, datum: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (key, datum).hash(&mut hasher);
-    hasher.finish()
 }
 
 /// The books that the facts give keep their invariants. Each deal is in one partition, with all reference facts.

@@ -104,9 +104,12 @@ impl RestoreJob {
     /// Whether so much time has passed since the store was last at the end of its changelog that a deletion since then may
     /// be gone from there. One of an earlier version, which noted no time, is trusted.
     fn is_stale(&self, store: &TaskStore) -> Result<bool, StoreError> {
-        let behind = store.current_at()?.map(|at| self.now().0.saturating_sub(at.0));
-        let is_stale = behind.is_some_and(|behind| behind > STALE_AFTER.as_millis() as i64);
-        Ok(is_stale && !seeded::has(Bug::StaleStoreKept))
+        Ok(store.current_at()?.is_some_and(|at| self.is_long_ago(at)))
+    }
+
+    fn is_long_ago(&self, at: Timestamp) -> bool {
+        let ago = self.now().0.saturating_sub(at.0);
+        ago > STALE_AFTER.as_millis() as i64 && !seeded::has(Bug::StaleStoreKept)
     }
 }
 
@@ -297,8 +300,7 @@ impl Replay {
             return Ok(false);
         };
         if reading.from < reading.end || self.job.follow {
-            let slept = STALE_AFTER.as_millis() as i64;
-            if self.job.now().0.saturating_sub(reading.read_at.0) > slept && !seeded::has(Bug::StaleStoreKept) {
+            if self.job.is_long_ago(reading.read_at) {
                 tracing::warn!(task = %self.job.task, "the restore was asleep for hours; the store is wiped and rebuilt");
                 return self.begin_again();
             }

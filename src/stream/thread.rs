@@ -314,14 +314,18 @@ impl StreamThread {
             producer.send(record).map_err(|error| half_done(error.into()))?;
         }
         // Nothing of the record that moved time on: whoever deals with the letter must not send that again.
-        let clock = Record {
+        let clock = (!step.overdue.is_empty()).then(|| Record {
+            at: step.record.at.clone(),
+            offset: step.record.offset,
+            timestamp: step.record.timestamp,
             key: None,
             value: None,
             headers: Vec::new(),
-            ..step.record.clone()
-        };
+        });
         let of_record = step.rejected.iter().map(|rejected| (rejected, &step.record));
-        let of_timers = step.overdue.iter().map(|rejected| (rejected, &clock));
+        let of_timers = clock
+            .iter()
+            .flat_map(|clock| step.overdue.iter().map(move |rejected| (rejected, clock)));
         for (rejected, record) in of_record.chain(of_timers) {
             app.metrics
                 .dead_letters

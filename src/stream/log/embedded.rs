@@ -24,6 +24,7 @@ use super::{
     Cleanup, Consumer, GroupSpec, Log, LogError, LogErrorKind, Positions, Producer, Reader, TopicFound, TopicSpec,
 };
 use crate::stream::record::{Offset, Partition, Record, Timestamp, Topic, TopicPartition};
+use crate::stream::store::StoreError;
 
 /// Records of one partition that one poll or read hands out at most.
 const MAX_FETCH_RECORDS: usize = 1_000;
@@ -76,8 +77,8 @@ impl EmbeddedLog {
         options.set_compression_type(rocksdb::DBCompressionType::Lz4);
         let families = [META, RECORDS].map(|name| ColumnFamilyDescriptor::new(name, options.clone()));
         let db = DB::open_cf_descriptors(&options, dir, families).map_err(|error| {
-            let held = ["lock hold by current process", "While lock file"];
-            let hint = if held.iter().any(|words| error.to_string().contains(words)) {
+            let error = StoreError::from(error);
+            let hint = if error.is_held() {
                 "; another process has it open: stop that one first"
             } else {
                 ""

@@ -204,8 +204,8 @@ impl Log for KafkaLog {
             return Ok(found);
         }
         let retentions: Vec<String> = missing.iter().map(|spec| retention_ms(spec.cleanup)).collect();
-        // As brokers have it unless they were told otherwise; restores rely on it.
         let largest = LARGEST_BATCH_BYTES.to_string();
+        // As brokers have it unless they were told otherwise; restores rely on it.
         let deletions_kept = DELETIONS_KEPT.as_millis().to_string();
         let topics: Vec<NewTopic<'_>> = missing
             .iter()
