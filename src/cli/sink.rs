@@ -68,6 +68,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     let registry = prometheus::Registry::new();
     let running = start(&topology, &sinks, &log, &schemas, &registry)?;
+    starting.store(false, Ordering::SeqCst);
     if !arguments.until_idle {
         for sink in &running {
             let app = sink.runtime.app();
@@ -96,8 +97,6 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         let bound = server::serve(listen, routes).with_context(|| format!("http.listen {listen}"))?;
         tracing::info!(sinks = arguments.names.join(","), http = %bound, "running");
     }
-
-    starting.store(false, Ordering::SeqCst);
 
     deliver(&running, arguments.until_idle, run::stuck_after(&topology), &stop)
 }

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::books::known::{self, Known};
 use super::out::Format;
-use super::{Failure, TopologyFile, connect, receipts};
+use super::{Failure, TopologyFile, connect, look, receipts};
 use crate::codec::DecodeError;
 use crate::codec::schemas::{Product, Schemas};
 use crate::config::Topology;
@@ -65,7 +65,7 @@ impl Check {
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     logs::init("error");
     let topology = arguments.file.load()?;
-    let log = connect::log(&topology)?;
+    let log = look::log(&topology)?;
     let (registry, _) = connect::registry(&topology)?;
     let schemas = Arc::new(connect::schemas(&topology, &registry)?);
     let shape = pipeline::shape(&topology)?;
