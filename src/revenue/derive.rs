@@ -23,6 +23,7 @@
 //! is billed and not yet credited; a line credited by more than it turns out to have earned gives the excess to the others.
 
 mod amend;
+mod days;
 mod ending;
 mod estimated;
 mod invoicing;
@@ -35,6 +36,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use rust_decimal::Decimal;
 
+use self::days::{TermDays, outside_term};
 use self::estimated::Estimates;
 use self::measured::{Measured, measured_on};
 pub use self::memo::Memo;
@@ -48,7 +50,6 @@ use super::ids::{ContractId, EventId, LineId, ObligationId};
 use super::modify;
 use super::money::Currency;
 use super::obligation::Obligation;
-use super::period::{add_days, add_months};
 use super::reference::Tenant;
 use super::reject::{Code, Rejection};
 
@@ -318,8 +319,7 @@ impl<'a> Fold<'a> {
         measured: &'a Measured,
         explained: bool,
     ) -> Result<Fold<'a>, Rejection> {
-        let start = deal.contract_start.unwrap_or_else(|| day(tenant, fact));
-        let end = deal.contract_end.unwrap_or_else(|| term_end(start, deal.term_months));
+        let TermDays { start, end, .. } = TermDays::closed(deal, day(tenant, fact));
         let main = ContractId::trusted(deal.deal_id.as_str());
         let mut fold = Fold {
             tenant,
@@ -373,6 +373,16 @@ impl<'a> Fold<'a> {
         fold.plan_invoices(Date::MIN, &fact.event_id);
         fold.accept(fact, deal.customer.as_ref(), start);
         Ok(fold)
+    }
+
+    /// The days of the running term.
+    fn days(&self) -> TermDays {
+        TermDays {
+            start: self.term.start,
+            end: self.term.end,
+            months: self.term.deal.term_months,
+            follows: !self.former.is_empty(),
+        }
     }
 
     /// The notice of cancellation ahead of which a change of terms is to be judged, or which an earlier end supersedes.
@@ -580,10 +590,6 @@ fn day(tenant: &Tenant, fact: &Fact) -> Date {
     fact.occurred_at.to_zoned_datetime(tenant.time_zone.clone()).date()
 }
 
-fn term_end(start: Date, months: Option<u32>) -> Date {
-    add_days(add_months(start, i64::from(months.unwrap_or(12))), -1)
-}
-
 fn bad_id(fact: &Fact) -> Rejection {
     Rejection::new(
         Code::InvalidId,
@@ -591,10 +597,6 @@ fn bad_id(fact: &Fact) -> Rejection {
         &fact.event_id,
         "deal id and event id are too long together",
     )
-}
-
-fn outside_term(day: Date, message: &str) -> Rejection {
-    Rejection::new(Code::OutsideTerm, "payload.effective_date", day, message)
 }
 
 fn already_cancelled(since: Date) -> Rejection {

@@ -16,37 +16,19 @@ use super::super::obligation::LumpReason;
 use super::super::period::add_days;
 use super::super::policy::Treatment;
 use super::super::reject::{Code, Rejection};
-use super::{Fold, bad_id, day, grid, outside_term, term_end};
+use super::days::Amended;
+use super::{Fold, bad_id, day, grid};
 
 impl Fold<'_> {
     pub(super) fn amend(&mut self, fact: &Fact, deal: &Deal) -> Result<(), Rejection> {
         self.changeable(deal)?;
-        let mut from = deal.effective_date.unwrap_or_else(|| day(self.tenant, fact));
-        if !self.former.is_empty() && from < self.term.start {
-            // Said before the new term begins, and of that term by its start.
-            if deal.effective_date.is_some() || deal.contract_start != Some(self.term.start) {
-                let message = format!(
-                    "the term of that day was renewed from {} on; state that day or a later one, or date the amendment before \
-                     the renewal",
-                    self.term.start
-                );
-                return Err(outside_term(from, &message));
-            }
-            from = self.term.start;
-        }
-        let stated = deal.contract_start.unwrap_or(self.term.start);
-        // Only a start that is the effective date itself begins the price anew. A later one puts service off, and the stated
-        // price is still the whole one: no price may appear that nobody stated.
-        let restarts = stated == from && from > self.term.start;
-        let end = match (deal.contract_end, deal.term_months) {
-            (Some(end), _) => end,
-            (None, Some(_)) => term_end(stated, deal.term_months),
-            (None, None) => self.term.end,
-        };
-        if from > add_days(self.term.end, 1).max(end) {
-            return Err(outside_term(from, "the contract has ended by then; send deal.renewed"));
-        }
-        let start = if restarts { self.term.start } else { stated };
+        let Amended {
+            from,
+            stated,
+            restarts,
+            start,
+            end,
+        } = self.days().amended(deal, day(self.tenant, fact))?;
         let deal = &self.inherit(deal);
         let given = deal.treatment.unwrap_or(self.tenant.policy.modification);
         let mut sold = match restarts {

@@ -15,33 +15,20 @@ use super::super::money::largest_remainder;
 use super::super::obligation::{Lump, LumpReason, Obligation};
 use super::super::period::add_days;
 use super::super::reject::{Code, Rejection};
-use super::{
-    CreditMemo, Fold, Standing, Term, already_cancelled, day, grid, outside_term, term_end, too_precise, unknown_line,
-};
+use super::days::TermDays;
+use super::{CreditMemo, Fold, Standing, Term, already_cancelled, day, grid, outside_term, too_precise, unknown_line};
 
 impl Fold<'_> {
     pub(super) fn renew(&mut self, fact: &Fact, deal: &Deal) -> Result<(), Rejection> {
         self.changeable(deal)?;
-        let follows = add_days(self.term.end, 1);
-        let stated = deal.contract_start.filter(|start| *start > self.term.start);
-        let start = stated.or(deal.effective_date).unwrap_or(follows);
-        if start <= self.term.start {
-            return Err(outside_term(
-                start,
-                "a renewal starts after the running term has started",
-            ));
-        }
+        let TermDays { start, end, .. } = self.days().renewed(deal)?;
         let ends = deal.effective_date.unwrap_or(start).min(start);
-        let end = deal.contract_end.unwrap_or_else(|| match deal.term_months {
-            Some(_) => term_end(start, deal.term_months),
-            None => term_end(start, self.term.deal.term_months),
-        });
         let deal = &Deal {
             // Days of the running term are none of the following one.
             instalments: deal.instalments.clone(),
             ..self.inherit(deal)
         };
-        let sold = sell(deal, start, end.max(start), &self.tenant.policy)?;
+        let sold = sell(deal, start, end, &self.tenant.policy)?;
         self.touched = true;
         if ends <= self.term.end {
             self.stop(fact, ends, Refund::Unused, Some(self.term.end));
@@ -51,11 +38,11 @@ impl Fold<'_> {
         let followed = Term {
             deal: deal.clone(),
             start,
-            end: end.max(start),
+            end,
             suffix: format!("/{}", fact.event_id),
             obligations: Vec::new(),
             settled,
-            grid: grid(self.tenant, deal, start, end.max(start), Some(self.term.grid.cycle)),
+            grid: grid(self.tenant, deal, start, end, Some(self.term.grid.cycle)),
             measured_from: start,
         };
         let ended = std::mem::replace(&mut self.term, followed);

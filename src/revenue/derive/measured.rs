@@ -17,10 +17,10 @@ use super::super::fact::{Body, Deal, Fact, Method, Progress, ProgressMeasure};
 use super::super::ids::{EventId, LineId, MilestoneId};
 use super::super::money::{Currency, MAX_AMOUNT};
 use super::super::performance::{Measurements, Performance, Reached};
-use super::super::period::add_days;
 use super::super::reference::Tenant;
 use super::super::reject::{Code, Rejection};
-use super::{day, term_end, unknown_line};
+use super::days::{Amended, TermDays};
+use super::{day, unknown_line};
 
 /// Everything measured, by line.
 #[derive(Clone, Debug, Default)]
@@ -236,62 +236,30 @@ impl Known {
     }
 }
 
-/// The running term, as far as it says from which day on a fact's terms hold.
-struct Running {
-    start: Date,
-    end: Date,
-    months: Option<u32>,
-}
-
-impl Running {
-    fn of(fact: &Fact, deal: &Deal, tenant: &Tenant) -> Running {
-        let start = deal.contract_start.unwrap_or_else(|| day(tenant, fact));
-        Running {
-            start,
-            end: deal.contract_end.unwrap_or_else(|| term_end(start, deal.term_months)),
-            months: deal.term_months,
+/// The first day on which the terms of a fact hold; `None` where the deal refuses the day. `running` becomes the term's days
+/// after it.
+fn holds_from(fact: &Fact, deal: &Deal, running: &mut TermDays, tenant: &Tenant) -> Option<Date> {
+    match &fact.body {
+        Body::DealAmended(_) => {
+            let Amended { from, start, end, .. } = running.amended(deal, day(tenant, fact)).ok()?;
+            (running.start, running.end, running.months) = (start, end, deal.term_months);
+            Some(from)
         }
-    }
-
-    /// The first day on which the terms of a fact hold, as `amend` and `renew` find it; `None` where they refuse the day.
-    fn take(&mut self, fact: &Fact, deal: &Deal, tenant: &Tenant) -> Option<Date> {
-        match &fact.body {
-            Body::DealAmended(_) => {
-                let from = deal.effective_date.unwrap_or_else(|| day(tenant, fact));
-                let stated = deal.contract_start.unwrap_or(self.start);
-                let end = match (deal.contract_end, deal.term_months) {
-                    (Some(end), _) => end,
-                    (None, Some(_)) => term_end(stated, deal.term_months),
-                    (None, None) => self.end,
-                };
-                if from > add_days(self.end, 1).max(end) {
-                    return None;
-                }
-                let restarts = stated > self.start && stated >= from && from > self.start;
-                self.start = if restarts { self.start } else { stated };
-                (self.end, self.months) = (end, deal.term_months);
-                Some(from)
-            }
-            Body::DealRenewed(_) => {
-                let stated = deal.contract_start.filter(|start| *start > self.start);
-                let start = stated.or(deal.effective_date).unwrap_or(add_days(self.end, 1));
-                if start <= self.start {
-                    return None;
-                }
-                let months = deal.term_months.or(self.months);
-                let end = deal.contract_end.unwrap_or_else(|| term_end(start, months));
-                (self.start, self.end, self.months) = (start, end.max(start), deal.term_months);
-                Some(start)
-            }
-            _ => Some(Date::MIN),
+        Body::DealRenewed(_) => {
+            *running = running.renewed(deal).ok()?;
+            Some(running.start)
         }
+        _ => Some(Date::MIN),
     }
 }
 
 fn sold<'a>(first: &'a Fact, terms: impl Iterator<Item = &'a Fact>, tenant: &Tenant) -> Sold {
     let mut sold = Sold::new();
     let currency = first.body.terms().map(|deal| deal.currency);
-    let mut running = first.body.terms().map(|deal| Running::of(first, deal, tenant));
+    let mut running = first
+        .body
+        .terms()
+        .map(|deal| TermDays::closed(deal, day(tenant, first)));
     // The deal is closed first, whenever that was said.
     let others = terms.filter(|fact| !matches!(fact.body, Body::DealClosed(_)));
     for fact in std::iter::once(first).chain(others) {
@@ -300,7 +268,7 @@ fn sold<'a>(first: &'a Fact, terms: impl Iterator<Item = &'a Fact>, tenant: &Ten
         };
         let again = matches!(fact.body, Body::DealRenewed(_));
         let from = match Some(deal.currency) == currency {
-            true => running.as_mut().and_then(|it| it.take(fact, deal, tenant)),
+            true => running.as_mut().and_then(|it| holds_from(fact, deal, it, tenant)),
             false => None,
         };
         for line in &deal.lines {
