@@ -1,11 +1,12 @@
 # accrue in a small image: built in one stage, run as a plain user in the next.
 FROM rust:1.95-bookworm AS build
-RUN apt-get update && apt-get install -y --no-install-recommends libclang-dev && rm -rf /var/lib/apt/lists/*
+RUN apt-get update && apt-get install -y --no-install-recommends libclang-dev llvm-19 && rm -rf /var/lib/apt/lists/*
 WORKDIR /accrue
 COPY . .
-# Caches outlive the layer, so that RocksDB is compiled once; the binary is copied out of them.
+# Twice, with the profile of a run between them: a tenth less time a fact. Caches outlive the layer, so that RocksDB is compiled
+# once; the binary is copied out of them.
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/accrue/target \
-    cargo build --locked --release --bin accrue && cp target/release/accrue /usr/local/bin/accrue
+    tools/profiled build --locked --release --bin accrue && cp target/profiled/release/accrue /usr/local/bin/accrue
 
 FROM debian:bookworm-slim
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates libssl3 openssh-client zlib1g \

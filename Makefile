@@ -4,10 +4,11 @@ SHELL := /bin/bash
 CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/accrue
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 
-.PHONY: help quickstart test test-fast test-long certify sim torture soak bench deps fmt
+.PHONY: help quickstart release test test-fast test-long certify sim torture soak bench deps fmt
 
 help:
 	@echo "make quickstart  build, load the sample CRM history, print and deliver the books"
+	@echo "make release     the program as it is shipped: optimised for what it does in a run of the books; says where it is"
 	@echo "make test        all tests, on the embedded log and on real servers"
 	@echo "make test-fast   the tests that need no server"
 	@echo "make sim         the runtime under simulated faults: SEEDS=10000, FROM=0, or SEED=17 for one run with its log"
@@ -20,6 +21,10 @@ help:
 quickstart: deps
 	cargo run --quiet -- quickstart
 	@echo; echo 'To call what was built "accrue":  export PATH="$(CARGO_TARGET_DIR)/debug:$$PATH"'
+
+release: deps
+	tools/profiled build --release --bin accrue
+	@echo "$(CARGO_TARGET_DIR)/profiled/release/accrue"
 
 test: deps
 	tools/test
