@@ -29,8 +29,10 @@ const STALE_AFTER: Duration = Duration::from_secs(DELETIONS_KEPT.as_secs() / 2);
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 /// Pause of a restore's own thread while the log is away.
 const BACKOFF: Duration = Duration::from_millis(500);
-/// How long one read of a changelog waits on a thread of its own.
-const READ_WAIT: Duration = Duration::from_millis(100);
+/// How long one read of a changelog waits on a thread of its own. A standby has all the time; a restore waits for no longer
+/// than it should take to see that it is at the end, which most often is a marker, and no record that a wait would end with.
+const FOLLOW_WAIT: Duration = Duration::from_millis(100);
+const RESTORE_WAIT: Duration = Duration::from_millis(10);
 
 /// How many restores may still start; clones share the count.
 #[derive(Clone)]
@@ -135,13 +137,14 @@ impl Restore {
         let cancelled = Arc::new(AtomicBool::new(false));
         let flag = cancelled.clone();
         let name = format!("restore-{}", job.task);
+        let wait = if job.follow { FOLLOW_WAIT } else { RESTORE_WAIT };
         let mut replay = Replay::new(job, progress.clone());
         let work = move || {
             let Some(_permit) = permits.take(&flag) else {
                 return Ok(None);
             };
             while !flag.load(Ordering::SeqCst) {
-                match replay.step(READ_WAIT) {
+                match replay.step(wait) {
                     Ok(true) => return Ok(replay.store.take()),
                     Ok(false) => {}
                     Err(Fault::Retry(message)) => {
