@@ -68,8 +68,7 @@ class Side:
     def start(self, source):
         if self.kind == "accrue":
             command = [RUST, "--kafka", BOOTSTRAP, "--registry", REGISTRY, "run", "--prefix", self.prefix, "--input",
-                       source.name, "--state", self.state, "--rung", self.rung, "--term-months", str(self.given.term_months),
-                       "--memory-mib", str(self.given.memory_mib)]
+                       source.name, "--state", self.state, "--rung", self.rung, "--term-months", str(self.given.term_months)]
         else:
             command = [JAVA, "-XX:+UseSerialGC", f"-Xms{HEAP}", f"-Xmx{HEAP}", "-cp", f"{JAR}/peer.jar:{JAR}/lib/*", "io.accrue.peer.Peer",
                        "--kafka", BOOTSTRAP, "--registry", REGISTRY, "--prefix", self.prefix, "--input", source.name,
@@ -324,7 +323,6 @@ def main():
     parser.add_argument("--amended", type=int, default=50, help="deals amended, in percent (default 50)")
     parser.add_argument("--term-months", type=int, default=12, help="shorter terms make small contracts (default 12)")
     parser.add_argument("--partitions", type=int, default=4)
-    parser.add_argument("--memory-mib", type=int, default=256, help="memory budget of accrue (default 256)")
     parser.add_argument("--warm", type=int, default=40, help="percent of the input before measuring begins (default 40)")
     parser.add_argument("--rungs", default=",".join(RUNGS))
     parser.add_argument("--sides", default="accrue,kafka-streams")

@@ -22,7 +22,6 @@ use accrue::codec::registry::confluent::Access;
 use accrue::codec::schemas::Schemas;
 use accrue::pipeline;
 use accrue::stream::app::{Runtime, RuntimeConfig};
-use accrue::stream::budget::Budget;
 use accrue::stream::log::kafka::{KafkaLog, KafkaTimeouts};
 use accrue::stream::log::{Cleanup, Log, TopicSpec};
 use accrue::stream::metrics::Metrics;
@@ -77,9 +76,6 @@ enum Command {
         /// Static membership under this name
         #[arg(long)]
         instance: Option<String>,
-        /// Memory budget of the process
-        #[arg(long, default_value_t = 256)]
-        memory_mib: usize,
         #[command(flatten)]
         workload: Workload,
     },
@@ -138,7 +134,6 @@ fn main() -> Result<()> {
             state,
             rung,
             instance,
-            memory_mib,
             workload,
         } => {
             let schemas = schemas(&prefix)?;
@@ -149,7 +144,7 @@ fn main() -> Result<()> {
             let metrics = Metrics::new(&prometheus::Registry::new())?;
             let config = RuntimeConfig {
                 instance,
-                ..rungs::runtime_config(&state, Budget::of(memory_mib << 20))
+                ..rungs::runtime_config(&state)
             };
             let runtime = Runtime::start(topology, log, config, metrics)?;
             while !stop.load(Ordering::SeqCst) && !runtime.is_finished() {

@@ -122,11 +122,11 @@ pub fn rung(rung: Rung, mut topology: Topology, schemas: Arc<Schemas>, workload:
     Ok(topology)
 }
 
-pub fn runtime_config(state_dir: &Path, memory: Budget) -> RuntimeConfig {
+pub fn runtime_config(state_dir: &Path) -> RuntimeConfig {
     RuntimeConfig {
         threads: 1,
         state_dir: state_dir.to_owned(),
-        memory,
+        memory: Budget::of(256 << 20),
         commit_interval: Duration::from_millis(100),
         max_records_per_commit: 10_000,
         overlay_max_bytes: 64 << 20,
@@ -169,7 +169,7 @@ fn templates(workload: &Workload) -> Result<[Vec<Template>; 2]> {
     let runtime = Runtime::start(
         topology,
         log.clone(),
-        runtime_config(&dir.path().join("state"), Budget::of(256 << 20)),
+        runtime_config(&dir.path().join("state")),
         Metrics::new(&prometheus::Registry::new())?,
     )?;
 
