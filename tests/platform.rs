@@ -12,7 +12,7 @@ use accrue::stream::record::{Header, Outgoing, Partition, Timestamp, Topic, Topi
 
 mod installation;
 
-use installation::{Installation, Platform, repo};
+use installation::{Installation, PRODUCTS, Platform};
 
 /// From rows that a sales team changes to books that an outsider finds right, in each format Debezium writes.
 #[test]
@@ -55,13 +55,30 @@ fn killed_in_mid_stream() {
     let wanted = calm.hashes();
     let all = calm.committed();
 
-    let killed = Installation::new(&platform, "books-killed", "plain", "debezium-json");
+    // Small transactions: there are many moments to be killed at.
+    let mut killed = Installation::new(&platform, "books-killed", "plain", "debezium-json");
+    killed.change_topology(&[("max_records_per_commit = 10000", "max_records_per_commit = 100")]);
     killed.apply();
-    // Each life is a little longer than the last, so that kills fall into different steps, until the work is done.
+    let log = platform.log();
+    // Records in the products, committed or not.
+    let written = |of: &Installation<'_>| -> u64 {
+        let topics = PRODUCTS.map(|product| Topic::new(format!("{}{product}", of.prefix())));
+        let places = topics
+            .iter()
+            .flat_map(|topic| log.partitions_of(topic).expect("partitions"));
+        places.map(|at| log.end(&at).expect("end").0).sum()
+    };
+    // Each life ends when it has written so many, most of them within a transaction; or when it found less than that to do.
+    const LIVES: u64 = 10;
+    let share = written(&calm) / (LIVES + 2);
     let mut progress = Vec::new();
-    for life in 0..40 {
-        let running = killed.run();
-        std::thread::sleep(Duration::from_millis(500 + 150 * life));
+    for _ in 0..LIVES {
+        let (before, began) = (written(&killed), Instant::now());
+        let mut running = killed.run();
+        while written(&killed) < before + share && began.elapsed() < Duration::from_secs(15) {
+            running.assert_alive();
+            std::thread::sleep(Duration::from_millis(2));
+        }
         running.kill();
         progress.push(killed.committed());
         if progress.last() == Some(&all) {
@@ -128,21 +145,12 @@ fn kafka_away_and_back() {
 #[ignore = "needs real servers: make test"]
 fn nobody_home() {
     let platform = Platform::get();
-    let books = Installation::new(&platform, "books-nobody", "plain", "debezium-json");
-    let dir = platform.dir.join("nobody");
-    std::fs::create_dir_all(&dir).expect("folder");
-    let text = std::fs::read_to_string(repo().join("topology.toml")).expect("topology");
-    let file = dir.join("topology.toml");
-    std::fs::write(
-        &file,
-        text.replace("startup_timeout = \"60s\"", "startup_timeout = \"3s\""),
-    )
-    .expect("write");
-    let file = file.to_str().expect("path");
+    let mut books = Installation::new(&platform, "books-nobody", "plain", "debezium-json");
+    books.change_topology(&[("startup_timeout = \"60s\"", "startup_timeout = \"3s\"")]);
 
     let began = Instant::now();
     let out = books
-        .command(&["run", "--topology", file])
+        .command(&["run"])
         .env("KAFKA_BOOTSTRAP", "127.0.0.1:1")
         .output()
         .expect("run");
@@ -151,7 +159,7 @@ fn nobody_home() {
     assert!(words.contains("no Kafka broker answered at 127.0.0.1:1"), "{words}");
 
     let out = books
-        .command(&["run", "--topology", file])
+        .command(&["run"])
         .env("REGISTRY_URL", "http://127.0.0.1:1")
         .output()
         .expect("run");
@@ -253,17 +261,15 @@ fn reset_rewind_and_more_partitions() {
     let mut books = Installation::new(&platform, "books-reset", "reset", "debezium-json");
     // No static member that outlives its process.
     books.instance = String::new();
-    let text = std::fs::read_to_string(repo().join("topology.toml")).expect("topology");
-    let text = text
-        .replace("topic = \"deal.events\"", "topic = \"reset.deal.events\"")
-        .replace("topic = \"reference.facts\"", "topic = \"reset.reference.facts\"");
-    assert!(text.contains("reset.deal.events") && text.contains("reset.reference.facts"));
+    books.change_topology(&[
+        ("topic = \"deal.events\"", "topic = \"reset.deal.events\""),
+        ("topic = \"reference.facts\"", "topic = \"reset.reference.facts\""),
+    ]);
     let save = |name: &str, text: &str| {
         let file = platform.dir.join(name);
         std::fs::write(&file, text).expect("write");
         file
     };
-    books.topology = save("reset.toml", &text);
     books.apply();
     let event = |id: &str, kind: &str, at: &str, payload: &str| {
         format!(
@@ -401,14 +407,13 @@ fn reset_rewind_and_more_partitions() {
     let wanted = "topic books-reset.contract.facts, which stage contract reads, had 6 partitions and has 12 now";
     assert!(text.contains(wanted), "{text}");
 
-    let text = std::fs::read_to_string(&books.topology).expect("topology");
-    let text = text
-        .replace(
+    books.change_topology(&[
+        (
             "contract_facts = \"contract.facts\"",
             "contract_facts = \"contract.facts.12\"\ncrm_changes = \"crm.changes.12\"",
-        )
-        .replace("partitions = 6", "partitions = 12");
-    books.topology = save("reset-12.toml", &text);
+        ),
+        ("partitions = 6", "partitions = 12"),
+    ]);
     let (code, text) = run(&books, &["apply"]);
     assert_eq!(code, Some(1), "{text}");
     assert!(

@@ -166,6 +166,17 @@ format = "canonical-json"
         }
     }
 
+    /// With some of its topology's text replaced, all of which has to be there.
+    pub fn change_topology(&mut self, replaced: &[(&str, &str)]) {
+        let mut text = std::fs::read_to_string(&self.topology).expect("topology");
+        for (from, to) in replaced {
+            assert!(text.contains(from), "{from}");
+            text = text.replace(from, to);
+        }
+        self.topology = self.platform.dir.join(format!("{}.toml", self.name));
+        std::fs::write(&self.topology, text).expect("write");
+    }
+
     /// Another process of the same installation, on a machine of its own.
     pub fn instance(&self, instance: &str) -> Installation<'a> {
         Installation {
