@@ -106,8 +106,9 @@ impl Drop for Network {
     }
 }
 
-/// EndTxn, as Kafka numbers its requests.
+/// Requests, as Kafka numbers them.
 const END_TXN: &str = "26";
+const TXN_OFFSET_COMMIT: &str = "28";
 
 /// What happens to the network, for how long, and what has to show that it did.
 struct Trouble {
@@ -252,6 +253,41 @@ fn network_faults() {
     let wanted = undisturbed(&platform, "faults-network", &deals);
     assert_eq!(books.hashes(), wanted);
     assert_eq!(follower.hashes(), wanted, "what a reader was given meanwhile");
+}
+
+/// Killed when its offsets are in a transaction that has not ended: Kafka gives them to nobody until it has, by itself after
+/// the transaction's timeout. The next life ends it before it asks.
+#[test]
+#[ignore = "needs real servers: make test"]
+fn killed_between_offsets_and_commit() {
+    let platform = Platform::get();
+    let mut network = Network::of(&platform);
+    let mut deals = Deals::new(&platform, "faults-offsets.events", 20);
+    let runtime = "transaction_timeout = \"40s\"";
+    let books = Installation::of_deals(&platform, "faults-offsets", &deals.topic, runtime);
+    books.apply();
+    deals.send(20);
+    let mut running = books.run_with(&[("KAFKA_BOOTSTRAP", &platform.env["KAFKA_PROXIED"])]);
+    books.settle(&mut running);
+    let before = network.dropped(Some(TXN_OFFSET_COMMIT));
+    network.order(&format!("lose {TXN_OFFSET_COMMIT} 1"));
+    deals.send(20);
+    let sent = Instant::now();
+    while network.dropped(Some(TXN_OFFSET_COMMIT)) == before {
+        assert!(sent.elapsed() < PATIENCE, "no offsets were sent");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    running.kill();
+    network.order("pass");
+    let killed = Instant::now();
+    let mut running = books.run();
+    books.settle(&mut running);
+    let took = killed.elapsed();
+    println!("at work again {:.1} s after the kill", took.as_secs_f64());
+    assert!(took < Duration::from_secs(20), "{took:?}: it waited for the timeout");
+    running.stop();
+    all_came_once(&books, &deals);
+    books.nothing_hangs();
 }
 
 /// Three instances under load, of which every few seconds one is killed, loses its network, or is stopped for longer than

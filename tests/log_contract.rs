@@ -152,7 +152,7 @@ impl Member {
     }
 
     fn poll(&mut self) {
-        match self.consumer.poll(Duration::from_millis(50)).expect("poll") {
+        match self.consumer.poll(Duration::from_millis(50), usize::MAX).expect("poll") {
             Event::Idle => {}
             Event::Records(records) => self.records.extend(records),
             Event::Assigned(partitions) => {
@@ -356,6 +356,35 @@ fn a_partition_without_news_is_caught_up(subject: &Subject) {
     });
 }
 
+/// librdkafka by itself looks up to a second later whether it may fetch again: a thread with one input would be idle half of
+/// the time.
+fn a_resumed_partition_delivers_at_once(subject: &Subject) {
+    let topic = subject.topic("resumed", 1);
+    let only = [at(&topic, 0)];
+    let mut producer = subject.producer("resumed");
+    let mut member = Member::join(subject, &subject.group("resumed", &topic));
+    let mut waits = Vec::new();
+    for round in 1..=5 {
+        until("what was there", || {
+            member.poll();
+            member.records.len() == round - 1 && member.owned.len() == 1
+        });
+        member.consumer.pause(&only).expect("pause");
+        put(producer.as_mut(), &topic, &["next"]);
+        // The first look after the pause, which finds it paused.
+        member.poll();
+        member.consumer.resume(&only).expect("resume");
+        let resumed = Instant::now();
+        until("the next", || {
+            member.poll();
+            member.records.len() == round
+        });
+        waits.push(resumed.elapsed());
+    }
+    waits.sort();
+    assert!(waits[2] < Duration::from_millis(400), "{waits:?}");
+}
+
 fn a_newer_producer_fences_the_older(subject: &Subject) {
     let topic = subject.topic("fence", 1);
     let mut old = subject.producer("same");
@@ -492,7 +521,7 @@ fn a_position_that_the_partition_does_not_have_is_refused(subject: &Subject) {
     let mut consumer = subject.log.consumer(&group).expect("consumer");
     let mut refused = None;
     until("the partition", || {
-        if let Event::Assigned(partitions) = consumer.poll(Duration::from_millis(50)).expect("poll") {
+        if let Event::Assigned(partitions) = consumer.poll(Duration::from_millis(50), usize::MAX).expect("poll") {
             let mut answer = consumer.assign(&partitions);
             while answer.as_ref().is_err_and(|error| error.kind == LogErrorKind::Retry) {
                 answer = consumer.assign(&partitions);
@@ -648,6 +677,7 @@ contract! {
     a_tail_of_aborted_records_is_no_lag
     offsets_move_with_the_transaction
     a_partition_without_news_is_caught_up
+    a_resumed_partition_delivers_at_once
     a_newer_producer_fences_the_older
     a_group_shares_partitions
     partitions_of_one_number_are_one_members
@@ -684,7 +714,7 @@ mod embedded_only {
                 topics: vec![topic.clone()],
             };
             let mut consumer = log.consumer(&group).expect("consumer");
-            let Event::Assigned(partitions) = consumer.poll(Duration::ZERO).expect("poll") else {
+            let Event::Assigned(partitions) = consumer.poll(Duration::ZERO, usize::MAX).expect("poll") else {
                 panic!("assignment comes first");
             };
             consumer.assign(&partitions).expect("assign");

@@ -634,12 +634,12 @@ struct FlakyConsumer {
 }
 
 impl Consumer for FlakyConsumer {
-    fn poll(&mut self, timeout: Duration) -> Result<Event, LogError> {
+    fn poll(&mut self, timeout: Duration, most: usize) -> Result<Event, LogError> {
         self.polls += 1;
         if self.polls == 7 {
             return Err(LogError::retry("planned"));
         }
-        self.inner.poll(timeout)
+        self.inner.poll(timeout, most)
     }
     fn assign(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
         self.inner.assign(partitions)

@@ -31,6 +31,8 @@ const PAUSE_AT_RECORDS: usize = 4_000;
 const RECORDS_PER_TURN: usize = 500;
 /// The longest wait for records when nothing else is due.
 const IDLE_POLL: Duration = Duration::from_millis(50);
+/// The same while a task is restored, which ends at any moment.
+const RESTORING_POLL: Duration = Duration::from_millis(5);
 /// The part of the commit interval after which is committed when nothing waits to be processed.
 const IDLE_COMMITS: u32 = 5;
 /// Pause after a fault that time may heal.
@@ -147,7 +149,8 @@ impl StreamThread {
         self.join()?;
         self.answer()?;
         let wait = self.wait();
-        match self.consumer()?.poll(wait)? {
+        let most = self.wanted();
+        match self.consumer()?.poll(wait, most)? {
             Event::Idle => {}
             Event::Records(records) => self.buffer(records)?,
             event @ (Event::Assigned(_) | Event::Revoked(_) | Event::Lost(_)) => {
@@ -175,9 +178,24 @@ impl StreamThread {
         if self.has_work() {
             return Duration::ZERO;
         }
+        let idle = match self.tasks.values().all(Task::is_running) {
+            true => IDLE_POLL,
+            false => RESTORING_POLL,
+        };
         match self.open {
-            true => self.until_commit().min(IDLE_POLL),
-            false => IDLE_POLL,
+            true => self.until_commit().min(idle),
+            false => idle,
+        }
+    }
+
+    /// How many records a poll may hand out: all there are, while an input may have less than the next turn takes; else one,
+    /// since who polls must take something. What is left waits in the consumer's own queue, which stops fetching when it is full.
+    /// A partition that is paused instead is fetched again: librdkafka drops what it has of it.
+    fn wanted(&self) -> usize {
+        let mut inputs = self.tasks.values().flat_map(|task| task.inputs.values());
+        match self.has_work() && inputs.all(|input| input.len() >= RECORDS_PER_TURN) {
+            true => 1,
+            false => usize::MAX,
         }
     }
 
@@ -358,10 +376,7 @@ impl StreamThread {
     /// The producer, with a transaction open. It is called when something is staged already, so any failure means that
     /// the work is done again.
     fn begin(&mut self) -> Result<&mut dyn Producer, Fault> {
-        if self.producer.is_none() {
-            self.producer = Some(self.new_producer().map_err(half_done)?);
-            self.open = false;
-        }
+        self.produce().map_err(half_done)?;
         let Some(producer) = self.producer.as_mut() else {
             return Err(Fault::Abort("the producer is gone".to_owned()));
         };
@@ -373,9 +388,15 @@ impl StreamThread {
         Ok(producer.as_mut())
     }
 
-    fn new_producer(&self) -> Result<Box<dyn Producer>, Fault> {
-        self.app.enters(self.index, "a new producer");
-        Ok(self.app.log.producer(&self.app.transactional_id(self.index))?)
+    /// Makes the producer, if there is none. That ends what an older one left open, which committed offsets, and whoever
+    /// reads what it wrote, would wait for until the transaction's timeout.
+    fn produce(&mut self) -> Result<(), Fault> {
+        if self.producer.is_none() {
+            self.app.enters(self.index, "a new producer");
+            self.producer = Some(self.app.log.producer(&self.app.transactional_id(self.index))?);
+            self.open = false;
+        }
+        Ok(())
     }
 
     fn commit(&mut self) -> Result<(), Fault> {

@@ -59,7 +59,7 @@ fn enter(broker: &mut Broker, log: &SimLog, group: &GroupSpec) -> MemberId {
 }
 
 impl Consumer for SimConsumer {
-    fn poll(&mut self, _timeout: Duration) -> Result<Event, LogError> {
+    fn poll(&mut self, _timeout: Duration, most: usize) -> Result<Event, LogError> {
         self.log.call(LogErrorKind::Retry, |_| Ok(()))?;
         let holds = self.holds();
         let mut broker = self.log.broker();
@@ -92,7 +92,7 @@ impl Consumer for SimConsumer {
             // A revoked partition is not fetched any more.
             let stands = input.paused || self.told.contains(&input.at) || broker.rng.chance(20);
             if let (Some(next), false) = (input.next, stands) {
-                let (records, next) = fetch(&mut broker, &input.at, next, 6);
+                let (records, next) = fetch(&mut broker, &input.at, next, most.min(6) as u64);
                 input.next = Some(next);
                 all.extend(records);
             }

@@ -1,7 +1,7 @@
 //! The log on a real Kafka cluster, through librdkafka.
 //!
 //! Owns: which librdkafka settings the runtime needs, and what is asked outside a group. Members of groups are in
-//! `consumer`, transactions in `producer`, what errors mean in `errors`.
+//! `consumer`, transactions in `producer`, replay in `reader`, what errors mean in `errors`.
 //! Invariant: the end of a partition is asked for *read_uncommitted*, replay is *read_committed* (a read_committed watermark
 //! stops at the last stable offset: too early).
 //! Absent: TLS and SASL knowledge; those settings pass through as librdkafka names them.
@@ -11,6 +11,7 @@ mod errors;
 #[cfg(target_os = "linux")]
 mod leader_hints;
 mod producer;
+mod reader;
 mod settings;
 
 use std::collections::BTreeMap;
@@ -23,18 +24,19 @@ use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::{ClientConfig, FromClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Headers as _, Message as _};
+use rdkafka::message::Headers as _;
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
 use self::consumer::KafkaConsumer;
-use self::errors::{classify, is_transient};
+use self::errors::classify;
 use self::producer::KafkaProducer;
+use self::reader::{Brief, Closing, KafkaReader};
 pub use self::settings::{SettingError, check_setting};
 use super::{
     Cleanup, Consumer, DELETIONS_KEPT, GroupSpec, Log, LogError, Positions, Producer, Reader, TopicFound, TopicSpec,
 };
-use crate::stream::record::{Header, LARGEST_BATCH_BYTES, Offset, Partition, Record, Timestamp, Topic, TopicPartition};
+use crate::stream::record::{Header, LARGEST_BATCH_BYTES, Offset, Partition, Timestamp, Topic, TopicPartition};
 
 /// librdkafka's own default for what a client sends. Consumers send nothing of that size, and one whose fetches are smaller
 /// than this is refused; larger records reach it all the same (KIP-74).
@@ -102,6 +104,7 @@ pub struct KafkaLog {
     uncommitted: BaseConsumer<Quiet>,
     /// For stable ends, once somebody asks: its own is read_committed.
     committed: OnceLock<BaseConsumer<Quiet>>,
+    closing: Closing,
 }
 
 impl KafkaLog {
@@ -143,6 +146,7 @@ impl KafkaLog {
             admin,
             uncommitted,
             committed: OnceLock::new(),
+            closing: Closing::default(),
         })
     }
 
@@ -158,6 +162,10 @@ impl KafkaLog {
 
     fn base(&self) -> ClientConfig {
         base_config(&self.properties)
+    }
+
+    fn brief(&self, config: &ClientConfig) -> Result<Brief, LogError> {
+        Brief::new(config, self.closing.clone())
     }
 
     fn watermarks(&self, at: &TopicPartition) -> Result<(i64, i64), LogError> {
@@ -349,20 +357,7 @@ impl Log for KafkaLog {
             .set("fetch.max.bytes", READER_QUEUE_BYTES.to_string())
             .set("fetch.queue.backoff.ms", FULL_QUEUE_PAUSE_MS)
             .set("message.max.bytes", CONSUMERS_LARGEST_BYTES.to_string());
-        let consumer: BaseConsumer<Quiet> = BaseConsumer::from_config_and_context(&config, Quiet).map_err(setup)?;
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(
-            at.topic.as_str(),
-            at.partition.0 as i32,
-            KafkaOffset::Offset(from.0 as i64),
-        )
-        .and_then(|()| consumer.assign(&list))
-        .map_err(|error| classify(&format!("reading {at}"), &error))?;
-        Ok(Box::new(KafkaReader {
-            consumer,
-            at: at.clone(),
-            from,
-        }))
+        Ok(Box::new(KafkaReader::start(self.brief(&config)?, at, from)?))
     }
 
     fn end(&self, at: &TopicPartition) -> Result<Offset, LogError> {
@@ -392,7 +387,7 @@ impl Log for KafkaLog {
     fn committed(&self, group: &str, of: &[TopicPartition]) -> Result<Positions, LogError> {
         let mut config = self.base();
         config.set("group.id", group).set("enable.auto.commit", "false");
-        let consumer: BaseConsumer<Quiet> = BaseConsumer::from_config_and_context(&config, Quiet).map_err(setup)?;
+        let consumer = self.brief(&config)?;
         let found = consumer
             .committed_offsets(list_of(of), REQUEST_TIMEOUT)
             .map_err(|error| {
@@ -417,7 +412,7 @@ impl Log for KafkaLog {
     fn move_group(&self, group: &str, to: &Positions) -> Result<(), LogError> {
         let mut config = self.base();
         config.set("group.id", group).set("enable.auto.commit", "false");
-        let consumer: BaseConsumer<Quiet> = BaseConsumer::from_config_and_context(&config, Quiet).map_err(setup)?;
+        let consumer = self.brief(&config)?;
         let doing = format!("moving the offsets of group {group}");
         let mut list = TopicPartitionList::with_capacity(to.len());
         for (at, offset) in to {
@@ -535,45 +530,6 @@ impl ClientContext for Quiet {
     }
 }
 impl ConsumerContext for Quiet {}
-
-struct KafkaReader {
-    consumer: BaseConsumer<Quiet>,
-    at: TopicPartition,
-    from: Offset,
-}
-
-impl Reader for KafkaReader {
-    fn read(&mut self, timeout: Duration) -> Result<Vec<Record>, LogError> {
-        let mut records: Vec<Record> = Vec::new();
-        let (mut wait, mut bytes) = (timeout, 0);
-        while records.len() < MAX_POLL_RECORDS && bytes < MAX_POLL_BYTES {
-            match self.consumer.poll(wait) {
-                None => break,
-                Some(Err(error)) if is_transient(&error) => break,
-                Some(Err(error)) => return Err(classify(&format!("reading {}", self.at), &error)),
-                Some(Ok(message)) => records.push(Record {
-                    at: self.at.clone(),
-                    offset: Offset(message.offset() as u64),
-                    timestamp: Timestamp(message.timestamp().to_millis().unwrap_or(0)),
-                    key: message.key().map(<[u8]>::to_vec),
-                    value: message.payload().map(<[u8]>::to_vec),
-                    headers: message.headers().map(headers_in).unwrap_or_default(),
-                }),
-            }
-            bytes += records.last().map_or(0, Record::bytes);
-            wait = Duration::ZERO;
-        }
-        Ok(records)
-    }
-
-    fn position(&self) -> Result<Offset, LogError> {
-        let list = self
-            .consumer
-            .position()
-            .map_err(|error| classify(&format!("reading {}", self.at), &error))?;
-        Ok(positions(&list).get(&self.at).copied().unwrap_or(self.from))
-    }
-}
 
 fn headers_in(headers: &rdkafka::message::BorrowedHeaders) -> Vec<Header> {
     headers

@@ -80,6 +80,8 @@ pub trait Log: Send + Sync {
     fn offset_at(&self, at: &TopicPartition, time: Timestamp) -> Result<Offset, LogError>;
 }
 
+/// How long one read of [`read_to_end`] waits: most often what is last is a marker, and no record that ends the wait.
+const READ_WAIT: Duration = Duration::from_millis(10);
 /// How long [`read_to_end`] waits for the next record before the end: longer than a transaction is open in good health.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -113,7 +115,7 @@ pub fn read_until<E: From<LogError>>(
     let mut reader = log.reader(at, from)?;
     let mut heard = Instant::now();
     while reader.position()? < end {
-        let records = reader.read(Duration::from_millis(100))?;
+        let records = reader.read(READ_WAIT)?;
         if !records.is_empty() {
             heard = Instant::now();
         } else if heard.elapsed() > PATIENCE {
@@ -196,8 +198,8 @@ pub struct GroupSpec {
 
 /// A member of a consumer group.
 pub trait Consumer: Send {
-    /// What happened next; returns within about `timeout`.
-    fn poll(&mut self, timeout: Duration) -> Result<Event, LogError>;
+    /// What happened next, with at most `most` records of a partition; returns within about `timeout`.
+    fn poll(&mut self, timeout: Duration, most: usize) -> Result<Event, LogError>;
 
     /// Accepts partitions announced by [`Event::Assigned`]. They start paused, at the group's committed offset, or
     /// at the start of the partition where there is none.

@@ -17,7 +17,7 @@ use super::{StreamThread, half_done};
 const RESUME_AT_RECORDS: usize = 1_000;
 
 impl StreamThread {
-    /// Makes the consumer and joins the group, if not done.
+    /// Makes the consumer and joins the group, if not done; the producer is made while the group takes its time.
     pub(super) fn join(&mut self) -> Result<(), Fault> {
         if self.consumer.is_none() {
             let instance = self.app.config.instance.as_ref();
@@ -26,6 +26,7 @@ impl StreamThread {
                 instance: instance.map(|instance| format!("{instance}-{}", self.index)),
                 topics: self.app.topology.shape.sources(),
             })?);
+            self.produce()?;
         }
         Ok(())
     }
@@ -47,6 +48,7 @@ impl StreamThread {
         match event {
             Event::Idle | Event::Records(_) => Ok(()),
             Event::Assigned(partitions) => {
+                self.produce()?;
                 self.app.confirm(partitions)?;
                 self.consumer()?.assign(partitions)?;
                 self.take(partitions)
@@ -120,9 +122,7 @@ impl StreamThread {
         if !self.behind {
             return Ok(());
         }
-        if self.producer.is_none() {
-            self.producer = Some(self.new_producer()?);
-        }
+        self.produce()?;
         let inputs = self.tasks.values().flat_map(|task| task.inputs.keys().cloned());
         let inputs: Vec<TopicPartition> = inputs.collect();
         if seeded::has(Bug::InputForgotten) {

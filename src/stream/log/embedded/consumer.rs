@@ -90,7 +90,7 @@ impl EmbeddedConsumer {
         Some(Event::Assigned(assigned))
     }
 
-    fn fetch(&mut self, state: &State) -> Result<Vec<Record>, LogError> {
+    fn fetch(&mut self, state: &State, most: usize) -> Result<Vec<Record>, LogError> {
         let mut all = Vec::new();
         for (at, position) in &mut self.positions {
             if self.paused.contains(at) {
@@ -98,7 +98,7 @@ impl EmbeddedConsumer {
             }
             let (number, start, end) = bounds(state, at)?;
             let from = (*position).max(start);
-            let (records, next) = self.log.0.fetch(number, at, from, end, MAX_FETCH_RECORDS)?;
+            let (records, next) = self.log.0.fetch(number, at, from, end, most.min(MAX_FETCH_RECORDS))?;
             *position = next;
             all.extend(records);
         }
@@ -116,7 +116,7 @@ impl EmbeddedConsumer {
 }
 
 impl Consumer for EmbeddedConsumer {
-    fn poll(&mut self, timeout: Duration) -> Result<Event, LogError> {
+    fn poll(&mut self, timeout: Duration, most: usize) -> Result<Event, LogError> {
         let log = self.log.clone();
         let mut state = log.0.lock();
         let mut waited = false;
@@ -124,7 +124,7 @@ impl Consumer for EmbeddedConsumer {
             if let Some(event) = self.rebalance(&mut state) {
                 return Ok(event);
             }
-            let records = self.fetch(&state)?;
+            let records = self.fetch(&state, most)?;
             if !records.is_empty() {
                 return Ok(Event::Records(records));
             }

@@ -218,6 +218,19 @@ impl KafkaConsumer {
         watermarks.map(|(_, end)| end)
     }
 
+    /// Has librdkafka fetch what was just resumed. When nothing else happens at the connection to a broker, it looks only once a
+    /// second what it may ask that broker for; a question to the leaders of the partitions makes it look now. The answer is of no
+    /// use, and yet waited for: a connection on which a question times out is closed.
+    fn nudge(&self, partitions: &[TopicPartition]) {
+        let mut ends = list_of(partitions);
+        let asked = ends
+            .set_all_offsets(KafkaOffset::End)
+            .and_then(|()| self.consumer.offsets_for_times(ends, END_TIMEOUT));
+        if let Err(error) = asked {
+            tracing::trace!(%error, "the ends of resumed partitions");
+        }
+    }
+
     /// Looks after a partition that has been silent: one that has records and delivers none is assigned anew.
     fn rouse(&mut self) -> Result<(), LogError> {
         let Some(at) = self
@@ -325,13 +338,13 @@ impl KafkaConsumer {
 }
 
 impl Consumer for KafkaConsumer {
-    fn poll(&mut self, timeout: Duration) -> Result<Event, LogError> {
+    fn poll(&mut self, timeout: Duration, most: usize) -> Result<Event, LogError> {
         if let Some(event) = self.shared.events().pop_front() {
             return Ok(event);
         }
         let mut records: Vec<Record> = Vec::new();
         let (mut wait, mut bytes) = (timeout, 0);
-        while records.len() < MAX_POLL_RECORDS && bytes < MAX_POLL_BYTES {
+        while records.len() < most.min(MAX_POLL_RECORDS) && bytes < MAX_POLL_BYTES {
             let (name, partition, offset, timestamp, key, value, headers) = match self.consumer.poll(wait) {
                 None => break,
                 Some(Err(error)) if is_transient(&error) => {
@@ -431,6 +444,7 @@ impl Consumer for KafkaConsumer {
         for at in partitions {
             self.flowing.insert(at.clone(), Flow::new());
         }
+        self.nudge(partitions);
         Ok(())
     }
 
