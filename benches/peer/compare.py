@@ -68,7 +68,8 @@ class Side:
     def start(self, source):
         if self.kind == "accrue":
             command = [RUST, "--kafka", BOOTSTRAP, "--registry", REGISTRY, "run", "--prefix", self.prefix, "--input",
-                       source.name, "--state", self.state, "--rung", self.rung, "--term-months", str(self.given.term_months)]
+                       source.name, "--state", self.state, "--rung", self.rung, "--term-months", str(self.given.term_months),
+                       "--memory-mib", str(self.given.memory_mib)]
         else:
             command = [JAVA, "-XX:+UseSerialGC", f"-Xms{HEAP}", f"-Xmx{HEAP}", "-cp", f"{JAR}/peer.jar:{JAR}/lib/*", "io.accrue.peer.Peer",
                        "--kafka", BOOTSTRAP, "--registry", REGISTRY, "--prefix", self.prefix, "--input", source.name,
@@ -326,6 +327,7 @@ def main():
     parser.add_argument("--warm", type=int, default=40, help="percent of the input before measuring begins (default 40)")
     parser.add_argument("--rungs", default=",".join(RUNGS))
     parser.add_argument("--sides", default="accrue,kafka-streams")
+    parser.add_argument("--memory-mib", type=int, default=256, help="accrue's memory budget (default 256)")
     parser.add_argument("--rate", type=int, default=200, help="facts a second for latency (default 200)")
     parser.add_argument("--seconds", type=int, default=60, help="how long latency is measured (default 60)")
     parser.add_argument("--first-step", type=int, default=10_000, help="facts before the first line of `state`")

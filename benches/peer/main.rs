@@ -22,7 +22,8 @@ use accrue::codec::registry::confluent::Access;
 use accrue::codec::schemas::Schemas;
 use accrue::pipeline;
 use accrue::stream::app::{Runtime, RuntimeConfig};
-use accrue::stream::log::kafka::{KafkaLog, KafkaTimeouts};
+use accrue::stream::budget::Budget;
+use accrue::stream::log::kafka::{KafkaLog, KafkaQueues, KafkaTimeouts};
 use accrue::stream::log::{Cleanup, Log, TopicSpec};
 use accrue::stream::metrics::Metrics;
 use accrue::stream::record::Topic;
@@ -73,6 +74,9 @@ enum Command {
         state: PathBuf,
         #[arg(long, value_enum, default_value = "domain")]
         rung: Rung,
+        /// The memory budget of the process
+        #[arg(long, default_value_t = 256)]
+        memory_mib: usize,
         /// Static membership under this name
         #[arg(long)]
         instance: Option<String>,
@@ -89,16 +93,7 @@ enum Command {
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     accrue::observe::logs::init("warn");
-    let log = KafkaLog::connect(
-        BTreeMap::from([("bootstrap.servers".to_owned(), arguments.kafka.clone())]),
-        KafkaTimeouts {
-            transaction: Duration::from_secs(30),
-            session: Duration::from_secs(45),
-        },
-        Duration::from_secs(30),
-        &|message| eprintln!("{message}"),
-    )?;
-    let log: Arc<dyn Log> = Arc::new(log);
+    let log = || connect(&arguments.kafka).map(Arc::new);
     let schemas = |prefix: &str| -> Result<Arc<Schemas>> {
         let registry = Confluent::new(&arguments.registry, Access::Open)?;
         Ok(Arc::new(pipeline::schemas(
@@ -112,6 +107,7 @@ fn main() -> Result<()> {
             partitions,
             workload,
         } => {
+            let log = log()?;
             log.create_topics(&[TopicSpec {
                 topic: facts(&input),
                 partitions,
@@ -126,13 +122,14 @@ fn main() -> Result<()> {
         Command::Apply { prefix, partitions } => {
             let settings = rungs::settings(&prefix)?;
             let stage = rungs::stage(&settings, schemas(&prefix)?, &facts(&prefix))?;
-            log.create_topics(&rungs::topics(&settings, &stage, partitions))?;
+            log()?.create_topics(&rungs::topics(&settings, &stage, partitions))?;
         }
         Command::Run {
             prefix,
             input,
             state,
             rung,
+            memory_mib,
             instance,
             workload,
         } => {
@@ -142,7 +139,14 @@ fn main() -> Result<()> {
             let stop = Arc::new(AtomicBool::new(false));
             signal_hook::flag::register(signal_hook::consts::SIGTERM, stop.clone())?;
             let metrics = Metrics::new(&prometheus::Registry::new())?;
+            let memory = Budget::of(memory_mib << 20);
+            let queues = KafkaQueues {
+                fetched_bytes: memory.fetched,
+                unconfirmed_bytes: memory.unconfirmed,
+            };
+            let log = Arc::new(connect(&arguments.kafka)?.with_queues(queues));
             let config = RuntimeConfig {
+                memory,
                 instance,
                 ..rungs::runtime_config(&state)
             };
@@ -156,6 +160,7 @@ fn main() -> Result<()> {
         Command::Digest { prefix } => {
             let settings = rungs::settings(&prefix)?;
             let stage = rungs::stage(&settings, schemas(&prefix)?, &facts(&prefix))?;
+            let log = log()?;
             for topic in &stage.shape.subs[0].sinks {
                 let digest = digest::of(log.as_ref(), topic)?;
                 let name = topic
@@ -171,6 +176,18 @@ fn main() -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn connect(kafka: &str) -> Result<KafkaLog> {
+    Ok(KafkaLog::connect(
+        BTreeMap::from([("bootstrap.servers".to_owned(), kafka.to_owned())]),
+        KafkaTimeouts {
+            transaction: Duration::from_secs(30),
+            session: Duration::from_secs(45),
+        },
+        Duration::from_secs(30),
+        &|message| eprintln!("{message}"),
+    )?)
 }
 
 /// The topic of an input.
