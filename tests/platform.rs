@@ -60,22 +60,22 @@ fn killed_in_mid_stream() {
     killed.change_topology(&[("max_records_per_commit = 10000", "max_records_per_commit = 100")]);
     killed.apply();
     let log = platform.log();
-    // Records in the products, committed or not.
-    let written = |of: &Installation<'_>| -> u64 {
+    let places = |of: &Installation<'_>| -> Vec<TopicPartition> {
         let topics = PRODUCTS.map(|product| Topic::new(format!("{}{product}", of.prefix())));
-        let places = topics
-            .iter()
-            .flat_map(|topic| log.partitions_of(topic).expect("partitions"));
-        places.map(|at| log.end(&at).expect("end").0).sum()
+        let all = topics.iter().map(|topic| log.partitions_of(topic).expect("partitions"));
+        all.flatten().collect()
     };
+    // Records there, committed or not.
+    let written = |at: &[TopicPartition]| -> u64 { at.iter().map(|at| log.end(at).expect("end").0).sum() };
+    let products = places(&killed);
     // Each life ends when it has written so many, most of them within a transaction; or when it found less than that to do.
     const LIVES: u64 = 10;
-    let share = written(&calm) / (LIVES + 2);
+    let share = written(&places(&calm)) / (LIVES + 2);
     let mut progress = Vec::new();
     for _ in 0..LIVES {
-        let (before, began) = (written(&killed), Instant::now());
+        let (before, began) = (written(&products), Instant::now());
         let mut running = killed.run();
-        while written(&killed) < before + share && began.elapsed() < Duration::from_secs(15) {
+        while written(&products) < before + share && began.elapsed() < Duration::from_secs(15) {
             running.assert_alive();
             std::thread::sleep(Duration::from_millis(2));
         }

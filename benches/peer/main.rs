@@ -23,7 +23,7 @@ use accrue::codec::schemas::Schemas;
 use accrue::pipeline;
 use accrue::stream::app::{Runtime, RuntimeConfig};
 use accrue::stream::budget::Budget;
-use accrue::stream::log::kafka::{KafkaLog, KafkaQueues, KafkaTimeouts};
+use accrue::stream::log::kafka::{KafkaLog, KafkaTimeouts};
 use accrue::stream::log::{Cleanup, Log, TopicSpec};
 use accrue::stream::metrics::Metrics;
 use accrue::stream::record::Topic;
@@ -140,11 +140,7 @@ fn main() -> Result<()> {
             signal_hook::flag::register(signal_hook::consts::SIGTERM, stop.clone())?;
             let metrics = Metrics::new(&prometheus::Registry::new())?;
             let memory = Budget::of(memory_mib << 20);
-            let queues = KafkaQueues {
-                fetched_bytes: memory.fetched,
-                unconfirmed_bytes: memory.unconfirmed,
-            };
-            let log = Arc::new(connect(&arguments.kafka)?.with_queues(queues));
+            let log = Arc::new(connect(&arguments.kafka)?.with_memory(memory));
             let config = RuntimeConfig {
                 memory,
                 instance,

@@ -18,7 +18,7 @@ use crate::stream::app::{self, RuntimeConfig};
 use crate::stream::budget::Budget;
 use crate::stream::log::Log;
 use crate::stream::log::embedded::EmbeddedLog;
-use crate::stream::log::kafka::{GroupProtocol, KafkaLog, KafkaQueues, KafkaTimeouts};
+use crate::stream::log::kafka::{GroupProtocol, KafkaLog, KafkaTimeouts};
 use crate::stream::metrics::Metrics;
 use crate::stream::topology::Shape;
 
@@ -52,15 +52,11 @@ pub fn log_of(topology: &Topology, applications: usize) -> Result<Arc<dyn Log>, 
                 kafka.startup_timeout.get(),
                 &|message| tracing::warn!("{message}"),
             )?;
-            let queues = KafkaQueues {
-                fetched_bytes: memory.fetched,
-                unconfirmed_bytes: memory.unconfirmed,
-            };
             let protocol = match kafka.group_protocol {
                 config::GroupProtocol::Classic => GroupProtocol::Classic,
                 config::GroupProtocol::Consumer => GroupProtocol::Consumer,
             };
-            Ok(Arc::new(log.with_queues(queues).with_protocol(protocol)))
+            Ok(Arc::new(log.with_memory(memory).with_protocol(protocol)))
         }
     }
 }

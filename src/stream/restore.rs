@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::fault::Fault;
-use super::log::{DELETIONS_KEPT, Log, Reader};
+use super::log::{DELETIONS_KEPT, Log, READ_WAIT, Reader};
 use super::metrics::Metrics;
 use super::record::{Offset, Timestamp, TopicPartition};
 use super::seeded::{self, Bug};
@@ -29,10 +29,8 @@ const STALE_AFTER: Duration = Duration::from_secs(DELETIONS_KEPT.as_secs() / 2);
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 /// Pause of a restore's own thread while the log is away.
 const BACKOFF: Duration = Duration::from_millis(500);
-/// How long one read of a changelog waits on a thread of its own. A standby has all the time; a restore waits for no longer
-/// than it should take to see that it is at the end, which most often is a marker, and no record that a wait would end with.
+/// How long one read of a standby waits, which looks for no end.
 const FOLLOW_WAIT: Duration = Duration::from_millis(100);
-const RESTORE_WAIT: Duration = Duration::from_millis(10);
 
 /// How many restores may still start; clones share the count.
 #[derive(Clone)]
@@ -137,7 +135,7 @@ impl Restore {
         let cancelled = Arc::new(AtomicBool::new(false));
         let flag = cancelled.clone();
         let name = format!("restore-{}", job.task);
-        let wait = if job.follow { FOLLOW_WAIT } else { RESTORE_WAIT };
+        let wait = if job.follow { FOLLOW_WAIT } else { READ_WAIT };
         let mut replay = Replay::new(job, progress.clone());
         let work = move || {
             let Some(_permit) = permits.take(&flag) else {

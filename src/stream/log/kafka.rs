@@ -24,7 +24,7 @@ use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::{ClientConfig, FromClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::Headers as _;
+use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers as _, Message as _};
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
@@ -36,7 +36,8 @@ pub use self::settings::{SettingError, check_setting};
 use super::{
     Cleanup, Consumer, DELETIONS_KEPT, GroupSpec, Log, LogError, Positions, Producer, Reader, TopicFound, TopicSpec,
 };
-use crate::stream::record::{Header, LARGEST_BATCH_BYTES, Offset, Partition, Timestamp, Topic, TopicPartition};
+use crate::stream::budget::Budget;
+use crate::stream::record::{Header, LARGEST_BATCH_BYTES, Offset, Partition, Record, Timestamp, Topic, TopicPartition};
 
 /// librdkafka's own default for what a client sends. Consumers send nothing of that size, and one whose fetches are smaller
 /// than this is refused; larger records reach it all the same (KIP-74).
@@ -77,11 +78,11 @@ pub enum GroupProtocol {
 
 /// Memory of the queues of one client, in bytes.
 #[derive(Clone, Copy, Debug)]
-pub struct KafkaQueues {
+struct KafkaQueues {
     /// Fetched by a consumer and not handed out.
-    pub fetched_bytes: usize,
+    fetched_bytes: usize,
     /// Written by a producer and not confirmed.
-    pub unconfirmed_bytes: usize,
+    unconfirmed_bytes: usize,
 }
 
 impl Default for KafkaQueues {
@@ -150,8 +151,12 @@ impl KafkaLog {
         })
     }
 
-    /// Bounds the memory of each consumer and producer.
-    pub fn with_queues(self, queues: KafkaQueues) -> KafkaLog {
+    /// Bounds what each consumer fetches ahead and each producer has unconfirmed by one thread's part of the memory.
+    pub fn with_memory(self, memory: Budget) -> KafkaLog {
+        let queues = KafkaQueues {
+            fetched_bytes: memory.fetched,
+            unconfirmed_bytes: memory.unconfirmed,
+        };
         KafkaLog { queues, ..self }
     }
 
@@ -531,7 +536,19 @@ impl ClientContext for Quiet {
 }
 impl ConsumerContext for Quiet {}
 
-fn headers_in(headers: &rdkafka::message::BorrowedHeaders) -> Vec<Header> {
+/// A message of a consumer, as a record of `at`.
+fn record_of(message: &BorrowedMessage<'_>, at: TopicPartition) -> Record {
+    Record {
+        at,
+        offset: Offset(message.offset() as u64),
+        timestamp: Timestamp(message.timestamp().to_millis().unwrap_or(0)),
+        key: message.key().map(<[u8]>::to_vec),
+        value: message.payload().map(<[u8]>::to_vec),
+        headers: message.headers().map(headers_in).unwrap_or_default(),
+    }
+}
+
+fn headers_in(headers: &BorrowedHeaders) -> Vec<Header> {
     headers
         .iter()
         .map(|header| {

@@ -80,8 +80,8 @@ pub trait Log: Send + Sync {
     fn offset_at(&self, at: &TopicPartition, time: Timestamp) -> Result<Offset, LogError>;
 }
 
-/// How long one read of [`read_to_end`] waits: most often what is last is a marker, and no record that ends the wait.
-const READ_WAIT: Duration = Duration::from_millis(10);
+/// How long one read waits whose reader looks for the end: most often what is last is a marker, and no record that ends the wait.
+pub const READ_WAIT: Duration = Duration::from_millis(10);
 /// How long [`read_to_end`] waits for the next record before the end: longer than a transaction is open in good health.
 const PATIENCE: Duration = Duration::from_secs(60);
 

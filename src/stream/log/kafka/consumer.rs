@@ -20,10 +20,10 @@ use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use super::super::{Consumer, Event, GroupSpec, LogError, LogErrorKind, Membership, lost};
 use super::errors::{classify, is_transient, rewinding};
 use super::{
-    GroupProtocol, HELD_BACK, MAX_POLL_BYTES, MAX_POLL_RECORDS, REQUEST_TIMEOUT, connection_error, headers_in, list_of,
-    place_of, positions, setup,
+    GroupProtocol, HELD_BACK, MAX_POLL_BYTES, MAX_POLL_RECORDS, REQUEST_TIMEOUT, connection_error, list_of, place_of,
+    positions, record_of, setup,
 };
-use crate::stream::record::{Offset, Partition, Record, Timestamp, Topic, TopicPartition};
+use crate::stream::record::{Offset, Partition, Record, Topic, TopicPartition};
 
 /// A partition that delivered nothing for so long is looked at; if it is behind at two looks in a row, it is roused.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -154,17 +154,6 @@ impl KafkaConsumer {
             flowing: HashMap::new(),
             told_away: None,
         })
-    }
-
-    fn topic(&mut self, name: &str) -> Topic {
-        match self.topics.get(name) {
-            Some(topic) => topic.clone(),
-            None => {
-                let topic = Topic::new(name);
-                self.topics.insert(name.to_owned(), topic.clone());
-                topic
-            }
-        }
     }
 
     /// Where each partition is to be read from: the group's committed offset, or the first one kept where there is none. As
@@ -337,6 +326,18 @@ impl KafkaConsumer {
     }
 }
 
+/// The topic of a name, which shares its text with those before.
+fn topic_of(topics: &mut HashMap<String, Topic>, name: &str) -> Topic {
+    match topics.get(name) {
+        Some(topic) => topic.clone(),
+        None => {
+            let topic = Topic::new(name);
+            topics.insert(name.to_owned(), topic.clone());
+            topic
+        }
+    }
+}
+
 impl Consumer for KafkaConsumer {
     fn poll(&mut self, timeout: Duration, most: usize) -> Result<Event, LogError> {
         if let Some(event) = self.shared.events().pop_front() {
@@ -345,7 +346,7 @@ impl Consumer for KafkaConsumer {
         let mut records: Vec<Record> = Vec::new();
         let (mut wait, mut bytes) = (timeout, 0);
         while records.len() < most.min(MAX_POLL_RECORDS) && bytes < MAX_POLL_BYTES {
-            let (name, partition, offset, timestamp, key, value, headers) = match self.consumer.poll(wait) {
+            let record = match self.consumer.poll(wait) {
                 None => break,
                 Some(Err(error)) if is_transient(&error) => {
                     // An outage queues thousands of these.
@@ -356,33 +357,17 @@ impl Consumer for KafkaConsumer {
                     break;
                 }
                 Some(Err(error)) => return Err(self.consuming(&error)),
-                Some(Ok(message)) => (
-                    message.topic().to_owned(),
-                    Partition(message.partition() as u32),
-                    Offset(message.offset() as u64),
-                    Timestamp(message.timestamp().to_millis().unwrap_or(0)),
-                    message.key().map(<[u8]>::to_vec),
-                    message.payload().map(<[u8]>::to_vec),
-                    message.headers().map(headers_in).unwrap_or_default(),
-                ),
+                Some(Ok(message)) => {
+                    let topic = topic_of(&mut self.topics, message.topic());
+                    let partition = Partition(message.partition() as u32);
+                    record_of(&message, TopicPartition { topic, partition })
+                }
             };
-            let at = TopicPartition {
-                topic: self.topic(&name),
-                partition,
-            };
-            self.next.insert(at.clone(), offset.next());
-            if let Some(flow) = self.flowing.get_mut(&at) {
+            self.next.insert(record.at.clone(), record.offset.next());
+            if let Some(flow) = self.flowing.get_mut(&record.at) {
                 flow.seen = Instant::now();
                 flow.behind_at = None;
             }
-            let record = Record {
-                at,
-                offset,
-                timestamp,
-                key,
-                value,
-                headers,
-            };
             bytes += record.bytes();
             records.push(record);
             wait = Duration::ZERO;

@@ -12,13 +12,12 @@ use std::time::Duration;
 
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::message::Message as _;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
 use super::super::{LogError, Reader};
 use super::errors::{classify, is_transient};
-use super::{MAX_POLL_BYTES, MAX_POLL_RECORDS, Quiet, headers_in, positions, setup};
-use crate::stream::record::{Offset, Record, Timestamp, TopicPartition};
+use super::{MAX_POLL_BYTES, MAX_POLL_RECORDS, Quiet, positions, record_of, setup};
+use crate::stream::record::{Offset, Record, TopicPartition};
 
 /// A client for one purpose, closed on a thread of its own: rdkafka takes 100 ms to close one that names a group, joined or not,
 /// and whoever restores a store or starts a process would wait that long for each.
@@ -114,14 +113,7 @@ impl Reader for KafkaReader {
                 None => break,
                 Some(Err(error)) if is_transient(&error) => break,
                 Some(Err(error)) => return Err(classify(&format!("reading {}", self.at), &error)),
-                Some(Ok(message)) => records.push(Record {
-                    at: self.at.clone(),
-                    offset: Offset(message.offset() as u64),
-                    timestamp: Timestamp(message.timestamp().to_millis().unwrap_or(0)),
-                    key: message.key().map(<[u8]>::to_vec),
-                    value: message.payload().map(<[u8]>::to_vec),
-                    headers: message.headers().map(headers_in).unwrap_or_default(),
-                }),
+                Some(Ok(message)) => records.push(record_of(&message, self.at.clone())),
             }
             bytes += records.last().map_or(0, Record::bytes);
             wait = Duration::ZERO;
