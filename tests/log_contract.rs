@@ -16,8 +16,6 @@ use accrue::stream::verify;
 /// One log under test and a prefix that keeps its topics and groups apart from other tests'.
 struct Subject {
     log: Box<dyn Log>,
-    /// Kafka does not list the members of a group that its brokers share the partitions out to.
-    lists_members: bool,
     prefix: String,
     _dir: Option<tempfile::TempDir>,
 }
@@ -68,7 +66,6 @@ fn embedded() -> Subject {
     let dir = tempfile::tempdir().expect("folder");
     Subject {
         log: Box::new(EmbeddedLog::open(dir.path(), false).expect("log")),
-        lists_members: true,
         prefix: "t".to_owned(),
         _dir: Some(dir),
     }
@@ -96,7 +93,6 @@ fn kafka(protocol: GroupProtocol) -> Subject {
             .expect("broker")
             .with_protocol(protocol),
         ),
-        lists_members: protocol == GroupProtocol::Classic,
         prefix: format!("contract-{nanos}"),
         _dir: None,
     }
@@ -491,7 +487,7 @@ fn a_group_is_moved_only_while_nobody_is_in_it(subject: &Subject) {
         member.poll();
         values(&member.records) == ["3"]
     });
-    assert_eq!(members(), usize::from(subject.lists_members));
+    assert_eq!(members(), 1);
     let refused = subject
         .log
         .move_group(&group.group, &to(0))
@@ -502,6 +498,17 @@ fn a_group_is_moved_only_while_nobody_is_in_it(subject: &Subject) {
         subject.log.move_group(&group.group, &to(1)).is_ok()
     });
     assert_eq!(members(), 0);
+
+    // One that never committed.
+    let fresh = subject.group("fresh", &topic);
+    let mut member = Member::join(subject, &fresh);
+    until("its partition", || {
+        member.poll();
+        !member.owned.is_empty()
+    });
+    assert_eq!(subject.log.members(&fresh.group).expect("members"), 1);
+    drop(member);
+
     let committed = subject.log.committed(&group.group, std::slice::from_ref(&input));
     assert_eq!(committed.expect("committed"), to(1));
     let mut next = Member::join(subject, &group);

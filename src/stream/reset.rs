@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::fault::Fault;
 use super::layout::{Layout, Recorded};
-use super::log::{Log, LogError, LogErrorKind, Positions, read_to_end};
+use super::log::{Log, LogError, Positions, read_to_end};
 use super::record::{Offset, Outgoing, Partition, Timestamp, Topic, TopicPartition};
 use super::topics;
 use super::topology::Shape;
@@ -208,19 +208,10 @@ impl<'a> Reset<'a> {
 /// There are; or the log.
 pub fn without_members(shape: &Shape, log: &dyn Log) -> Result<(), Fault> {
     let group = &shape.application_id;
-    let live = |members: &str| {
-        Fault::Fatal(format!(
-            "group {group} has live members{members}: stop the processes first. One with a static name (kafka.instance_id) counts until its session_timeout has passed after its end"
-        ))
-    };
-    let members = log.members(group)?;
-    if members > 0 {
-        return Err(live(&format!(" ({members})")));
-    }
-    // Not every group's members are listed; but what is committed is committed again only by a group that has none.
-    let committed = log.committed(group, &topics::inputs(shape, log)?)?;
-    match log.move_group(group, &committed) {
-        Err(refused) if refused.kind == LogErrorKind::Fenced => Err(live("")),
-        moved => Ok(moved?),
+    match log.members(group)? {
+        0 => Ok(()),
+        members => Err(Fault::Fatal(format!(
+            "group {group} has live members ({members}): stop the processes first. One with a static name (kafka.instance_id) counts until its session_timeout has passed after its end"
+        ))),
     }
 }

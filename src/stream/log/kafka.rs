@@ -10,6 +10,7 @@ mod consumer;
 mod errors;
 #[cfg(target_os = "linux")]
 mod leader_hints;
+mod members;
 mod producer;
 mod reader;
 mod settings;
@@ -405,13 +406,7 @@ impl Log for KafkaLog {
     }
 
     fn members(&self, group: &str) -> Result<usize, LogError> {
-        let listed = self
-            .uncommitted
-            .client()
-            .fetch_group_list(Some(group), REQUEST_TIMEOUT)
-            .map_err(|error| classify(&format!("asking for the members of group {group}"), &error))?;
-        let found = listed.groups().iter().find(|found| found.name() == group);
-        Ok(found.map_or(0, |found| found.members().len()))
+        members::count(self.admin.inner(), group, REQUEST_TIMEOUT)
     }
 
     fn move_group(&self, group: &str, to: &Positions) -> Result<(), LogError> {

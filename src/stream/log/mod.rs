@@ -62,9 +62,7 @@ pub trait Log: Send + Sync {
     /// What a group has committed for these partitions; those without a commit are absent.
     fn committed(&self, group: &str, of: &[TopicPartition]) -> Result<Positions, LogError>;
 
-    /// How many members a group is listed with, those with a static name that are away for less than their session
-    /// included. Kafka lists none of a group whose partitions its brokers share out (KIP-848): that nobody is in it is
-    /// certain when [`Log::move_group`] was not refused.
+    /// How many members a group has, those with a static name that are away for less than their session included.
     fn members(&self, group: &str) -> Result<usize, LogError>;
 
     /// Commits positions for a group without members.
