@@ -6,7 +6,7 @@
 //! Invariant: a task gets its store only after its standby has let it go.
 //! Absent: reading and writing; a standby is a restore that does not end (`restore.rs`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::fault::Fault;
@@ -19,7 +19,8 @@ pub struct Standbys(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
-    claimed: BTreeSet<TaskId>,
+    /// How many claims there are: a task that goes from one thread to another may have two for a while.
+    claimed: BTreeMap<TaskId, usize>,
     following: BTreeMap<TaskId, Restore>,
 }
 
@@ -37,7 +38,7 @@ impl Standbys {
     /// Gives a task its store; returns when its standby has let it go.
     pub fn claim(&self, task: &TaskId) -> Claim {
         let mut state = self.lock();
-        state.claimed.insert(task.clone());
+        *state.claimed.entry(task.clone()).or_default() += 1;
         drop(state.following.remove(task));
         Claim {
             task: task.clone(),
@@ -54,7 +55,7 @@ impl Standbys {
     ) -> Result<(), Fault> {
         let mut state = self.lock();
         for task in tasks {
-            if state.claimed.contains(&task) {
+            if state.claimed.contains_key(&task) {
                 continue;
             }
             let followed = match state.following.get_mut(&task) {
@@ -88,6 +89,42 @@ impl Standbys {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.standbys.lock().claimed.remove(&self.task);
+        let mut state = self.standbys.lock();
+        if let Some(claims) = state.claimed.get_mut(&self.task) {
+            *claims -= 1;
+            if *claims == 0 {
+                state.claimed.remove(&self.task);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::record::Partition;
+
+    /// The thread that has a task may learn that it lost it after the thread that gets it.
+    #[test]
+    fn a_task_that_changes_threads_gets_no_standby_in_between() {
+        let standbys = Standbys::default();
+        let task = TaskId {
+            sub: "contract".to_owned(),
+            partition: Partition(0),
+        };
+        let started = std::cell::Cell::new(0);
+        let follow = || {
+            let start = |_: &TaskId| {
+                started.set(started.get() + 1);
+                Err(Fault::Retry("not yet".to_owned()))
+            };
+            standbys.follow(std::iter::once(task.clone()), start).expect("no fault");
+            started.get()
+        };
+        let (loses, gets) = (standbys.claim(&task), standbys.claim(&task));
+        drop(loses);
+        assert_eq!(follow(), 0);
+        drop(gets);
+        assert_eq!(follow(), 1);
     }
 }
