@@ -11,7 +11,7 @@ help:
 	@echo "make release     the program as it is shipped: optimised for what it does in a run of the books; says where it is"
 	@echo "make test        all tests, on the embedded log and on real servers"
 	@echo "make test-fast   the tests that need no server"
-	@echo "make sim         the runtime under simulated faults: SEEDS=10000, FROM=0, or SEED=17 for one run with its log"
+	@echo "make sim         the pipeline and a sink under simulated faults: SEEDS=10000, FROM=0, or SEED=17 for one run with its log"
 	@echo "make test-long   100,000 generated histories of each property of the books; half an hour"
 	@echo "make certify     each accounting connector killed around every kind of write, against its double; minutes"
 	@echo "make torture     three instances on a real broker, one killed, paused or cut off every few seconds: MINUTES=30 PROTOCOL=classic"

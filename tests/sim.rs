@@ -1,4 +1,4 @@
-//! The production topology under simulated faults. One seed is one run; a failing seed is printed, and repeats.
+//! The pipeline and a sink under simulated faults. One seed is one run of each; a failing seed is printed, and repeats.
 //!
 //! * `cargo test --test sim` runs a fixed set of seeds and some fresh ones.
 //! * `make sim SEEDS=20000` runs many; `make sim SEED=17` runs one again.
@@ -11,18 +11,26 @@ mod checks;
 mod client;
 #[path = "sim/consumer.rs"]
 mod consumer;
+#[path = "sim/delivery.rs"]
+mod delivery;
 #[path = "sim/group.rs"]
 mod group;
 #[path = "sim/partition.rs"]
 mod partition;
+#[path = "sim/pipeline.rs"]
+mod pipeline;
 #[path = "sim/producer.rs"]
 mod producer;
 #[path = "sim/replay.rs"]
 mod replay;
 #[path = "sim/rng.rs"]
 mod rng;
+#[path = "sim/scene.rs"]
+mod scene;
 #[path = "sim/shaky.rs"]
 mod shaky;
+#[path = "sim/vendor.rs"]
+mod vendor;
 #[path = "sim/workload.rs"]
 mod workload;
 #[path = "sim/world.rs"]
@@ -31,10 +39,19 @@ mod world;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use delivery::Delivery;
+use pipeline::Pipeline;
 use world::Tally;
 
+/// What is simulated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    Pipeline,
+    Sink,
+}
+
 /// Runs `count` seeds from `first` on, on all cores; the first that fails ends it.
-fn seeds(first: u64, count: u64) -> Tally {
+fn seeds(what: What, first: u64, count: u64) -> Tally {
     let next = AtomicU64::new(first);
     let began = Instant::now();
     let work = || -> Result<Tally, (u64, String)> {
@@ -44,9 +61,9 @@ fn seeds(first: u64, count: u64) -> Tally {
             if seed >= first + count {
                 return Ok(sum);
             }
-            let tally = run(seed).map_err(|what| {
+            let tally = run(what, seed).map_err(|why| {
                 next.store(first + count, Ordering::SeqCst);
-                (seed, what)
+                (seed, why)
             })?;
             sum = sum.and(tally);
         }
@@ -63,20 +80,24 @@ fn seeds(first: u64, count: u64) -> Tally {
     for one in done {
         match one {
             Ok(tally) => sum = sum.and(tally),
-            Err((seed, what)) => panic!("seed {seed} (again: make sim SEED={seed}): {what}"),
+            Err((seed, why)) => panic!("{what:?}, seed {seed} (again: make sim SEED={seed}): {why}"),
         }
     }
     let minutes = began.elapsed().as_secs_f64() / 60.0;
     println!(
-        "{count} seeds from {first}, {:.0} a minute: {sum:?}",
+        "{what:?}: {count} seeds from {first}, {:.0} a minute: {sum:?}",
         count as f64 / minutes
     );
     sum
 }
 
 /// One seed; a panic in it is a failure like any other.
-fn run(seed: u64) -> Result<Tally, String> {
-    std::panic::catch_unwind(|| world::run(seed)).unwrap_or_else(|payload| {
+fn run(what: What, seed: u64) -> Result<Tally, String> {
+    let run = || match what {
+        What::Pipeline => world::run(&Pipeline, seed),
+        What::Sink => world::run(&Delivery::new(seed), seed),
+    };
+    std::panic::catch_unwind(run).unwrap_or_else(|payload| {
         let text = payload.downcast_ref::<String>().cloned();
         Err(text.unwrap_or_else(|| {
             payload
@@ -97,35 +118,50 @@ fn number(name: &str) -> Option<u64> {
 
 #[test]
 fn fixed_seeds() {
-    let tally = seeds(0, 200);
+    let tally = seeds(What::Pipeline, 0, 200);
     // A simulation in which nothing happens proves nothing.
     assert!(tally.transactions > 3_000 && tally.deaths > 300 && tally.freezes > 100 && tally.snapshots > 1_000);
     assert!(tally.nights > 200);
 }
 
 #[test]
+fn fixed_seeds_of_a_sink() {
+    let tally = seeds(What::Sink, 0, 200);
+    assert!(tally.transactions > 3_000 && tally.deaths > 300 && tally.freezes > 100 && tally.snapshots > 1_000);
+    assert!(tally.requests > 3_000 && tally.lost > 500);
+}
+
+#[test]
 fn fresh_seeds() {
     let nanos = SystemTime::now().duration_since(UNIX_EPOCH).expect("clock").as_nanos();
-    seeds(1_000_000 + (nanos as u64 >> 16) % 1_000_000_000, 200);
+    let first = 1_000_000 + (nanos as u64 >> 16) % 1_000_000_000;
+    seeds(What::Pipeline, first, 200);
+    seeds(What::Sink, first, 200);
 }
 
 #[test]
 fn a_seed_repeats_its_run() {
     for seed in 0..20 {
-        assert_eq!(run(seed), run(seed), "seed {seed}");
+        for what in [What::Pipeline, What::Sink] {
+            assert_eq!(run(what, seed), run(what, seed), "{what:?}, seed {seed}");
+        }
     }
 }
 
 #[test]
 #[ignore = "make sim: as many seeds as asked for"]
 fn many_seeds() {
-    match number("SEED") {
-        Some(seed) => {
-            accrue::observe::logs::init("info");
-            seeds(seed, 1)
-        }
-        None => seeds(number("FROM").unwrap_or(0), number("SEEDS").unwrap_or(10_000)),
+    let seed = number("SEED");
+    if seed.is_some() {
+        accrue::observe::logs::init("info");
+    }
+    let (first, count) = match seed {
+        Some(seed) => (seed, 1),
+        None => (number("FROM").unwrap_or(0), number("SEEDS").unwrap_or(10_000)),
     };
+    for what in [What::Pipeline, What::Sink] {
+        seeds(what, first, count);
+    }
 }
 
 /// The simulation finds each bug that can be switched on, within the stated number of seeds.
@@ -135,22 +171,26 @@ fn the_net_catches_each_bug() {
     use accrue::stream::seeded::{self, Bug};
 
     let bugs = [
-        (Bug::OffsetsBeforeChangelog, 20),
-        (Bug::StoreBeforeCommit, 20),
-        (Bug::RestoreStopsAtStableOffset, 600),
-        (Bug::ProducerReused, 200),
-        (Bug::OverlayKept, 20),
-        (Bug::GenerationNotShown, 20),
-        (Bug::RevocationForgotten, 400),
-        (Bug::RunsUnrestored, 200),
-        (Bug::RecordForgotten, 200),
-        (Bug::InputForgotten, 200),
-        (Bug::ResumeAssumed, 200),
-        (Bug::StaleStoreKept, 400),
+        (What::Pipeline, Bug::OffsetsBeforeChangelog, 20),
+        (What::Pipeline, Bug::StoreBeforeCommit, 20),
+        (What::Pipeline, Bug::RestoreStopsAtStableOffset, 600),
+        (What::Pipeline, Bug::ProducerReused, 200),
+        (What::Pipeline, Bug::OverlayKept, 20),
+        (What::Pipeline, Bug::GenerationNotShown, 20),
+        (What::Pipeline, Bug::RevocationForgotten, 400),
+        (What::Pipeline, Bug::RunsUnrestored, 200),
+        (What::Pipeline, Bug::RecordForgotten, 200),
+        (What::Pipeline, Bug::InputForgotten, 200),
+        (What::Pipeline, Bug::ResumeAssumed, 200),
+        (What::Pipeline, Bug::StaleStoreKept, 400),
+        (What::Pipeline, Bug::ClaimOfAnotherGivenBack, 600),
+        (What::Sink, Bug::SentBeforeCommit, 50),
+        (What::Sink, Bug::OrphanSentAgain, 50),
+        (What::Sink, Bug::StaleRequestMade, 50),
     ];
-    let hunt = |(bug, within): (Bug, u64)| {
+    let hunt = |(what, bug, within): (What, Bug, u64)| {
         seeded::set(Some(bug));
-        let found = (0..within).find_map(|seed| run(seed).err().map(|what| (seed + 1, what)));
+        let found = (0..within).find_map(|seed| run(what, seed).err().map(|what| (seed + 1, what)));
         match &found {
             Some((seeds, what)) => println!("{bug:?}: found by seed {} of {within}: {what}", seeds - 1),
             None => println!("{bug:?}: not found in {within} seeds"),

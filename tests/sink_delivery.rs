@@ -21,7 +21,7 @@ use accrue::revenue::ledger::Role;
 use accrue::revenue::money::Currency;
 use accrue::revenue::period::Period;
 use accrue::sink::application::{self, Application};
-use accrue::sink::courier::Clock;
+use accrue::sink::courier::{Clock, Outside, Threads};
 use accrue::sink::delivery::State;
 use accrue::sink::destination::{
     Acknowledgement, Answer, Certainty, Destination, Found, Limits, Outcome, Plan, Refusal, Tries,
@@ -404,10 +404,13 @@ impl World {
         let application = application::build(
             &self.topology,
             self.sink(),
-            ledger.clone(),
+            Outside {
+                destination: ledger.clone(),
+                threads: Threads::start().expect("threads"),
+                clock: self.clock.clone(),
+            },
             self.schemas.clone(),
             metrics::Metrics::new(&registry).expect("metrics"),
-            self.clock.clone(),
             pipeline::dead_letters(self.schemas.clone()),
         )
         .expect("an application");

@@ -17,7 +17,7 @@ use crate::config::{Sink, Topology};
 use crate::observe::{logs, server};
 use crate::pipeline;
 use crate::sink::application::{self, Application};
-use crate::sink::courier::Clock;
+use crate::sink::courier::{Clock, Outside, Threads};
 use crate::sink::{accounting, metrics};
 use crate::stream::app::{Runtime, RuntimeConfig};
 use crate::stream::log::Log;
@@ -116,10 +116,13 @@ pub fn start(
         let application = application::build(
             topology,
             sink,
-            accounting::build(sink)?,
+            Outside {
+                destination: accounting::build(sink)?,
+                threads: Threads::start().context("no threads for requests")?,
+                clock: clock(),
+            },
             schemas.clone(),
             sink_metrics.clone(),
-            clock(),
             pipeline::dead_letters(schemas.clone()),
         )?;
         let config = runtime_config(topology, sink, sinks.len());

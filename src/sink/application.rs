@@ -12,8 +12,7 @@ use std::sync::Arc;
 
 use super::board::Board;
 use super::collect::Collect;
-use super::courier::{Clock, Couriers};
-use super::destination::Destination;
+use super::courier::{Couriers, Outside};
 use super::gate::Gate;
 use super::metrics::Metrics;
 use super::reading::{self, ReadError};
@@ -163,8 +162,6 @@ pub struct Application {
 pub enum ApplicationError {
     #[error(transparent)]
     Topology(#[from] TopologyError),
-    #[error("no threads for requests: {0}")]
-    Threads(#[from] std::io::Error),
     #[error(transparent)]
     Log(#[from] LogError),
     #[error(transparent)]
@@ -195,20 +192,20 @@ pub enum ApplicationError {
 /// The stream application of a sink.
 ///
 /// # Errors
-/// The machine gives no threads.
+/// The topology cannot be run.
 pub fn build(
     topology: &config::Topology,
     sink: &Sink,
-    destination: Arc<dyn Destination>,
+    outside: Outside,
     schemas: Arc<Schemas>,
     metrics: Metrics,
-    clock: Clock,
     dead_letter: DeadLetterEncoder,
-) -> Result<Application, ApplicationError> {
+) -> Result<Application, TopologyError> {
     let out = &topology.outputs;
     let topic = |name: &config::TopicName| Topic::new(name.as_str());
     let partitions = u32::from(topology.runtime.partitions);
-    let gate = Gate::new(destination.limits(), sink.limits, sink.breaker, partitions);
+    let clock = outside.clock.clone();
+    let gate = Gate::new(outside.destination.limits(), sink.limits, sink.breaker, partitions);
     let board = Board::default();
     let collect: ProcessorFactory = {
         let (sink, schemas, clock) = (sink.clone(), schemas.clone(), clock.clone());
@@ -226,7 +223,7 @@ pub fn build(
     let shared = Arc::new(Shared {
         sink: sink.clone(),
         schemas,
-        couriers: Couriers::new(destination, gate.clone(), clock.clone())?,
+        couriers: Couriers::new(outside, gate.clone()),
         gate: gate.clone(),
         clock,
         board: board.clone(),

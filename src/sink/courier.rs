@@ -1,6 +1,6 @@
 //! The asynchronous side: requests to a destination, and their answers on the way back.
 //!
-//! Owns: the Tokio runtime of a sink, and a time limit on every request. Invariants: each errand is answered exactly
+//! Owns: where the requests of a sink run, and a time limit on every one of them. Invariants: each errand is answered exactly
 //! once, whatever the destination's code does; a request that was given up, or panicked, is uncertain, never failed.
 //! Deliberately absent: state. What an answer means is `delivery`'s; an answer to a task that is gone is dropped, and
 //! its successor finds the document sent and in doubt.
@@ -10,12 +10,14 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::runtime::{Handle, Runtime};
 
 use super::delivery::later;
 use super::destination::{Destination, Found, Outcome, Plan, Tries};
 use super::document::Key;
 use super::gate::{Gate, Permit};
 use super::store::Place;
+use crate::stream::seeded::{self, Bug};
 
 /// The longest time that a request may take, whatever the destination's own limits are.
 pub const LONGEST_REQUEST: Duration = Duration::from_secs(120);
@@ -27,10 +29,55 @@ const THREADS: usize = 2;
 /// The time, to the millisecond. An input, so that a test may set it.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
+/// Where requests run.
+pub struct Threads {
+    handle: Handle,
+    /// Its own; `None` where they are somebody else's.
+    runtime: Option<Runtime>,
+}
+
+impl Threads {
+    /// Threads for one sink.
+    ///
+    /// # Errors
+    /// The machine gives none.
+    pub fn start() -> std::io::Result<Threads> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .thread_name("courier")
+            .enable_all()
+            .build()?;
+        Ok(Threads {
+            handle: runtime.handle().clone(),
+            runtime: Some(runtime),
+        })
+    }
+
+    /// Requests run when, and as long as, the owner of `handle` lets them.
+    pub fn of(handle: Handle) -> Threads {
+        Threads { handle, runtime: None }
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // Requests under way are given up: their documents are found sent, and in doubt.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// What lies outside the log: the system that is written to, what reaches it, and the time there.
+pub struct Outside {
+    pub destination: Arc<dyn Destination>,
+    pub threads: Threads,
+    pub clock: Clock,
+}
+
 /// See the module.
 pub struct Couriers {
-    /// `None` once it is shut down.
-    runtime: Option<tokio::runtime::Runtime>,
+    threads: Threads,
     destination: Arc<dyn Destination>,
     gate: Gate,
     clock: Clock,
@@ -70,20 +117,13 @@ pub enum Said {
 }
 
 impl Couriers {
-    /// # Errors
-    /// The machine gives no threads.
-    pub fn new(destination: Arc<dyn Destination>, gate: Gate, clock: Clock) -> std::io::Result<Couriers> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(THREADS)
-            .thread_name("courier")
-            .enable_all()
-            .build()?;
-        Ok(Couriers {
-            runtime: Some(runtime),
-            destination,
+    pub fn new(outside: Outside, gate: Gate) -> Couriers {
+        Couriers {
+            threads: outside.threads,
+            destination: outside.destination,
             gate,
-            clock,
-        })
+            clock: outside.clock,
+        }
     }
 
     pub fn destination(&self) -> &dyn Destination {
@@ -92,9 +132,7 @@ impl Couriers {
 
     /// Makes the request and sends the answer.
     pub fn dispatch(&self, job: Job) {
-        let Some(runtime) = &self.runtime else {
-            return;
-        };
+        let threads = &self.threads.handle;
         let (destination, gate, clock) = (self.destination.clone(), self.gate.clone(), self.clock.clone());
         let errand = job.errand;
         let is_send = match errand {
@@ -102,9 +140,12 @@ impl Couriers {
             Errand::LookUp => false,
         };
         let (key, plan) = (job.key, job.plan);
-        let (asked, latest) = (clock.clone(), later(job.staged_at, LONGEST_DELAY));
+        let (asked, mut latest) = (clock.clone(), later(job.staged_at, LONGEST_DELAY));
+        if seeded::has(Bug::StaleRequestMade) {
+            latest = Timestamp::MAX;
+        }
         // In a task of its own, so that a panic is seen here.
-        let request = runtime.spawn(async move {
+        let request = threads.spawn(async move {
             match errand {
                 Errand::Send(_) if asked() > latest => {
                     Said::Outcome(Outcome::Unavailable("decided too long ago; not sent".to_owned()))
@@ -125,7 +166,7 @@ impl Couriers {
                 }
             }
         });
-        runtime.spawn(async move {
+        threads.spawn(async move {
             let said = match request.await {
                 Ok(said) => said,
                 Err(error) if is_send => Said::Outcome(Outcome::Uncertain(format!("the request broke off: {error}"))),
@@ -148,17 +189,15 @@ impl Couriers {
 
     /// Asks the destination whether it serves, and tells the breaker.
     pub fn probe(&self) {
-        let Some(runtime) = &self.runtime else {
-            return;
-        };
+        let threads = &self.threads.handle;
         let (destination, gate, clock) = (self.destination.clone(), self.gate.clone(), self.clock.clone());
-        let request = runtime.spawn(async move {
+        let request = threads.spawn(async move {
             match tokio::time::timeout(LONGEST_REQUEST, destination.probe()).await {
                 Ok(served) => served,
                 Err(_) => Err(too_long()),
             }
         });
-        runtime.spawn(async move {
+        threads.spawn(async move {
             let served = match request.await {
                 Ok(served) => served,
                 Err(error) => Err(error.to_string()),
@@ -168,15 +207,6 @@ impl Couriers {
             }
             gate.probed(served.is_ok(), clock());
         });
-    }
-}
-
-impl Drop for Couriers {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            // Requests under way are given up: their documents are found sent, and in doubt.
-            runtime.shutdown_background();
-        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Bugs that can be switched on, to prove that the simulation finds them.
 //!
-//! Owns: their list. Each is a mistake that this runtime once had or that others are known for; `tests/sim.rs` states
+//! Owns: their list, those of sinks included. Each is a mistake that was made here once or that others are known for; `tests/sim.rs` states
 //! within how many seeds the simulation finds it.
 //! Invariant: without the feature `seeded-bugs` there is no switch, and [`has`] is always false: what is built for use
 //! has none of them.
@@ -32,6 +32,14 @@ pub enum Bug {
     ResumeAssumed,
     /// A store that was left behind for days goes on from where it was, though deletions are forgotten meanwhile.
     StaleStoreKept,
+    /// The thread that lost a task gives back the right to its store, which another thread of the process has by now.
+    ClaimOfAnotherGivenBack,
+    /// A sink sends a document before it is written down that it was sent.
+    SentBeforeCommit,
+    /// A document that another process had sent is taken for one that was not.
+    OrphanSentAgain,
+    /// A request is made however long ago it was decided, by a process that stood still meanwhile.
+    StaleRequestMade,
 }
 
 #[cfg(feature = "seeded-bugs")]
@@ -58,7 +66,7 @@ mod switch {
 pub use switch::set;
 
 /// Whether a bug is on.
-pub(super) fn has(bug: Bug) -> bool {
+pub(crate) fn has(bug: Bug) -> bool {
     #[cfg(feature = "seeded-bugs")]
     return switch::has(bug);
     #[cfg(not(feature = "seeded-bugs"))]

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::fault::Fault;
 use super::restore::Restore;
+use super::seeded::{self, Bug};
 use super::task::TaskId;
 
 /// The stores of a process by who has them; clones share it.
@@ -92,7 +93,7 @@ impl Drop for Claim {
         let mut state = self.standbys.lock();
         if let Some(claims) = state.claimed.get_mut(&self.task) {
             *claims -= 1;
-            if *claims == 0 {
+            if *claims == 0 || seeded::has(Bug::ClaimOfAnotherGivenBack) {
                 state.claimed.remove(&self.task);
             }
         }

@@ -24,13 +24,11 @@ use super::broker::Broker;
 use super::checks::{self, Snapshot};
 use super::client::{Died, SimLog, Trouble};
 use super::rng::Rng;
+use super::scene::{self, Scene};
 use super::shaky::Shaky;
-use super::workload;
 
-/// Steps under faults.
-const STORM: usize = 400;
-/// Rounds of all threads within which everything must be drained once faults are off: about a minute of simulated time,
-/// four times the longest timeout.
+/// Rounds of all threads within which everything must be drained once faults are off: of the pipeline about a minute of
+/// simulated time, four times the longest timeout.
 const PEACE: usize = 300;
 
 /// What a run did, for the report.
@@ -41,6 +39,9 @@ pub struct Tally {
     pub freezes: usize,
     pub snapshots: usize,
     pub nights: usize,
+    /// Requests to a system outside, and those whose answers were lost.
+    pub requests: u64,
+    pub lost: u64,
     /// Of all that was written, so that two runs of a seed can be compared.
     pub digest: u64,
 }
@@ -54,6 +55,8 @@ impl Tally {
             freezes: self.freezes + other.freezes,
             snapshots: self.snapshots + other.snapshots,
             nights: self.nights + other.nights,
+            requests: self.requests + other.requests,
+            lost: self.lost + other.lost,
             digest: self.digest ^ other.digest,
         }
     }
@@ -72,9 +75,12 @@ struct Running {
     app: Arc<App>,
     log: SimLog,
     threads: Vec<(StreamThread, Duration)>,
+    /// Last, so that requests are given up when nobody waits for them any more.
+    process: scene::Process,
 }
 
-struct World {
+struct World<'a> {
+    scene: &'a dyn Scene,
     rng: Rng,
     log: SimLog,
     trouble: Arc<Mutex<Trouble>>,
@@ -84,39 +90,39 @@ struct World {
     tally: Tally,
 }
 
-/// Runs one seed.
+/// Runs one seed of a scene.
 ///
 /// # Errors
 /// What did not hold.
-pub fn run(seed: u64) -> Result<Tally, String> {
-    let mut world = World::new(seed);
+pub fn run(scene: &dyn Scene, seed: u64) -> Result<Tally, String> {
+    let mut world = World::new(scene, seed);
     world.storm()?;
     world.peace()?;
     world.close();
     world.tally.snapshots = world.snapshots.len();
     world.tally.transactions = world.log.broker().history.len();
     world.tally.digest = world.log.broker().digest();
-    checks::run(&world.log, &world.snapshots)?;
+    checks::run(scene.shape(), &world.log.broker(), &world.snapshots)?;
+    scene.check(&world.log, &mut world.tally)?;
     Ok(world.tally)
 }
 
-impl World {
-    fn new(seed: u64) -> World {
+impl<'a> World<'a> {
+    fn new(scene: &'a dyn Scene, seed: u64) -> World<'a> {
         let mut rng = Rng::new(seed);
-        let feed = workload::records(&mut rng);
+        let feed = scene.feed(&mut rng);
         // Each seed has its own weather: some kinds of trouble much, some never.
         let mut often = |most: u64| if rng.chance(30) { 0 } else { rng.below(most) };
+        let calm = scene.pace().calm;
         let trouble = Arc::new(Mutex::new(Trouble {
-            fails: often(40),
-            dies: often(8),
+            fails: often(40) / calm,
+            dies: often(8) / calm,
             unknown: often(60),
         }));
         let mut broker = Broker::new(Rng::new(seed ^ 0x5eed));
         broker.slow_markers = [0, 30, 90][rng.below(3) as usize];
         broker.marker_pace = [50, 8, 2][rng.below(3) as usize];
-        for spec in &workload::subject().topics {
-            broker.create(spec);
-        }
+        scene.topics().iter().for_each(|spec| broker.create(spec));
         let processes = (0..2 + rng.below(2) as usize).map(|number| Process {
             number,
             static_member: rng.chance(50),
@@ -126,6 +132,7 @@ impl World {
             running: None,
         });
         World {
+            scene,
             processes: processes.collect(),
             log: SimLog::new(Arc::new(Mutex::new(broker)), trouble.clone()),
             trouble,
@@ -137,12 +144,18 @@ impl World {
     }
 
     fn storm(&mut self) -> Result<(), String> {
-        let (crashes, freezes, stops) = (self.rng.below(20), self.rng.below(15), self.rng.below(15));
-        let nights = self.rng.below(6);
+        let calm = self.scene.pace().calm;
+        let mut often = |most: u64| self.rng.below(most) / calm;
+        let (crashes, freezes, stops, nights) = (often(20), often(15), often(15), often(6));
         // The CRM goes on to talk until shortly before the end.
-        let pace = (self.feed.len() * 1_200 / STORM) as u64;
-        for _ in 0..STORM {
-            let most_ms = if self.rng.chance(2) { 4_000 } else { 20 };
+        let steps = self.scene.pace().storm_steps;
+        let pace = (self.feed.len() * 1_200 / steps) as u64;
+        for _ in 0..steps {
+            let most_ms = if self.rng.chance(2) {
+                4_000
+            } else {
+                self.scene.pace().storm_ms
+            };
             self.pass(most_ms);
             if self.rng.rarely(nights) {
                 // Who runs sleeps, who does not is away: and compaction forgets deletions meanwhile.
@@ -178,10 +191,11 @@ impl World {
     /// Faults end, everything runs: all that was said must be processed, and nothing may hang.
     fn peace(&mut self) -> Result<(), String> {
         *self.trouble.lock().map_err(|_| "trouble")? = Trouble::default();
+        self.scene.peace();
         self.log.broker().marker_pace = 100;
         self.feed(usize::MAX);
         for _ in 0..PEACE {
-            self.pass(400);
+            self.pass(self.scene.pace().peace_ms);
             for number in 0..self.processes.len() {
                 match &self.processes[number].running {
                     None => self.start(number)?,
@@ -193,11 +207,20 @@ impl World {
                 let threads = self.processes[number].threads;
                 (0..threads).try_for_each(|thread| self.turn_thread(number, thread))?;
             }
-            if checks::is_drained(&self.log.broker()) {
+            if self.log.broker().is_busy() {
+                // What is committed can be read only up to the first open transaction.
+                continue;
+            }
+            self.scene.people(&self.log)?;
+            if checks::is_drained(self.scene.shape(), &self.log.broker()) && self.scene.left(&self.log).is_none() {
                 return Ok(());
             }
         }
-        Err(format!("not drained in peace: {}", checks::left(&self.log.broker())))
+        Err(format!(
+            "not drained in peace: {} {}",
+            checks::left(self.scene.shape(), &self.log.broker()),
+            self.scene.left(&self.log).unwrap_or_default()
+        ))
     }
 
     fn pass(&mut self, most_ms: u64) {
@@ -205,6 +228,7 @@ impl World {
         let mut broker = self.log.broker();
         broker.now += Duration::from_millis(ms);
         broker.background();
+        self.scene.pass(broker.now);
     }
 
     fn feed(&mut self, most: usize) {
@@ -232,13 +256,16 @@ impl World {
             standbys: process.standbys,
             instance: process.static_member.then(|| format!("p{number}")),
         };
-        let app = app(shaky(&log), &log, config, process.home.clone(), number)?;
+        let of_process = self.scene.process(&log)?;
+        let topology = shaky(&of_process.topology, &log);
+        let app = app(topology, &log, config, process.home.clone(), number)?;
         let app = Arc::new(app);
         let threads = (0..process.threads).map(|index| (StreamThread::new(app.clone(), index), Duration::ZERO));
         process.running = Some(Running {
             threads: threads.collect(),
             app,
             log,
+            process: of_process,
         });
         Ok(())
     }
@@ -257,6 +284,7 @@ impl World {
         if running.log.vital.frozen.load(Ordering::SeqCst) {
             return Ok(());
         }
+        running.process.go_on();
         let (stream, not_before) = &mut running.threads[thread];
         if now < *not_before {
             return Ok(());
@@ -284,7 +312,7 @@ impl World {
         let tasks = running.app.tasks();
         drop(running);
         let decided = self.log.broker().history.len();
-        let taken = checks::snapshots(&process.home, process.number, &tasks, decided);
+        let taken = checks::snapshots(self.scene.shape(), &process.home, process.number, &tasks, decided);
         self.snapshots.extend(taken);
     }
 
@@ -312,16 +340,17 @@ impl World {
     }
 }
 
-fn moment(now: Duration) -> Now {
+/// A time of the simulation.
+pub fn moment(now: Duration) -> Now {
     Now {
         since_start: now,
         wall: Timestamp(1_767_225_600_000 + now.as_millis() as i64),
     }
 }
 
-/// The production topology, whose stages fail now and then.
-fn shaky(log: &SimLog) -> Topology {
-    let mut topology = workload::subject().topology.clone();
+/// The topology, with stages that fail now and then.
+fn shaky(topology: &Topology, log: &SimLog) -> Topology {
+    let mut topology = topology.clone();
     for factory in &mut topology.processors {
         let (inner, log) = (factory.clone(), log.clone());
         *factory = Arc::new(move || -> Box<dyn Processor> {

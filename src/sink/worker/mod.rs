@@ -35,6 +35,7 @@ use crate::config::Sink;
 use crate::stream::fault::Fault;
 use crate::stream::processor::{Context, Failure, Processor, Progress};
 use crate::stream::record::{Partition, Record, Timestamp as RecordTime, Topic};
+use crate::stream::seeded::{self, Bug};
 
 /// What the tasks of a sink share.
 pub struct Shared {
@@ -224,7 +225,10 @@ impl Deliver {
                     let round = row.track.rounds;
                     let errand = Errand::Send(Tries { round, resume });
                     let job = self.job(errand, place.clone(), &row, plan, permit);
-                    self.outbox.push(job);
+                    match seeded::has(Bug::SentBeforeCommit) {
+                        true => self.shared.couriers.dispatch(job),
+                        false => self.outbox.push(job),
+                    }
                 }
             }
             Effect::None => {}
@@ -254,8 +258,12 @@ impl Deliver {
             let Some((place, row)) = Store(cx).head(&queue)? else {
                 continue;
             };
+            let event = match seeded::has(Bug::OrphanSentAgain) {
+                true => Event::Answered(Outcome::Unavailable(String::new())),
+                false => Event::Orphaned,
+            };
             if let State::Sent { .. } = row.track.state
-                && let Ok((track, effect)) = step(&row.track, Event::Orphaned, self.certainty, now)
+                && let Ok((track, effect)) = step(&row.track, event, self.certainty, now)
             {
                 self.apply(place, row, track, effect, None, cx)?;
             }
