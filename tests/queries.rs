@@ -48,6 +48,14 @@ fn get(url: &str, token: Option<&str>) -> Option<(u16, Option<String>, Value)> {
     })
 }
 
+fn text(url: &str) -> String {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("runtime").block_on(async {
+        let response = reqwest::get(url).await.expect("an answer");
+        response.text().await.expect("text")
+    })
+}
+
 /// Asks the embedded registry to take any schema of the public topic.
 fn set_no_compatibility(port: u16, token: Option<&str>) -> (u16, Value) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -85,6 +93,11 @@ fn say(dir: &Path) {
         ));
         facts.push('\n');
     }
+    // In another currency than the books, and nobody has said a rate.
+    facts.push_str(
+        r#"{"event_id":"close-waits","source":"test","type":"deal.closed","occurred_at":"2026-01-05T00:00:00Z","tenant_id":"acme-corp","payload":{"deal_id":"E00","amount":"1200.00","currency":"EUR","term_months":12,"contract_start":"2026-02-01"}}"#,
+    );
+    facts.push('\n');
     for tenant in ["acme-corp", "other-inc"] {
         facts.push_str(&format!(
             r#"{{"event_id":"tick-{tenant}","source":"test","type":"clock.ticked","occurred_at":"2026-03-01T00:00:00Z","tenant_id":"{tenant}","payload":{{"date":"2026-03-01"}}}}"#
@@ -158,7 +171,8 @@ fn contracts_are_served_as_they_stand() {
         })
     };
     let (mut ids, mut from) = (Vec::new(), String::new());
-    let wanted: Vec<String> = (0..DEALS).filter(|n| n % 6 != 5).map(|n| format!("D{n:02}")).collect();
+    let mut wanted: Vec<String> = (0..DEALS).filter(|n| n % 6 != 5).map(|n| format!("D{n:02}")).collect();
+    wanted.push("E00".to_owned());
     until("every partition has its deals", || {
         let (_, _, all) = get(&format!("{base}?tenant=acme-corp"), None)?;
         (all["deals"].as_array().map(Vec::len) == Some(wanted.len())).then_some(())
@@ -178,6 +192,29 @@ fn contracts_are_served_as_they_stand() {
         }
     }
     assert_eq!(ids, wanted);
+
+    // Figures of the books: every partition has its clock, and one contract waits.
+    let figures = text(&format!("{open}:{port}/metrics"));
+    let of = |name: &str| -> Vec<f64> {
+        let lines = figures.lines().filter(|line| line.starts_with(&format!("{name}{{")));
+        lines
+            .map(|line| line.rsplit(' ').next().expect("a value").parse().expect("a number"))
+            .collect()
+    };
+    let midnight = "2026-03-01T00:00:00Z"
+        .parse::<jiff::Timestamp>()
+        .expect("a time")
+        .as_second();
+    assert_eq!(
+        of("accrue_books_clock_timestamp_seconds"),
+        vec![midnight as f64; 6],
+        "{figures}"
+    );
+    assert_eq!(
+        of("accrue_books_waiting_contracts").iter().sum::<f64>(),
+        1.0,
+        "{figures}"
+    );
 }
 
 #[test]

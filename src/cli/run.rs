@@ -1,6 +1,7 @@
 //! `accrue run`: the stream processor, until SIGTERM or SIGINT.
 
 mod contracts;
+mod standing;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use self::contracts::{Access, Desk};
+use self::standing::Standing;
 use super::{Failure, TopologyFile, connect};
 use crate::config::{Input, Topology};
 use crate::observe::{logs, server};
@@ -65,9 +67,11 @@ pub fn run(file: &TopologyFile) -> Result<(), Failure> {
     let address = bound.address();
     let directory = Directory::start(runtime.app().clone(), advertised(&topology, address))?;
     let directory = Arc::new(directory);
+    let contracts = Arc::new(Contracts::new(topology.settings().clone()));
+    metrics.register(Box::new(Standing::new(runtime.app().clone(), contracts.clone())?))?;
     let desk = Desk::new(
         runtime.app().clone(),
-        Contracts::new(topology.settings().clone()),
+        contracts,
         directory.clone(),
         access(&topology),
         &metrics,

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
+use jiff::civil::Date;
 use serde_json::{Value, json};
 
 use super::contract::{STORE, refused_before};
@@ -46,6 +47,18 @@ pub struct Found {
     /// What the answer is as of.
     pub position: Value,
 }
+
+/// How the books of one partition stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The day up to which the clock was said, of the tenant that is furthest behind; `None` before any was.
+    pub clock: Option<Date>,
+    /// Contracts that wait for a rate, counted up to [`MOST_WAITING`].
+    pub waiting: usize,
+}
+
+/// See [`Standing::waiting`].
+pub const MOST_WAITING: usize = 100_000;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +112,33 @@ impl Contracts {
         self.read(app, task, (&from, &to), limit)
     }
 
+    /// How the books of one partition stand. `None` when the task does not run here.
+    pub fn standing(&self, app: &App, task: &TaskId) -> Option<Result<Standing, NoAnswer>> {
+        self.view(app, task, |known, view| {
+            let clocks = known.reference.tenants().filter_map(|(_, tenant)| tenant.clock());
+            Ok(Standing {
+                clock: clocks.min(),
+                waiting: view.range(STORE, b"w ", b"w!", MOST_WAITING)?.len(),
+            })
+        })
+    }
+
+    /// Looks at the store of a task, with the reference facts that it has.
+    fn view<T>(
+        &self,
+        app: &App,
+        task: &TaskId,
+        look: impl FnOnce(&Known, &View<'_>) -> Result<T, NoAnswer>,
+    ) -> Option<Result<T, NoAnswer>> {
+        // Taken before the view, so that what is known is never newer than a view.
+        let mut known = self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let known = known.entry(task.partition).or_default();
+        app.queries.read(task, |view| {
+            known.catch_up(view, &self.settings)?;
+            look(known, view)
+        })
+    }
+
     fn read(
         &self,
         app: &App,
@@ -106,11 +146,7 @@ impl Contracts {
         (from, to): (&[u8], &[u8]),
         limit: usize,
     ) -> Option<Result<Found, NoAnswer>> {
-        // Taken before the view, so that what is known is never newer than a view.
-        let mut known = self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let known = known.entry(task.partition).or_default();
-        app.queries.read(task, |view| {
-            known.catch_up(view, &self.settings)?;
+        self.view(app, task, |known, view| {
             let mut deals = Vec::new();
             for (key, head) in view.range(STORE, from, to, limit)? {
                 let read = |from: &[u8], to: &[u8], most| Ok(view.range(STORE, from, to, most)?);

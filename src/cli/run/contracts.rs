@@ -42,7 +42,7 @@ const RETRY_AFTER: u64 = 2;
 /// What the routes share.
 pub struct Desk {
     app: Arc<App>,
-    contracts: Contracts,
+    contracts: Arc<Contracts>,
     directory: Arc<Directory>,
     client: reqwest::Client,
     access: Access,
@@ -93,7 +93,7 @@ type Answer = Result<Value, Refusal>;
 impl Desk {
     pub fn new(
         app: Arc<App>,
-        contracts: Contracts,
+        contracts: Arc<Contracts>,
         directory: Arc<Directory>,
         access: Access,
         metrics: &Registry,
