@@ -278,6 +278,24 @@ fn an_account_that_is_not_mapped_parks_its_deals_until_the_line_is_there() {
         "{explained}"
     );
 
+    // The events are of long ago, so that what waits is overdue, in each format.
+    let report = text(&done(accrue(dir, &["sla", "report", "--breaches", "1000"])));
+    assert!(
+        report.contains(" overdue") && !report.contains(", 0 overdue"),
+        "{report}"
+    );
+    assert!(
+        report.contains(&parked) && report.contains("no receipt (parked)"),
+        "{report}"
+    );
+    let report = text(&done(accrue(dir, &["sla", "report", "--format", "json"])));
+    let report: serde_json::Value = serde_json::from_str(report.trim()).expect("one sink");
+    assert!(
+        report["overdue"].as_u64() >= Some(listed.lines().count() as u64),
+        "{report}"
+    );
+    assert!(report["longest"][0]["deal_id"].is_string(), "{report}");
+
     // A person cancels one; the line is added; the rest goes on by itself.
     done(accrue(
         dir,

@@ -7,12 +7,14 @@ use serde_json::json;
 use super::out::Format;
 use super::{Failure, TopologyFile, connect, look};
 use crate::observe::logs;
-use crate::sink::reading;
+use crate::revenue::ids::DealId;
+use crate::sink::reading::{self, ReadError};
 use crate::sink::sla::Report;
+use crate::sink::store::word;
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Event to receipt, by destination, and what took longer than promised
+    /// Event to receipt, by destination, what took longer than promised, and what is overdue
     Report(Arguments),
 }
 
@@ -23,7 +25,7 @@ pub struct Arguments {
     /// Only receipts since this instant, such as 2026-11-01T00:00:00Z
     #[arg(long)]
     since: Option<jiff::Timestamp>,
-    /// Breaches listed for each destination, the slowest first
+    /// Breaches, and overdue documents, listed for each destination, the slowest first
     #[arg(long, default_value_t = 20)]
     breaches: usize,
     #[arg(long, value_enum, default_value_t = Format::Text)]
@@ -50,7 +52,17 @@ fn report(arguments: &Arguments) -> Result<(), Failure> {
         }
         Ok(())
     })?;
+    let now = jiff::Timestamp::now();
+    for sink in topology.sinks.values() {
+        match reading::holdings(log.as_ref(), &topology, sink) {
+            Ok(holdings) => report.add_waiting(sink, holdings, now),
+            // It never ran.
+            Err(ReadError::NoTopic(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
     for (sink, times) in &mut report.0 {
+        times.overdue.sort_by_key(|overdue| std::cmp::Reverse(overdue.age));
         times.breaches.sort_by_key(|breach| std::cmp::Reverse(breach.took));
         let promised = topology.sinks.values().find(|known| known.name.as_str() == sink);
         let promised = promised.map(|sink| sink.sla.to_string());
@@ -61,13 +73,14 @@ fn report(arguments: &Arguments) -> Result<(), Failure> {
                 let shown =
                     |time: Option<SignedDuration>| time.map_or("-".to_owned(), |time| format!("{:#}", whole(time)));
                 println!(
-                    "{sink}: {} documents, promised {}; half within {}, 95 of 100 within {}, all within {}; {} breaches",
+                    "{sink}: {} documents, promised {}; half within {}, 95 of 100 within {}, all within {}; {} breaches, {} overdue",
                     times.count(),
                     promised.as_deref().unwrap_or("nothing"),
                     shown(percentile(50)),
                     shown(percentile(95)),
                     shown(percentile(100)),
                     times.breaches.len(),
+                    times.overdue.len(),
                 );
                 for breach in times.breaches.iter().take(arguments.breaches) {
                     let receipt = &breach.receipt;
@@ -78,6 +91,17 @@ fn report(arguments: &Arguments) -> Result<(), Failure> {
                         receipt.source_at,
                         receipt.settled_at,
                         whole(breach.took)
+                    );
+                }
+                for overdue in times.overdue.iter().take(arguments.breaches) {
+                    let row = &overdue.waiting.row;
+                    println!(
+                        "  {:<28} {:<24} event {}, no receipt ({}), {:#}",
+                        row.key,
+                        row.deal.as_ref().map_or("-", DealId::as_str),
+                        row.source_at,
+                        word(&row.track.state),
+                        whole(overdue.age)
                     );
                 }
             }
@@ -98,6 +122,22 @@ fn report(arguments: &Arguments) -> Result<(), Failure> {
                         })
                     })
                     .collect();
+                let overdue: Vec<_> = times
+                    .overdue
+                    .iter()
+                    .take(arguments.breaches)
+                    .map(|overdue| {
+                        let row = &overdue.waiting.row;
+                        json!({
+                            "key": row.key.as_str(),
+                            "tenant_id": row.tenant.as_str(),
+                            "deal_id": row.deal.as_ref().map(DealId::as_str),
+                            "source_at": row.source_at.to_string(),
+                            "state": word(&row.track.state),
+                            "seconds": overdue.age.as_secs(),
+                        })
+                    })
+                    .collect();
                 println!(
                     "{}",
                     json!({
@@ -109,13 +149,15 @@ fn report(arguments: &Arguments) -> Result<(), Failure> {
                         "max_seconds": seconds(percentile(100)),
                         "breaches": times.breaches.len(),
                         "slowest": breaches,
+                        "overdue": times.overdue.len(),
+                        "longest": overdue,
                     })
                 );
             }
         }
     }
     if report.0.is_empty() {
-        eprintln!("no receipts yet");
+        eprintln!("no receipts yet, and nothing is overdue");
     }
     Ok(())
 }

@@ -1,20 +1,28 @@
-//! Event to ledger: how long each document took, by destination, and which took longer than promised.
+//! Event to ledger: how long each document took, by destination, which took longer than promised, and which are overdue.
 //!
-//! Owns: the figures, from receipts alone, so that a report needs no running sink. Pure.
+//! Owns: the figures, from receipts and from what is on its way, so that a report needs no running sink. Pure.
 //! Invariant: percentiles are times that some document took (nearest rank), not between two.
 
 use std::collections::BTreeMap;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
+use super::reading::{Holdings, Waiting};
 use crate::codec::receipt::Receipt;
 use crate::config::Sink;
 
 /// The times of one sink.
-#[derive(Clone, Debug, Default)]
+#[derive(Default)]
 pub struct Times {
     took: Vec<SignedDuration>,
     pub breaches: Vec<Breach>,
+    pub overdue: Vec<Overdue>,
+}
+
+/// A document on its way for longer than promised.
+pub struct Overdue {
+    pub waiting: Waiting,
+    pub age: SignedDuration,
 }
 
 /// A document that took longer than promised.
@@ -25,7 +33,7 @@ pub struct Breach {
 }
 
 /// The times of all sinks.
-#[derive(Clone, Debug, Default)]
+#[derive(Default)]
 pub struct Report(pub BTreeMap<String, Times>);
 
 impl Report {
@@ -37,7 +45,7 @@ impl Report {
         let took = receipt.settled_at.duration_since(receipt.source_at);
         let times = self.0.entry(receipt.sink.clone()).or_default();
         times.took.push(took);
-        let promised = sink.and_then(|sink| SignedDuration::try_from(sink.sla.get()).ok());
+        let promised = sink.and_then(promised);
         if promised.is_some_and(|promised| took > promised) {
             times.breaches.push(Breach {
                 receipt: receipt.clone(),
@@ -45,6 +53,25 @@ impl Report {
             });
         }
     }
+
+    /// Counts what a sink has on its way, as of `now`.
+    pub fn add_waiting(&mut self, sink: &Sink, holdings: Holdings, now: Timestamp) {
+        let late = holdings.waiting.into_iter().filter_map(|waiting| {
+            let age = now.duration_since(waiting.row.source_at);
+            let is_late = promised(sink).is_some_and(|promised| age > promised);
+            is_late.then_some(Overdue { waiting, age })
+        });
+        let late: Vec<Overdue> = late.collect();
+        if !late.is_empty() {
+            let times = self.0.entry(sink.name.as_str().to_owned()).or_default();
+            times.overdue.extend(late);
+        }
+    }
+}
+
+/// From an event to its receipt.
+fn promised(sink: &Sink) -> Option<SignedDuration> {
+    SignedDuration::try_from(sink.sla.get()).ok()
 }
 
 impl Times {
