@@ -35,7 +35,8 @@ use self::producer::KafkaProducer;
 use self::reader::{Brief, Closing, KafkaReader};
 pub use self::settings::{SettingError, check_setting};
 use super::{
-    Cleanup, Consumer, DELETIONS_KEPT, GroupSpec, Log, LogError, Positions, Producer, Reader, TopicFound, TopicSpec,
+    Cleanup, Consumer, DELETIONS_KEPT, GroupSpec, Log, LogError, LogErrorKind, Positions, Producer, Reader, TopicFound,
+    TopicSpec,
 };
 use crate::stream::budget::Budget;
 use crate::stream::record::{Header, LARGEST_BATCH_BYTES, Offset, Partition, Record, Timestamp, Topic, TopicPartition};
@@ -277,10 +278,10 @@ impl Log for KafkaLog {
     }
 
     fn partitions(&self, topic: &Topic) -> Result<Option<u32>, LogError> {
-        // All topics, since asking for one by name may create it on a broker with auto-creation.
+        // A consumer's question creates nothing, also where brokers create topics that are asked for.
         let metadata = self
             .uncommitted
-            .fetch_metadata(None, REQUEST_TIMEOUT)
+            .fetch_metadata(Some(topic.as_str()), REQUEST_TIMEOUT)
             .map_err(|error| classify(&format!("asking for topic {topic}"), &error))?;
         Ok(metadata
             .topics()
@@ -406,7 +407,16 @@ impl Log for KafkaLog {
     }
 
     fn members(&self, group: &str) -> Result<usize, LogError> {
-        members::count(self.admin.inner(), group, REQUEST_TIMEOUT)
+        let deadline = Instant::now() + REQUEST_TIMEOUT;
+        loop {
+            match members::count(self.admin.inner(), group, REQUEST_TIMEOUT) {
+                // Its coordinator has just changed, say.
+                Err(error) if error.kind == LogErrorKind::Retry && Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                counted => return counted,
+            }
+        }
     }
 
     fn move_group(&self, group: &str, to: &Positions) -> Result<(), LogError> {
