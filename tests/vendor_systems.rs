@@ -3,6 +3,7 @@
 mod vendor;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,7 +48,7 @@ async fn system_at(name: &str, speed: u32) -> (Sandbox, Arc<dyn Destination>) {
     let more = match name {
         "oracle" => format!(
             "poll_for = \"1s\"\njobs_dir = {:?}\n",
-            std::env::temp_dir().join(format!("accrue-jobs-{}", std::process::id()))
+            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("oracle-jobs-{}", std::process::id()))
         ),
         _ => String::new(),
     };

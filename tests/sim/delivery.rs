@@ -91,7 +91,6 @@ pub struct Delivery {
     entries: RefCell<Vec<JournalEntry>>,
     /// What was decided about a document, and when.
     decided: RefCell<BTreeMap<String, Duration>>,
-    is_peace: RefCell<bool>,
 }
 
 impl Delivery {
@@ -102,7 +101,6 @@ impl Delivery {
             vendor: Vendor::new(rng),
             entries: RefCell::default(),
             decided: RefCell::default(),
-            is_peace: RefCell::new(false),
         }
     }
 
@@ -237,7 +235,6 @@ impl Scene for Delivery {
 
     fn peace(&self) {
         self.vendor.peace();
-        *self.is_peace.borrow_mut() = true;
     }
 
     /// Looks for what is parked in the system, once nothing can be on its way there any more.
@@ -259,7 +256,7 @@ impl Scene for Delivery {
                 continue;
             }
             decided.insert(key.to_owned(), now);
-            let found = self.vendor.documents(|documents, _| {
+            let found = self.vendor.documents(|documents| {
                 let mut found = documents.iter().filter(|document| document.reference == key);
                 found.next().map(|document| document.id.clone())
             });
@@ -291,7 +288,7 @@ impl Scene for Delivery {
             Ok(holdings) => holdings,
             Err(what) => return Some(what),
         };
-        let coming = self.vendor.documents(|_, coming| coming);
+        let coming = self.vendor.coming();
         let waiting = holdings
             .waiting
             .iter()
@@ -327,7 +324,7 @@ impl Scene for Delivery {
                 wanted.len()
             ));
         }
-        self.vendor.documents(|documents, _| {
+        self.vendor.documents(|documents| {
             let mut seen = BTreeSet::new();
             for document in documents {
                 if !seen.insert(document.reference.as_str()) {

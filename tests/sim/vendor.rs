@@ -122,10 +122,14 @@ impl Vendor {
         state.away_until = Duration::ZERO;
     }
 
-    /// What it has, and what is still on its way to it.
-    pub fn documents<T>(&self, look: impl FnOnce(&[Written], usize) -> T) -> T {
-        let state = self.state();
-        look(&state.documents, state.coming.len())
+    /// What it has, in the order of writing.
+    pub fn documents<T>(&self, look: impl FnOnce(&[Written]) -> T) -> T {
+        look(&self.state().documents)
+    }
+
+    /// Requests that have still to take effect.
+    pub fn coming(&self) -> usize {
+        self.state().coming.len()
     }
 
     /// Requests, and those whose answers were lost.

@@ -33,7 +33,8 @@ pub struct Data {
 }
 
 struct Quickstart {
-    dir: tempfile::TempDir,
+    /// Among cargo's own temporary files, and made anew by each run of a test program: nothing is told when that ends.
+    dir: PathBuf,
     /// What `accrue books report movement` says of it.
     movement: Vec<String>,
 }
@@ -41,18 +42,21 @@ struct Quickstart {
 static QUICKSTART: OnceLock<Quickstart> = OnceLock::new();
 
 fn quickstart() -> Quickstart {
-    let dir = tempfile::tempdir().expect("folder");
+    let program = std::env::current_exe().expect("a program");
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(program.file_name().expect("a name"));
+    let _ = std::fs::remove_dir_all(&dir);
+    std::fs::create_dir_all(&dir).expect("folder");
     let accrue = |arguments: &[&str]| {
         let out = Command::new(env!("CARGO_BIN_EXE_accrue"))
             .args(arguments)
-            .env("ACCRUE_DATA_DIR", dir.path())
+            .env("ACCRUE_DATA_DIR", &dir)
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .output()
             .expect("accrue");
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
         out.stdout
     };
-    let folder = dir.path().display().to_string();
+    let folder = dir.display().to_string();
     accrue(&["quickstart", "--books-only", "--dir", &folder]);
     let report = accrue(&["books", "report", "movement", "--format", "json"]);
     let report: Json = serde_json::from_slice(&report).expect("report");
@@ -106,7 +110,7 @@ impl Data {
         for part in ["log", "registry"] {
             let copied = Command::new("cp")
                 .arg("-r")
-                .arg(made.dir.path().join(part))
+                .arg(made.dir.join(part))
                 .arg(dir.path())
                 .status()
                 .expect("cp");
