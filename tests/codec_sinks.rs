@@ -145,6 +145,7 @@ fn receipts_commands_and_tickets_come_back_equal() {
         let command = SinkCommand {
             sink: "files".into(),
             key: "acme/D-1/je-1".into(),
+            attempts: Some(2),
             decision,
             by: "ann".into(),
             note: "seen there".into(),

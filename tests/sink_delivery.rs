@@ -361,23 +361,31 @@ impl World {
     }
 
     fn decide(&self, key: &str, decision: Decision) {
-        let holdings = self.holdings();
-        let waiting = holdings
-            .waiting
-            .iter()
-            .find(|waiting| waiting.row.key.as_str() == key)
-            .expect("the document waits");
+        let attempts = self.waits(key).row.track.attempts;
+        self.decide_on(key, attempts, decision);
+    }
+
+    fn waits(&self, key: &str) -> reading::Waiting {
+        let mut waiting = self.holdings().waiting.into_iter();
+        let found = waiting.find(|waiting| waiting.row.key.as_str() == key);
+        found.expect("the document waits")
+    }
+
+    /// As who had looked when the document had been sent so often.
+    fn decide_on(&self, key: &str, attempts: u64, decision: Decision) {
+        let queue = self.waits(key).row.queue();
         let value = self
             .schemas
             .encode_sink_command(&SinkCommand {
                 sink: "ledger".to_owned(),
                 key: key.to_owned(),
+                attempts: Some(attempts),
                 decision,
                 by: "kim".to_owned(),
                 note: "looked at it".to_owned(),
             })
             .expect("encodes");
-        let key = waiting.row.queue().into_bytes();
+        let key = queue.into_bytes();
         self.write(
             self.topology.outputs.sink_commands.as_str(),
             vec![(accrue::stream::record::Partition(0), key, value)],
@@ -776,6 +784,40 @@ fn what_a_person_decides_is_in_the_receipt() {
     assert_eq!(confirmed.by.as_deref(), Some("kim"));
     assert_eq!(of(&lost[0]).outcome, "cancelled");
     assert_eq!(receipts.len(), all.len(), "every entry is accounted for");
+}
+
+/// Who says "try again" twice, since nothing happened at first, has looked once.
+#[test]
+fn a_decision_holds_for_nothing_that_was_sent_since() {
+    let world = World::new("");
+    world.issue(&entries(1, 1));
+    let ledger = ledger(Certainty::None, &[Mood::Lose, Mood::WriteAndLose]);
+    world.drain(&ledger);
+    world.decide("je_0_0", Decision::Retry);
+    world.drain(&ledger);
+    for stale in [Decision::Retry, Decision::Cancel] {
+        world.decide_on("je_0_0", 1, stale);
+        world.drain(&ledger);
+        let row = world.waits("je_0_0").row;
+        assert!(matches!(&row.track.state, State::Parked(refusal) if refusal.code == "uncertain"));
+        assert_eq!(row.track.attempts, 2);
+    }
+    assert_eq!(ledger.books.lock().expect("books").written.len(), 1, "written once");
+    let letters = Topic::new(world.topology.outputs.dead_letters.as_str());
+    let mut refused = 0;
+    let read = accrue::stream::log::read_topic(world.log.as_ref(), &letters, |record| {
+        let text = String::from_utf8_lossy(record.value.as_deref().unwrap_or_default()).into_owned();
+        refused += usize::from(text.contains("delivery_changed") && text.contains("accrue deliveries explain je_0_0"));
+        Ok::<(), LogError>(())
+    });
+    assert!(read.expect("letters"));
+    assert_eq!(refused, 2);
+    let confirm = Decision::Confirm {
+        external_id: "L-1".to_owned(),
+    };
+    world.decide("je_0_0", confirm);
+    world.drain(&ledger);
+    assert_eq!(world.receipts()[0].outcome, "confirmed");
 }
 
 #[test]

@@ -124,8 +124,8 @@ class Side:
     def forget_outputs(self):
         """Lets the broker drop old outputs, which nobody compares: those of millions of contracts fill a disk."""
         admin = AdminClient({"bootstrap.servers": BOOTSTRAP})
-        few = [ConfigEntry(name, str(64 << 20), incremental_operation=AlterConfigOpType.SET)
-               for name in ("retention.bytes", "segment.bytes")]
+        settings = {"retention.bytes": 64 << 20, "segment.bytes": 64 << 20, "file.delete.delay.ms": 1000}
+        few = [ConfigEntry(name, str(value), incremental_operation=AlterConfigOpType.SET) for name, value in settings.items()]
         outputs = ["contract.state", "recognition.schedule", "billing.schedule", "journal.entries"]
         asked = [ConfigResource(ResourceType.TOPIC, f"{self.prefix}.{name}", incremental_configs=few) for name in outputs]
         for done in admin.incremental_alter_configs(asked).values():

@@ -288,6 +288,7 @@ fn decide_on(decide: &Decide, decision: Decision) -> Result<(), Failure> {
     let command = SinkCommand {
         sink: sink.name.as_str().to_owned(),
         key: waiting.row.key.as_str().to_owned(),
+        attempts: Some(waiting.row.track.attempts),
         decision,
         by: decide.by.clone(),
         note: decide.note.clone(),

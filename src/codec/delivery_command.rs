@@ -14,6 +14,9 @@ use super::{DecodeError, Refused};
 pub struct SinkCommand {
     pub sink: String,
     pub key: String,
+    /// How often the document had been sent when the person looked at it: what was decided holds for nothing that was sent
+    /// since. `None` from the sink itself, and from versions before this one.
+    pub attempts: Option<u64>,
     pub decision: Decision,
     /// Who decided.
     pub by: String,
@@ -83,6 +86,7 @@ impl Schemas {
         let wire = CommandWire {
             sink: command.sink.clone(),
             key: command.key.clone(),
+            attempts: command.attempts.map(|count| i64::try_from(count).unwrap_or(i64::MAX)),
             command: word.to_owned(),
             external_id,
             by: command.by.clone(),
@@ -102,9 +106,14 @@ impl Schemas {
                 return Err(Refused::new("bad_command", format!("the command {other:?} is not known")).into());
             }
         };
+        let count = |number: i64| {
+            let no_count = |_| Refused::new("bad_command", format!("attempts: {number} is no count"));
+            u64::try_from(number).map_err(no_count)
+        };
         Ok(SinkCommand {
             sink: wire.sink,
             key: wire.key,
+            attempts: wire.attempts.map(count).transpose()?,
             decision,
             by: wire.by,
             note: wire.note,
@@ -142,6 +151,7 @@ struct CommandWire {
     external_id: Option<String>,
     by: String,
     note: String,
+    attempts: Option<i64>,
 }
 
 #[derive(Serialize, Deserialize)]

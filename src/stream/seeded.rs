@@ -40,6 +40,8 @@ pub enum Bug {
     OrphanSentAgain,
     /// A request is made however long ago it was decided, by a process that stood still meanwhile.
     StaleRequestMade,
+    /// What a person decided about a document is done with what was sent of it since.
+    StaleDecisionObeyed,
 }
 
 #[cfg(feature = "seeded-bugs")]

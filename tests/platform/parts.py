@@ -159,6 +159,8 @@ class Kafka(Part):
             "share.coordinator.state.topic.replication.factor": 1,
             "share.coordinator.state.topic.min.isr": 1,
             "group.initial.rebalance.delay.ms": 0,
+            # Benchmarks write faster than five minutes of it fit on a disk.
+            "log.retention.check.interval.ms": 10000,
             # Sessions of groups whose partitions the broker shares out, as short as those of the tests' other groups.
             "group.consumer.min.session.timeout.ms": 8000,
             "group.consumer.session.timeout.ms": 8000,

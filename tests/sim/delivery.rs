@@ -26,7 +26,7 @@ use accrue::sink::application;
 use accrue::sink::courier::{Clock, Outside, Threads};
 use accrue::sink::delivery::State;
 use accrue::sink::metrics::Metrics;
-use accrue::sink::reading;
+use accrue::sink::reading::{self, Holdings};
 use accrue::sink::receipt::Chains;
 use accrue::stream::log::TopicSpec;
 use accrue::stream::partitioner::partition_for;
@@ -118,7 +118,7 @@ impl Delivery {
         }
     }
 
-    fn holdings(&self, log: &SimLog) -> Result<reading::Holdings, String> {
+    fn holdings(&self, log: &SimLog) -> Result<Holdings, String> {
         reading::holdings(log, &self.subject.config, self.sink()).map_err(|error| error.to_string())
     }
 
@@ -240,7 +240,10 @@ impl Scene for Delivery {
     /// Looks for what is parked in the system, once nothing can be on its way there any more.
     fn people(&self, log: &SimLog) -> Result<(), String> {
         let now = log.broker().now;
-        let parked = self.holdings(log)?.waiting;
+        let Ok(Holdings { waiting: parked, .. }) = self.holdings(log) else {
+            // The brokers are away: later.
+            return Ok(());
+        };
         for waiting in &parked {
             let State::Parked(refusal) = &waiting.row.track.state else {
                 continue;
@@ -262,11 +265,14 @@ impl Scene for Delivery {
             });
             let decision = match found {
                 Some(external_id) => Decision::Confirm { external_id },
+                // They book it by hand.
+                None if key.ends_with(['0', '1', '2']) => Decision::Cancel,
                 None => Decision::Retry,
             };
             let command = SinkCommand {
                 sink: "ledger".to_owned(),
                 key: key.to_owned(),
+                attempts: Some(waiting.row.track.attempts),
                 decision,
                 by: "kim".to_owned(),
                 note: "looked".to_owned(),
@@ -342,40 +348,49 @@ impl Scene for Delivery {
                     ));
                 }
             }
-            if documents.len() != receipts.len() {
+            let cancelled = receipts.iter().filter(|receipt| receipt.outcome == "cancelled");
+            let cancelled: BTreeSet<&str> = cancelled.map(|receipt| receipt.key.as_str()).collect();
+            if documents.len() + cancelled.len() != receipts.len() {
                 return Err(format!(
-                    "nothing unaccounted: {} documents, {} receipts",
+                    "nothing unaccounted: {} documents, {} receipts, {} of what was cancelled",
                     documents.len(),
-                    receipts.len()
+                    receipts.len(),
+                    cancelled.len()
                 ));
             }
             if let Granularity::Entry = self.sink().granularity {
-                in_order(&entries, documents.iter().map(|document| document.reference.as_str()))?;
+                let issued = entries
+                    .iter()
+                    .filter(|entry| !cancelled.contains(entry.entry_id.as_str()));
+                in_order(issued, documents.iter().map(|document| document.reference.as_str()))?;
             }
             Ok(())
         })
     }
 }
 
-fn in_order<'a>(entries: &[JournalEntry], written: impl Iterator<Item = &'a str>) -> Result<(), String> {
-    let deal_of: BTreeMap<&str, &str> = entries
-        .iter()
-        .map(|entry| (entry.entry_id.as_str(), entry.deal.as_str()))
-        .collect();
-    let mut by_deal: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+fn in_order<'a>(
+    issued: impl Iterator<Item = &'a JournalEntry>,
+    written: impl Iterator<Item = &'a str>,
+) -> Result<(), String> {
+    let mut wanted: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let mut deal_of = BTreeMap::new();
+    for entry in issued {
+        let (id, deal) = (entry.entry_id.as_str(), entry.deal.as_str());
+        wanted.entry(deal).or_default().push(id);
+        deal_of.insert(id, deal);
+    }
+    let mut found: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for key in written {
-        by_deal.entry(deal_of[key]).or_default().push(key);
+        let deal = deal_of
+            .get(key)
+            .ok_or_else(|| format!("in order: nobody issued {key}"))?;
+        found.entry(deal).or_default().push(key);
     }
-    for (deal, keys) in by_deal {
-        let of_deal = entries.iter().filter(|entry| entry.deal.as_str() == deal);
-        let wanted: Vec<&str> = of_deal.map(|entry| entry.entry_id.as_str()).collect();
-        if keys != wanted {
-            return Err(format!(
-                "in order: {deal} was written as {keys:?}, the journal has {wanted:?}"
-            ));
-        }
+    match found == wanted {
+        true => Ok(()),
+        false => Err(format!("in order: written were {found:?}, the journal has {wanted:?}")),
     }
-    Ok(())
 }
 
 fn time(now: Duration) -> Moment {

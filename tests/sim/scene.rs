@@ -37,7 +37,7 @@ pub trait Scene {
     /// From now on nothing fails.
     fn peace(&self) {}
 
-    /// What people do, once faults are over, about what waits for them.
+    /// What people do about what waits for them, when nothing is in a transaction.
     ///
     /// # Errors
     /// They do not understand what they see.

@@ -150,7 +150,10 @@ impl<'a> World<'a> {
         // The CRM goes on to talk until shortly before the end.
         let steps = self.scene.pace().storm_steps;
         let pace = (self.feed.len() * 1_200 / steps) as u64;
-        for _ in 0..steps {
+        for step in 0..steps {
+            if step % 50 == 0 && !self.log.broker().is_busy() {
+                self.people()?;
+            }
             let most_ms = if self.rng.chance(2) {
                 4_000
             } else {
@@ -211,7 +214,7 @@ impl<'a> World<'a> {
                 // What is committed can be read only up to the first open transaction.
                 continue;
             }
-            self.scene.people(&self.log)?;
+            self.people()?;
             if checks::is_drained(self.scene.shape(), &self.log.broker()) && self.scene.left(&self.log).is_none() {
                 return Ok(());
             }
@@ -221,6 +224,16 @@ impl<'a> World<'a> {
             checks::left(self.scene.shape(), &self.log.broker()),
             self.scene.left(&self.log).unwrap_or_default()
         ))
+    }
+
+    /// Their tools may die like any other process.
+    fn people(&self) -> Result<(), String> {
+        let log = self.log.of_another_process();
+        match std::panic::catch_unwind(AssertUnwindSafe(|| self.scene.people(&log))) {
+            Ok(done) => done,
+            Err(payload) if payload.is::<Died>() => Ok(()),
+            Err(payload) => std::panic::resume_unwind(payload),
+        }
     }
 
     fn pass(&mut self, most_ms: u64) {

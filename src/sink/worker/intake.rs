@@ -19,6 +19,7 @@ use crate::sink::store::{Known, Row, Store, group, place, queue, queue_of};
 use crate::stream::fault::Fault;
 use crate::stream::processor::{Context, Emission, Failure, Rejected, Route};
 use crate::stream::record::{Record, Timestamp as RecordTime};
+use crate::stream::seeded::{self, Bug};
 
 /// Entries of one summary, at which it is written early: its receipt names them all.
 const MOST_ENTRIES: u64 = 2_000;
@@ -226,6 +227,7 @@ impl Deliver {
         let command = SinkCommand {
             sink: self.shared.sink.name.as_str().to_owned(),
             key: self.partition.to_string(),
+            attempts: None,
             decision: Decision::RetryUnmapped,
             by: "accrue".to_owned(),
             note: "the sink was started".to_owned(),
@@ -291,6 +293,14 @@ impl Deliver {
         let Some(row) = store.row(&at)? else {
             return Err(Fault::Fatal(format!("document {} is not where it should be", command.key)).into());
         };
+        let is_stale = command.attempts.is_some_and(|seen| seen != row.track.attempts);
+        if is_stale && !seeded::has(Bug::StaleDecisionObeyed) {
+            let message = format!(
+                "document {} was sent since this was decided; look at it again (`accrue deliveries explain {}`), and decide then",
+                row.key, row.key
+            );
+            return Err(rejected("delivery_changed", message));
+        }
         let person = Person {
             by: command.by,
             note: command.note,
