@@ -186,7 +186,7 @@ fn the_net_catches_each_bug() {
         (What::Pipeline, Bug::ClaimOfAnotherGivenBack, 600),
         (What::Sink, Bug::SentBeforeCommit, 50),
         (What::Sink, Bug::OrphanSentAgain, 50),
-        (What::Sink, Bug::StaleRequestMade, 400),
+        (What::Sink, Bug::StaleRequestMade, 1_000),
         (What::Sink, Bug::StaleDecisionObeyed, 400),
     ];
     let hunt = |(what, bug, within): (What, Bug, u64)| {

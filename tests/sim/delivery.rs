@@ -259,11 +259,7 @@ impl Scene for Delivery {
                 continue;
             }
             decided.insert(key.to_owned(), now);
-            let found = self.vendor.documents(|documents| {
-                let mut found = documents.iter().filter(|document| document.reference == key);
-                found.next().map(|document| document.id.clone())
-            });
-            let decision = match found {
+            let decision = match self.vendor.find(key) {
                 Some(external_id) => Decision::Confirm { external_id },
                 // They book it by hand.
                 None if key.ends_with(['0', '1', '2']) => Decision::Cancel,
@@ -335,6 +331,12 @@ impl Scene for Delivery {
             for document in documents {
                 if !seen.insert(document.reference.as_str()) {
                     return Err(format!("written once: {} is there twice", document.reference));
+                }
+                if document.is_draft {
+                    return Err(format!(
+                        "nothing unaccounted: {} was never completed",
+                        document.reference
+                    ));
                 }
                 let receipt = receipts.iter().find(|receipt| receipt.key == document.reference);
                 let Some(receipt) = receipt else {

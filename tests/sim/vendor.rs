@@ -1,8 +1,8 @@
-//! An accounting system, as bad as they are: it serves late, loses answers, writes what it said nothing about, forgets keys,
+//! An accounting system, as bad as they are: it serves late, loses answers, writes what it said nothing about, leaves drafts, forgets keys,
 //! throttles, refuses, and is away for a while.
 //!
 //! Owns: the documents it has, whoever sent them and whatever became of the sender since. Invariant: what it does follows
-//! from its seed and the order of requests. It promises what [`Certainty`] says and no more: a number may be there twice.
+//! from its seed and the order of requests. It promises what [`Certainty`] says and no more: a number may be there twice, unless it has that rule too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
@@ -27,6 +27,8 @@ pub struct Written {
     pub id: String,
     pub reference: String,
     pub body: Vec<u8>,
+    /// Begun, and not completed.
+    pub is_draft: bool,
 }
 
 /// A request that was received, and what is to become of it.
@@ -35,6 +37,8 @@ struct Coming {
     ticket: u64,
     key: String,
     plan: Plan,
+    /// The draft that it completes.
+    resume: Option<String>,
     /// Whether the sender hears of it.
     answered: bool,
 }
@@ -43,6 +47,10 @@ struct State {
     rng: Rng,
     now: Duration,
     certainty: Certainty,
+    /// Whether it has no number twice.
+    is_unique: bool,
+    /// Of a hundred new documents, those that stay drafts, because what completes them is lost.
+    drafts: u64,
     /// Of a thousand requests.
     loses: u64,
     throttles: u64,
@@ -79,11 +87,17 @@ impl Vendor {
             _ => Certainty::None,
         };
         let mut often = |most: u64| if rng.chance(30) { 0 } else { rng.below(most) };
+        let drafts = match certainty {
+            Certainty::LookUp { .. } => often(60),
+            Certainty::Key { .. } | Certainty::None => 0,
+        };
         Vendor(Arc::new(Mutex::new(State {
             loses: often(600),
             throttles: often(200),
             refuses: often(60),
             outages: often(20),
+            drafts,
+            is_unique: rng.chance(30),
             rng,
             now: Duration::ZERO,
             certainty,
@@ -118,8 +132,21 @@ impl Vendor {
     /// From now on it serves.
     pub fn peace(&self) {
         let mut state = self.state();
-        (state.loses, state.throttles, state.refuses, state.outages) = (0, 0, 0, 0);
+        (state.loses, state.throttles, state.refuses, state.outages, state.drafts) = (0, 0, 0, 0, 0);
         state.away_until = Duration::ZERO;
+    }
+
+    /// What a person finds of a number, who completes it when it is a draft.
+    pub fn find(&self, reference: &str) -> Option<String> {
+        let mut state = self.state();
+        let mut found = state
+            .documents
+            .iter_mut()
+            .filter(|written| written.reference == reference);
+        found.next().map(|written| {
+            written.is_draft = false;
+            written.id.clone()
+        })
     }
 
     /// What it has, in the order of writing.
@@ -149,28 +176,48 @@ impl State {
                 .map(|(_, acknowledgement)| acknowledgement.clone()),
             Certainty::LookUp { .. } | Certainty::None => None,
         };
-        tracing::info!(now = ?coming.due, key = coming.key, request = coming.ticket, again = known.is_some(), "the system writes");
-        let acknowledgement = known.unwrap_or_else(|| {
+        let begun = self
+            .documents
+            .iter_mut()
+            .find(|written| Some(&written.id) == coming.resume.as_ref());
+        let is_taken = |written: &Written| written.reference == coming.plan.reference;
+        let mut is_lost = !coming.answered;
+        let outcome = if let Some(acknowledgement) = known {
+            Outcome::Acknowledged(acknowledgement)
+        } else if let Some(begun) = begun {
+            begun.is_draft = false;
+            Outcome::Acknowledged(acknowledgement(&begun.id))
+        } else if self.is_unique && self.documents.iter().any(is_taken) {
+            Outcome::Taken("The number is used already".to_owned())
+        } else {
             let id = format!("V-{}", self.documents.len());
+            let is_draft = self.rng.chance(self.drafts);
+            is_lost |= is_draft;
             self.documents.push(Written {
                 id: id.clone(),
                 reference: coming.plan.reference,
                 body: coming.plan.body,
+                is_draft,
             });
-            acknowledgement(&id)
-        });
-        self.remembered
-            .entry(coming.key)
-            .or_insert((coming.due, acknowledgement.clone()));
+            let acknowledgement = acknowledgement(&id);
+            self.remembered
+                .insert(coming.key.clone(), (coming.due, acknowledgement.clone()));
+            Outcome::Acknowledged(acknowledgement)
+        };
+        tracing::info!(now = ?coming.due, key = coming.key, request = coming.ticket, ?outcome, is_lost, "the system writes");
         if coming.answered {
             let when = coming.due + Duration::from_millis(self.rng.below(200));
-            self.answers
-                .insert(coming.ticket, (when, Outcome::Acknowledged(acknowledgement)));
+            let outcome = match is_lost {
+                true => Outcome::Uncertain("the connection broke".to_owned()),
+                false => outcome,
+            };
+            self.lost += u64::from(is_lost);
+            self.answers.insert(coming.ticket, (when, outcome));
         }
     }
 
     /// Takes a request, and decides what becomes of it.
-    fn receive(&mut self, key: String, plan: Plan) -> u64 {
+    fn receive(&mut self, key: String, plan: Plan, resume: Option<String>) -> u64 {
         self.requests += 1;
         let (ticket, now) = (self.requests, self.now);
         tracing::info!(?now, key, request = ticket, "the system is asked to write");
@@ -210,6 +257,7 @@ impl State {
                 ticket,
                 key,
                 plan,
+                resume,
                 answered: !is_lost,
             }));
         }
@@ -255,7 +303,9 @@ impl Destination for Vendor {
 
     fn send<'a>(&'a self, key: &'a Key, plan: &'a Plan, tries: &'a Tries) -> Answer<'a, Outcome> {
         Box::pin(async move {
-            let ticket = self.state().receive(key.of_round(tries.round), plan.clone());
+            let ticket = self
+                .state()
+                .receive(key.of_round(tries.round), plan.clone(), tries.resume.clone());
             // Time passes between two turns of the process, and wakes nobody.
             poll_fn(|cx| match self.state().answer(ticket) {
                 Some(outcome) => Poll::Ready(outcome),
@@ -286,6 +336,9 @@ impl Destination for Vendor {
             tracing::info!(now = ?state.now, key = plan.reference, found = found.len(), "the system is asked what it has");
             match found.as_slice() {
                 [] => Found::Nothing,
+                [one] if one.is_draft => Found::Unfinished {
+                    external_id: one.id.clone(),
+                },
                 [one] if one.body == plan.body => Found::Same(acknowledgement(&one.id)),
                 [one] => Found::Different {
                     external_id: one.id.clone(),
