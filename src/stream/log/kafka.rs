@@ -279,15 +279,20 @@ impl Log for KafkaLog {
 
     fn partitions(&self, topic: &Topic) -> Result<Option<u32>, LogError> {
         // A consumer's question creates nothing, also where brokers create topics that are asked for.
+        let refused = |error: KafkaError| classify(&format!("asking for topic {topic}"), &error);
         let metadata = self
             .uncommitted
             .fetch_metadata(Some(topic.as_str()), REQUEST_TIMEOUT)
-            .map_err(|error| classify(&format!("asking for topic {topic}"), &error))?;
-        Ok(metadata
-            .topics()
-            .iter()
-            .find(|found| found.name() == topic.as_str() && !found.partitions().is_empty())
-            .map(|found| found.partitions().len() as u32))
+            .map_err(refused)?;
+        let Some(found) = metadata.topics().iter().find(|found| found.name() == topic.as_str()) else {
+            return Ok(None);
+        };
+        match found.error().map(RDKafkaErrorCode::from) {
+            _ if !found.partitions().is_empty() => Ok(Some(found.partitions().len() as u32)),
+            // The last while it is being made.
+            None | Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::LeaderNotAvailable) => Ok(None),
+            Some(code) => Err(refused(KafkaError::MetadataFetch(code))),
+        }
     }
 
     fn consumer(&self, group: &GroupSpec) -> Result<Box<dyn Consumer>, LogError> {
