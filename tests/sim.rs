@@ -191,9 +191,9 @@ fn the_net_catches_each_bug() {
     ];
     let hunt = |(what, bug, within): (What, Bug, u64)| {
         seeded::set(Some(bug));
-        let found = (0..within).find_map(|seed| run(what, seed).err().map(|what| (seed + 1, what)));
+        let found = (0..within).find_map(|seed| run(what, seed).err().map(|why| (seed, why)));
         match &found {
-            Some((seeds, what)) => println!("{bug:?}: found by seed {} of {within}: {what}", seeds - 1),
+            Some((seed, why)) => println!("{bug:?}: found by seed {seed} of {within}: {why}"),
             None => println!("{bug:?}: not found in {within} seeds"),
         }
         (bug, found.is_some())

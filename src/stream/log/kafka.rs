@@ -1,7 +1,7 @@
 //! The log on a real Kafka cluster, through librdkafka.
 //!
-//! Owns: which librdkafka settings the runtime needs, and what is asked outside a group. Members of groups are in
-//! `consumer`, transactions in `producer`, replay in `reader`, what errors mean in `errors`.
+//! Owns: which librdkafka settings the runtime needs, and what is asked outside a group. A member of a group is in `consumer`,
+//! how many a group has in `members`, transactions in `producer`, replay in `reader`, what errors mean in `errors`.
 //! Invariant: the end of a partition is asked for *read_uncommitted*, replay is *read_committed* (a read_committed watermark
 //! stops at the last stable offset: too early).
 //! Absent: TLS and SASL knowledge; those settings pass through as librdkafka names them.
